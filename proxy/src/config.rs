@@ -1,0 +1,28 @@
+//! Validated configuration as plain data: what every other module reads, free of protobuf and of live state.
+//!
+//! One file per Envoy resource or shared idea. Values here have passed every check that does not need
+//! another resource; [`crate::snapshot`] links them into one consistent set.
+
+pub mod access_log;
+pub mod address;
+pub mod bootstrap;
+pub mod cluster;
+pub mod endpoint;
+pub mod format;
+pub mod header;
+pub mod http;
+pub mod invalid;
+pub mod listener;
+pub mod matcher;
+pub mod retry;
+pub mod route;
+pub mod source;
+pub mod tls;
+
+pub use invalid::Invalid;
+
+/// A resource's name, shared instead of copied.
+pub type Name = std::sync::Arc<str>;
+
+/// A hash map with the fast, seeded hasher used on the request path.
+pub type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;

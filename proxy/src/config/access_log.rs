@@ -1,0 +1,119 @@
+//! Access logs as configured (Envoy `config.accesslog.v3.AccessLog` with file and stream loggers).
+
+use std::path::PathBuf;
+
+use http::header::HeaderName;
+
+use super::Name;
+use super::format::Format;
+use super::matcher::{Fraction, HeaderMatcher};
+
+/// One access log of a connection manager or a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub sink: LogSink,
+    /// What a line says.
+    pub format: LogFormat,
+    /// Which requests are logged; none means all.
+    pub filter: Option<LogFilter>,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LogSink {
+    /// `FileAccessLog.path`, opened for appending.
+    File(PathBuf),
+    /// `StdoutAccessLog`
+    Stdout,
+    /// `StderrAccessLog`
+    Stderr,
+}
+
+/// What a line says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogFormat {
+    /// `text_format_source` and `text_format`; the line ends where the format says.
+    Text {
+        /// The line.
+        line: Format,
+        /// `omit_empty_values`: absent values become empty instead of `-`.
+        omit_empty: bool,
+    },
+    /// `json_format`: one object per line.
+    Json {
+        /// The object.
+        object: JsonFormat,
+        /// `omit_empty_values`: absent values are left out instead of null.
+        omit_empty: bool,
+    },
+}
+
+/// A JSON value with format strings as leaves.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JsonFormat {
+    /// A formatted string; a single operator keeps its JSON type (numbers stay numbers).
+    Text(Format),
+    /// A constant that is no string.
+    Constant(serde_json::Value),
+    /// An object; keys are written in sorted order, as Envoy does.
+    Object(Vec<(Name, JsonFormat)>),
+    /// A list.
+    List(Vec<JsonFormat>),
+}
+
+/// Which requests are logged (Envoy `AccessLogFilter`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogFilter {
+    /// `status_code_filter`
+    Status(Comparison),
+    /// `duration_filter`, in milliseconds
+    Duration(Comparison),
+    /// `not_health_check_filter`
+    NotHealthCheck,
+    /// `traceable_filter`
+    Traceable,
+    /// `runtime_filter` without run time: its default fraction
+    Fraction(Fraction),
+    /// `header_filter`
+    Header(HeaderMatcher),
+    /// `response_flag_filter`: short flags; empty means any flag at all
+    ResponseFlag(Vec<Box<str>>),
+    /// `grpc_status_filter`
+    GrpcStatus {
+        /// Codes that match.
+        codes: Vec<u16>,
+        /// Whether the list excludes.
+        exclude: bool,
+    },
+    /// `and_filter`
+    And(Vec<LogFilter>),
+    /// `or_filter`
+    Or(Vec<LogFilter>),
+}
+
+/// Envoy `ComparisonFilter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comparison {
+    /// How to compare.
+    pub op: ComparisonOp,
+    /// With what.
+    pub value: u64,
+}
+
+/// Envoy `ComparisonFilter.Op`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComparisonOp {
+    /// EQ
+    Equal,
+    /// GE
+    AtLeast,
+    /// LE
+    AtMost,
+    /// NE
+    NotEqual,
+}
+
+/// Request header with the health-check mark of Envoy's own filter.
+pub const HEALTH_CHECK_HEADER: HeaderName =
+    HeaderName::from_static("x-envoy-health-checked-cluster");

@@ -1,0 +1,48 @@
+//! What only the bootstrap file says: node, admin address, where dynamic resources come from (Envoy `config.bootstrap.v3.Bootstrap`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::cluster::Cluster;
+use super::listener::Listener;
+use super::source::FileSource;
+use super::tls::Secret;
+
+/// Envoy `Bootstrap`, validated.
+#[derive(Debug, Clone, Default)]
+pub struct Bootstrap {
+    /// Who this proxy is.
+    pub node: Node,
+    /// The admin listener; none means no admin API.
+    pub admin: Option<Admin>,
+    /// `static_resources.listeners`
+    pub listeners: Vec<Arc<Listener>>,
+    /// `static_resources.clusters`
+    pub clusters: Vec<Arc<Cluster>>,
+    /// `static_resources.secrets`
+    pub secrets: Vec<Secret>,
+    /// `dynamic_resources.lds_config`
+    pub lds: Option<FileSource>,
+    /// `dynamic_resources.cds_config`
+    pub cds: Option<FileSource>,
+}
+
+/// Envoy `core.v3.Node`, as far as a proxy without management server needs it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Node {
+    /// `id`
+    pub id: String,
+    /// `cluster`
+    pub cluster: String,
+    /// `locality`: region, zone, sub-zone
+    pub locality: (String, String, String),
+    /// `metadata` as JSON
+    pub metadata: serde_json::Value,
+}
+
+/// Envoy `Admin`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: SocketAddr,
+}

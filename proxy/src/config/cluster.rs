@@ -1,0 +1,236 @@
+//! Clusters as configured (Envoy `config.cluster.v3.Cluster`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::LoadAssignment;
+use super::http::Http2Options;
+use super::retry::RetryBudget;
+use super::source::ResourceSource;
+use super::tls::UpstreamTls;
+use super::{HashMap, Name};
+
+/// Envoy `Cluster`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Its name, unique.
+    pub name: Name,
+    /// `alt_stat_name`, or the name.
+    pub stat_name: Name,
+    /// Where endpoints come from.
+    pub discovery: Discovery,
+    /// `connect_timeout`; 5 s by default.
+    pub connect_timeout: Duration,
+    /// How an endpoint is picked.
+    pub lb_policy: LbPolicy,
+    /// `common_lb_config.healthy_panic_threshold`, in percent 0 to 100; 50 by default.
+    pub panic_threshold: f64,
+    /// `per_connection_buffer_limit_bytes`; 1 MiB by default.
+    pub buffer_limit: u32,
+    /// Thresholds of priority DEFAULT and HIGH, in this order.
+    pub circuit_breakers: [Thresholds; 2],
+    /// Passive health checking; none means off.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// What is spoken to endpoints.
+    pub http: UpstreamHttp,
+    /// TLS to endpoints; none means plain text.
+    pub tls: Option<Arc<UpstreamTls>>,
+    /// `transport_socket_matches`, first match wins, else `tls`.
+    pub transport_socket_matches: Vec<TransportSocketMatch>,
+    /// `upstream_connection_options.tcp_keepalive`
+    pub tcp_keepalive: Option<TcpKeepalive>,
+}
+
+/// Envoy `Cluster.DiscoveryType`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Discovery {
+    /// STATIC
+    Static(Arc<LoadAssignment>),
+    /// STRICT_DNS: every address a name resolves to is an endpoint.
+    StrictDns {
+        /// The names to look up.
+        assignment: Arc<LoadAssignment>,
+        /// `dns_refresh_rate`; 5 s by default.
+        refresh: Duration,
+        /// `respect_dns_ttl`
+        respect_ttl: bool,
+        /// `dns_lookup_family`
+        family: DnsFamily,
+    },
+    /// EDS: the `ClusterLoadAssignment` by name.
+    Eds(ResourceSource),
+}
+
+/// Envoy `Cluster.DnsLookupFamily`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DnsFamily {
+    /// AUTO: IPv6, and IPv4 if there is none.
+    #[default]
+    Auto,
+    /// V4_ONLY
+    V4Only,
+    /// V6_ONLY
+    V6Only,
+    /// V4_PREFERRED
+    V4Preferred,
+    /// ALL
+    All,
+}
+
+/// Envoy `Cluster.LbPolicy`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LbPolicy {
+    /// ROUND_ROBIN
+    #[default]
+    RoundRobin,
+    /// LEAST_REQUEST
+    LeastRequest {
+        /// `choice_count`, at least 2; 2 by default.
+        choices: u32,
+    },
+    /// RANDOM
+    Random,
+}
+
+/// Envoy `CircuitBreakers.Thresholds` of one priority.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// `max_connections`; 1,024 by default.
+    pub max_connections: u32,
+    /// `max_pending_requests`; 1,024 by default.
+    pub max_pending_requests: u32,
+    /// `max_requests`; 1,024 by default.
+    pub max_requests: u32,
+    /// `max_retries`; 3 by default.
+    pub max_retries: u32,
+    /// `retry_budget`, in place of `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
+    /// `track_remaining`: whether the `remaining_*` gauges are kept.
+    pub track_remaining: bool,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            retry_budget: None,
+            track_remaining: false,
+        }
+    }
+}
+
+/// Envoy `OutlierDetection`. Percentages are 0 to 100; an `enforcing_*` of 0 only counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutlierDetection {
+    /// 5xx in a row that eject; 5 by default.
+    pub consecutive_5xx: u32,
+    /// 502, 503, 504 in a row that eject; 5 by default.
+    pub consecutive_gateway_failure: u32,
+    /// Locally originated failures in a row that eject; 5 by default.
+    pub consecutive_local_origin_failure: u32,
+    /// 100 by default.
+    pub enforcing_consecutive_5xx: u32,
+    /// 0 by default.
+    pub enforcing_consecutive_gateway_failure: u32,
+    /// 100 by default.
+    pub enforcing_consecutive_local_origin_failure: u32,
+    /// Whether local failures are counted apart from responses.
+    pub split_external_local_origin_errors: bool,
+    /// Time between sweeps; 10 s by default.
+    pub interval: Duration,
+    /// Ejection lasts this, times the number of ejections; 30 s by default.
+    pub base_ejection_time: Duration,
+    /// Longest ejection; the larger of 300 s and the base by default.
+    pub max_ejection_time: Duration,
+    /// Random addition to the ejection time; 0 by default.
+    pub max_ejection_time_jitter: Duration,
+    /// Share of hosts that may be ejected, at least one host; 10 by default.
+    pub max_ejection_percent: u32,
+    /// Success-rate ejection: hosts needed (5), requests needed per host (100), deviations × 1,000 (1,900), enforcing (100).
+    pub success_rate: RateDetection,
+    /// `success_rate_stdev_factor`
+    pub success_rate_stdev_factor: u32,
+    /// Failure-percentage ejection: hosts needed (5), requests needed (50), enforcing (0).
+    pub failure_percentage: RateDetection,
+    /// `failure_percentage_threshold`; 85 by default.
+    pub failure_percentage_threshold: u32,
+    /// `always_eject_one_host`
+    pub always_eject_one_host: bool,
+}
+
+/// Conditions of a rate-based detector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateDetection {
+    /// Hosts with enough requests that are needed.
+    pub minimum_hosts: u32,
+    /// Requests a host needs in one interval.
+    pub request_volume: u32,
+    /// Percent of detections enforced.
+    pub enforcing: u32,
+}
+
+/// Envoy `HttpProtocolOptions` of a cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamHttp {
+    /// Which protocol is spoken.
+    pub protocol: UpstreamProtocol,
+    /// HTTP/2 settings.
+    pub http2: Http2Options,
+    /// `common_http_protocol_options.idle_timeout`; 1 h by default.
+    pub idle_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`
+    pub max_connection_duration: Option<Duration>,
+    /// `common_http_protocol_options.max_requests_per_connection`; 0 means no limit.
+    pub max_requests_per_connection: u32,
+    /// `common_http_protocol_options.max_stream_duration`
+    pub max_stream_duration: Option<Duration>,
+    /// `upstream_http_protocol_options.auto_sni`
+    pub auto_sni: bool,
+    /// `upstream_http_protocol_options.auto_san_validation`
+    pub auto_san_validation: bool,
+    /// `http_protocol_options.enable_trailers`
+    pub enable_trailers: bool,
+    /// `common_http_protocol_options.max_headers_count` of responses; 100 by default.
+    pub max_headers_count: u32,
+    /// `max_response_headers_kb` in bytes; 60 KiB by default.
+    pub max_response_headers: u32,
+}
+
+/// Which protocol is spoken to endpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// `explicit_http_config.http_protocol_options`, and the default
+    #[default]
+    Http1,
+    /// `explicit_http_config.http2_protocol_options`
+    Http2,
+    /// `auto_config`: ALPN decides
+    Alpn,
+    /// `use_downstream_protocol_config`
+    Downstream,
+}
+
+/// Envoy `Cluster.TransportSocketMatch`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransportSocketMatch {
+    /// Its name, for statistics.
+    pub name: Name,
+    /// All must equal the endpoint's `envoy.transport_socket_match` metadata.
+    pub criteria: HashMap<String, String>,
+    /// TLS to use; none means plain text (`raw_buffer`).
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+/// Envoy `core.v3.TcpKeepalive`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Probes before the connection counts as dead.
+    pub probes: Option<u32>,
+    /// Idle time before the first probe.
+    pub time: Option<Duration>,
+    /// Time between probes.
+    pub interval: Option<Duration>,
+}

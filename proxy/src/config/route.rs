@@ -1,0 +1,370 @@
+//! Route tables as configured (Envoy `config.route.v3.RouteConfiguration`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::HeaderName;
+
+use super::Name;
+use super::header::HeaderMutations;
+use super::http::UpgradeConfig;
+use super::matcher::{Fraction, HeaderMatcher, HeaderRef, QueryParameterMatcher, Regex};
+use super::retry::RetryPolicy;
+
+/// Envoy `RouteConfiguration`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RouteConfig {
+    /// Its name; empty for an unnamed inline table.
+    pub name: Name,
+    /// Virtual hosts in configuration order; no two share a domain.
+    pub virtual_hosts: Vec<VirtualHost>,
+    /// Changes to every request.
+    pub request_headers: HeaderMutations,
+    /// Changes to every response.
+    pub response_headers: HeaderMutations,
+    /// Removed from requests of external callers.
+    pub internal_only_headers: Vec<HeaderName>,
+    /// Whether the route's header changes are applied last and so win; by default the table's do.
+    pub most_specific_header_mutations_wins: bool,
+    /// Whether the port in the Host header is ignored for virtual host matching.
+    pub ignore_port_in_host_matching: bool,
+    /// Whether `;params` are ignored in path matching.
+    pub ignore_path_parameters_in_path_matching: bool,
+    /// Whether routes to unknown clusters refuse the table; a static table's default is true, RDS false.
+    pub validate_clusters: Option<bool>,
+}
+
+/// Envoy `VirtualHost`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct VirtualHost {
+    /// Its name, unique in the table.
+    pub name: Name,
+    /// `*`, `*.suffix`, `prefix.*` or exact, in configuration order.
+    pub domains: Vec<String>,
+    /// First match wins.
+    pub routes: Vec<Arc<Route>>,
+    /// Whether plain-text requests are redirected.
+    pub require_tls: RequireTls,
+    /// Changes to requests.
+    pub request_headers: HeaderMutations,
+    /// Changes to responses.
+    pub response_headers: HeaderMutations,
+    /// Retry policy of routes without their own.
+    pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// Whether the upstream sees `x-envoy-attempt-count`.
+    pub include_request_attempt_count: bool,
+    /// Whether the client sees `x-envoy-attempt-count`.
+    pub include_attempt_count_in_response: bool,
+    /// Whether `x-envoy-is-timeout-retry` marks retries after a timeout.
+    pub include_is_timeout_retry_header: bool,
+    /// Body bytes kept for retries; none means the listener's buffer limit.
+    pub request_body_buffer_limit: Option<u64>,
+    /// Named request classes for logs and statistics; first match wins.
+    pub virtual_clusters: Vec<VirtualCluster>,
+}
+
+/// Envoy `VirtualCluster`: a name for requests that match all of `headers`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualCluster {
+    /// The name.
+    pub name: Name,
+    /// All must match.
+    pub headers: Vec<HeaderMatcher>,
+}
+
+/// Envoy `VirtualHost.TlsRequirementType`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RequireTls {
+    /// Plain text is served.
+    #[default]
+    None,
+    /// External callers over plain text get a 301 to https.
+    ExternalOnly,
+    /// Every plain-text request gets a 301 to https.
+    All,
+}
+
+/// Envoy `Route`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Its name, may be empty.
+    pub name: Name,
+    /// When it is taken.
+    pub matcher: RouteMatch,
+    /// What it does.
+    pub action: Action,
+    /// Changes to requests.
+    pub request_headers: HeaderMutations,
+    /// Changes to responses.
+    pub response_headers: HeaderMutations,
+    /// Body bytes kept for retries; none means the virtual host's.
+    pub request_body_buffer_limit: Option<u64>,
+}
+
+/// Envoy `RouteMatch`: all conditions must hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteMatch {
+    /// The path.
+    pub path: PathMatch,
+    /// Every one must match.
+    pub headers: Vec<HeaderMatcher>,
+    /// Every one must match.
+    pub query_parameters: Vec<QueryParameterMatcher>,
+    /// Only gRPC requests (content-type `application/grpc` with an optional `+…` or `;…`).
+    pub grpc: bool,
+    /// Only this share of requests.
+    pub runtime_fraction: Option<Fraction>,
+    /// What the client's TLS must be like.
+    pub tls: Option<TlsContextMatch>,
+    /// Dynamic metadata conditions.
+    pub dynamic_metadata: Vec<MetadataMatch>,
+}
+
+/// A condition on dynamic metadata. No filter of this proxy sets any yet, so the value is absent:
+/// the condition holds only when inverted (Envoy `type.matcher.v3.MetadataMatcher`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataMatch {
+    /// Whether the result is inverted.
+    pub invert: bool,
+}
+
+/// Envoy `RouteMatch.path_specifier`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PathMatch {
+    /// `prefix`
+    Prefix {
+        /// The path begins with this.
+        value: Box<str>,
+        /// Whether ASCII case counts.
+        case_sensitive: bool,
+    },
+    /// `path`
+    Exact {
+        /// The path equals this.
+        value: Box<str>,
+        /// Whether ASCII case counts.
+        case_sensitive: bool,
+    },
+    /// `path_separated_prefix`: equals this, or goes on with `/` after it.
+    SeparatedPrefix {
+        /// Without trailing slash.
+        value: Box<str>,
+        /// Whether ASCII case counts.
+        case_sensitive: bool,
+    },
+    /// `safe_regex`: the whole path matches, without query.
+    Regex(Regex),
+    /// `connect_matcher`: CONNECT requests (and extended CONNECT).
+    Connect,
+}
+
+/// Envoy `RouteMatch.TlsContextMatchOptions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TlsContextMatch {
+    /// Whether a client certificate was presented.
+    pub presented: Option<bool>,
+    /// Whether it was validated.
+    pub validated: Option<bool>,
+}
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Forward to a cluster.
+    Forward(Box<RouteAction>),
+    /// Answer with a redirect.
+    Redirect(Box<Redirect>),
+    /// Answer with a fixed response.
+    DirectResponse(DirectResponse),
+}
+
+/// Envoy `RouteAction`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteAction {
+    /// Where to.
+    pub cluster: ClusterSpecifier,
+    /// Status when the cluster does not exist: 503 (default), 404 or 500.
+    pub cluster_not_found_status: StatusCode,
+    /// How the path changes.
+    pub path_rewrite: PathRewrite,
+    /// How the host changes.
+    pub host_rewrite: HostRewrite,
+    /// Whether a changed host is kept in `x-forwarded-host`.
+    pub append_x_forwarded_host: bool,
+    /// Limit from the end of the request to the end of the response; none means no limit (Envoy's default is 15 s).
+    pub timeout: Option<Duration>,
+    /// Stream idle timeout in place of the connection manager's; `Some(None)` turns it off.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// Limit on the stream's whole life in place of the connection manager's; `Some(None)` turns it off.
+    pub max_stream_duration: Option<Option<Duration>>,
+    /// Its own retry policy.
+    pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// Which circuit-breaker thresholds apply.
+    pub priority: Priority,
+    /// Upgrades allowed or refused in place of the connection manager's.
+    pub upgrades: Vec<UpgradeConfig>,
+}
+
+/// Envoy `core.v3.RoutingPriority`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// DEFAULT
+    #[default]
+    Default,
+    /// HIGH
+    High,
+}
+
+/// Envoy `RouteAction.cluster_specifier`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClusterSpecifier {
+    /// `cluster`
+    Name(Name),
+    /// `cluster_header`: the named request header holds the cluster's name.
+    Header(HeaderRef),
+    /// `weighted_clusters`
+    Weighted(WeightedClusters),
+}
+
+/// Envoy `WeightedCluster`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedClusters {
+    /// The choices, in order.
+    pub clusters: Vec<WeightedCluster>,
+    /// Sum of the weights, at least 1.
+    pub total: u64,
+    /// `header_name`: a request header whose decimal value replaces the random number.
+    pub random_value_header: Option<HeaderName>,
+}
+
+/// Envoy `WeightedCluster.ClusterWeight`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedCluster {
+    /// `name`, or none when `header` decides.
+    pub target: ClusterTarget,
+    /// Its share of the total.
+    pub weight: u32,
+    /// Changes to requests.
+    pub request_headers: HeaderMutations,
+    /// Changes to responses.
+    pub response_headers: HeaderMutations,
+    /// `host_rewrite_literal`
+    pub host_rewrite: Option<Box<str>>,
+}
+
+/// How one weighted choice names its cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClusterTarget {
+    /// `name`
+    Name(Name),
+    /// `cluster_header`
+    Header(HeaderRef),
+}
+
+/// A regular expression and its substitution (Envoy `RegexMatchAndSubstitute`, `\1` groups).
+#[derive(Debug, Clone)]
+pub struct RegexRewrite {
+    /// The expression; every match in the value is replaced.
+    pub pattern: regex::Regex,
+    /// Literals and capture groups in order.
+    pub substitution: Vec<SubstitutionPiece>,
+}
+
+impl PartialEq for RegexRewrite {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern.as_str() == other.pattern.as_str() && self.substitution == other.substitution
+    }
+}
+
+/// A piece of a substitution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubstitutionPiece {
+    /// Text as it stands.
+    Literal(Box<str>),
+    /// Capture group by number, 0 is the whole match.
+    Group(usize),
+}
+
+/// How a forwarded path changes; the query is always kept.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum PathRewrite {
+    /// Unchanged.
+    #[default]
+    None,
+    /// `prefix_rewrite`: the matched prefix (or whole path) is replaced.
+    Prefix(Box<str>),
+    /// `regex_rewrite`
+    Regex(RegexRewrite),
+    /// `path_rewrite`: the whole path is replaced by this formatted text.
+    Full(super::format::Format),
+}
+
+/// How the forwarded host changes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum HostRewrite {
+    /// Unchanged.
+    #[default]
+    None,
+    /// `host_rewrite_literal`
+    Literal(Box<str>),
+    /// `auto_host_rewrite`: the chosen endpoint's hostname.
+    Auto,
+    /// `host_rewrite_header`: the value of this request header, if present.
+    Header(HeaderName),
+    /// `host_rewrite_path_regex`: the path with this substitution applied.
+    PathRegex(RegexRewrite),
+}
+
+/// Envoy `RedirectAction`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// The scheme of the new location.
+    pub scheme: SchemeRedirect,
+    /// The host of the new location.
+    pub host: Option<Box<str>>,
+    /// The port of the new location.
+    pub port: Option<u16>,
+    /// The path of the new location.
+    pub path: PathRedirect,
+    /// Whether the query is dropped.
+    pub strip_query: bool,
+}
+
+/// Envoy `RedirectAction.scheme_rewrite_specifier`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SchemeRedirect {
+    /// As requested.
+    #[default]
+    Keep,
+    /// `https_redirect`
+    Https,
+    /// `scheme_redirect`
+    To(Box<str>),
+}
+
+/// Envoy `RedirectAction.path_rewrite_specifier`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum PathRedirect {
+    /// As requested.
+    #[default]
+    Keep,
+    /// `path_redirect`, may hold its own query
+    Full(Box<str>),
+    /// `prefix_rewrite`
+    Prefix(Box<str>),
+    /// `regex_rewrite`
+    Regex(RegexRewrite),
+}
+
+/// Envoy `DirectResponseAction`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DirectResponse {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// The body, at most 4 KiB unless the table raises the limit.
+    pub body: Bytes,
+}

@@ -1,0 +1,3 @@
+//! Outrigger's data plane.
+
+pub mod config;
