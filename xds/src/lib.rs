@@ -1,1 +1,30 @@
-//! placeholder
+//! The subset of Envoy's v3 API that Outrigger speaks: messages, YAML and JSON reading, strict checks.
+//!
+//! The files below `proto/` are the subset: package, message and field names and numbers are Envoy's, and a
+//! field that is not declared there is refused, never dropped. [`yaml`] reads configuration files,
+//! [`strict`] checks what arrives as bytes, [`json`] writes messages back for people.
+
+mod generated;
+
+use std::sync::LazyLock;
+
+use prost_reflect::DescriptorPool;
+
+pub use generated::*;
+
+/// Descriptors of every message of the subset, with the `google.protobuf` types they use.
+#[expect(clippy::expect_used, reason = "the bytes are made by build.rs; a test decodes them")]
+pub static DESCRIPTOR_POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin")).as_slice())
+        .expect("embedded descriptors decode")
+});
+
+#[cfg(test)]
+mod tests {
+    use super::DESCRIPTOR_POOL;
+
+    #[test]
+    fn the_embedded_descriptors_decode() {
+        assert!(DESCRIPTOR_POOL.get_message_by_name("google.rpc.Status").is_some());
+    }
+}
