@@ -1,3 +1,4 @@
 //! Outrigger's data plane.
 
 pub mod config;
+pub mod telemetry;

@@ -1,0 +1,4 @@
+//! What the proxy tells about itself: statistics, access logs, trace headers, its own log.
+
+pub mod metrics;
+pub mod response_flags;

@@ -1,0 +1,246 @@
+//! Statistics with Envoy's names: counted in per-worker shards, summed when somebody asks.
+//!
+//! A worker asks [`Metrics`] once for its shard of a scope ([`ClusterStats`], [`HttpStats`],
+//! [`ListenerStats`]) and keeps it; from then on counting touches no lock and no memory of another worker.
+
+mod cell;
+mod sample;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use stats::Group;
+
+pub use cell::{
+    BUCKET_BOUNDS, Counter, Distribution, Gauge, Histogram, SharedCounter, SharedGauge,
+    SparseCounter, StatusClasses, StatusCodes,
+};
+pub use sample::{Sample, Samples, Scope, Tag, Value};
+pub use stats::{ClusterStats, HttpStats, ListenerStats, ServerStats, SubscriptionStats};
+
+/// All statistics of the process.
+#[derive(Default)]
+pub struct Metrics {
+    clusters: Sharded<ClusterStats>,
+    http: Sharded<HttpStats>,
+    listeners: Sharded<ListenerStats>,
+    subscriptions: Mutex<BTreeMap<Scope, Arc<SubscriptionStats>>>,
+    server: ServerStats,
+    probes: Mutex<Vec<Arc<dyn Probe>>>,
+    reset: Mutex<Baseline>,
+}
+
+/// Something whose statistics are computed when they are read, such as circuit breakers.
+pub trait Probe: Send + Sync {
+    /// Writes the readings of this moment.
+    fn collect(&self, out: &mut Samples);
+}
+
+/// What counters read at the last reset.
+type Baseline = BTreeMap<(Scope, &'static str, Tag), u64>;
+
+impl Metrics {
+    /// A fresh shard of `cluster.STAT_NAME.*` for the calling worker, counted until it is dropped.
+    pub fn cluster(&self, stat_name: &str) -> Arc<ClusterStats> {
+        self.clusters.shard(Scope::cluster(stat_name))
+    }
+
+    /// A fresh shard of `http.STAT_PREFIX.*` for the calling worker, counted until it is dropped.
+    pub fn http(&self, stat_prefix: &str) -> Arc<HttpStats> {
+        self.http.shard(Scope::http(stat_prefix))
+    }
+
+    /// A fresh shard of `listener.STAT_PREFIX.*` for the calling worker, counted until it is dropped.
+    pub fn listener(&self, stat_prefix: &str) -> Arc<ListenerStats> {
+        self.listeners.shard(Scope::listener(stat_prefix))
+    }
+
+    /// The statistics of one subscription, shared by all that ask for the same `scope`.
+    pub fn subscription(&self, scope: Scope) -> Arc<SubscriptionStats> {
+        Arc::clone(self.subscriptions.lock().entry(scope).or_default())
+    }
+
+    /// Rare events and states of the process.
+    pub fn server(&self) -> &ServerStats {
+        &self.server
+    }
+
+    /// Asks `probe` for its readings from now on.
+    pub fn register(&self, probe: Arc<dyn Probe>) {
+        self.probes.lock().push(probe);
+    }
+
+    /// Reads every statistic. Counters show what they counted since the last [`Metrics::reset`].
+    pub fn collect(&self) -> Vec<Sample> {
+        let mut samples = self.read();
+        let reset = self.reset.lock();
+        if reset.is_empty() {
+            return samples;
+        }
+        for sample in &mut samples {
+            if let Value::Counter(count) = &mut sample.value {
+                let key = (sample.scope.clone(), sample.name, sample.tag);
+                *count = count.saturating_sub(reset.get(&key).copied().unwrap_or(0));
+            }
+        }
+        samples
+    }
+
+    /// Lets every counter start from zero (Envoy `/reset_counters`). The workers' counters stay as they
+    /// are, for only their owner may write them; their readings are subtracted from now on.
+    pub fn reset(&self) {
+        let counters = self.read().into_iter().filter_map(|sample| match sample.value {
+            Value::Counter(count) => Some(((sample.scope, sample.name, sample.tag), count)),
+            Value::Gauge(_) | Value::Histogram(_) => None,
+        });
+        *self.reset.lock() = counters.collect();
+    }
+
+    fn read(&self) -> Vec<Sample> {
+        let mut out = Samples::default();
+        self.clusters.collect(&mut out);
+        self.http.collect(&mut out);
+        self.listeners.collect(&mut out);
+        let mut subscriptions = self.subscriptions.lock();
+        // Only the registry still holds it: the resource is gone.
+        subscriptions.retain(|_, stats| Arc::strong_count(stats) > 1);
+        for (scope, stats) in &*subscriptions {
+            stats.sample(scope, &mut out);
+        }
+        drop(subscriptions);
+        self.server.sample(&Scope::Root, &mut out);
+        for probe in &*self.probes.lock() {
+            probe.collect(&mut out);
+        }
+        out.into_vec()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// The shards of one kind of statistics, by scope.
+struct Sharded<S>(Mutex<BTreeMap<Scope, Shards<S>>>);
+
+impl<S> Default for Sharded<S> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// The shards of one scope.
+#[derive(Default)]
+struct Shards<S> {
+    alive: Vec<Arc<S>>,
+    /// What shards counted whose worker has dropped them.
+    retired: S,
+}
+
+impl<S: Group> Sharded<S> {
+    fn shard(&self, scope: Scope) -> Arc<S> {
+        let shard = Arc::new(S::default());
+        let mut scopes = self.0.lock();
+        let shards = scopes.entry(scope).or_default();
+        shards.retire();
+        shards.alive.push(Arc::clone(&shard));
+        shard
+    }
+
+    /// Sums the shards of every scope; a scope without shards is gone, and so are its statistics.
+    fn collect(&self, out: &mut Samples) {
+        let mut scopes = self.0.lock();
+        scopes.retain(|_, shards| {
+            shards.retire();
+            !shards.alive.is_empty()
+        });
+        for (scope, shards) in &*scopes {
+            let sum = S::default();
+            sum.absorb(&shards.retired, true);
+            for shard in &shards.alive {
+                sum.absorb(shard, true);
+            }
+            sum.sample(scope, out);
+        }
+    }
+}
+
+impl<S: Group> Shards<S> {
+    /// Takes over what shards counted that nobody but this registry holds any more.
+    fn retire(&mut self) {
+        for shard in std::mem::take(&mut self.alive) {
+            match Arc::try_unwrap(shard) {
+                Ok(dead) => self.retired.absorb(&dead, false),
+                Err(alive) => self.alive.push(alive),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(metrics: &Metrics, name: &str) -> Option<Value> {
+        metrics.collect().into_iter().find(|s| s.to_string() == name).map(|s| s.value)
+    }
+
+    #[test]
+    fn shards_of_one_scope_are_summed() {
+        let metrics = Metrics::default();
+        let (a, b) = (metrics.cluster("c1"), metrics.cluster("c1"));
+        a.upstream_rq_total.add(2);
+        b.upstream_rq_total.inc();
+        a.response(503);
+        b.response(503);
+        assert_eq!(reading(&metrics, "cluster.c1.upstream_rq_total"), Some(Value::Counter(3)));
+        assert_eq!(reading(&metrics, "cluster.c1.upstream_rq_503"), Some(Value::Counter(2)));
+        assert_eq!(reading(&metrics, "cluster.c1.upstream_rq_5xx"), Some(Value::Counter(2)));
+        assert_eq!(reading(&metrics, "cluster.c1.upstream_rq_completed"), Some(Value::Counter(2)));
+    }
+
+    #[test]
+    fn counts_outlive_a_shard_and_end_with_the_scope() {
+        let metrics = Metrics::default();
+        let (a, b) = (metrics.http("ing"), metrics.http("ing"));
+        a.downstream_rq_total.add(5);
+        a.downstream_rq_active.inc();
+        drop(a);
+        assert_eq!(reading(&metrics, "http.ing.downstream_rq_total"), Some(Value::Counter(5)));
+        assert_eq!(reading(&metrics, "http.ing.downstream_rq_active"), Some(Value::Gauge(0)));
+        drop(b);
+        assert_eq!(reading(&metrics, "http.ing.downstream_rq_total"), None);
+    }
+
+    #[test]
+    fn a_reset_subtracts_what_was_read() {
+        let metrics = Metrics::default();
+        let shard = metrics.listener("127.0.0.1:80");
+        shard.downstream_cx_total.add(7);
+        shard.downstream_cx_active.add(7);
+        metrics.reset();
+        shard.downstream_cx_total.add(2);
+        let name = "listener.127.0.0.1_80.downstream_cx_total";
+        assert_eq!(reading(&metrics, name), Some(Value::Counter(2)));
+        let name = "listener.127.0.0.1_80.downstream_cx_active";
+        assert_eq!(reading(&metrics, name), Some(Value::Gauge(7)));
+    }
+
+    #[test]
+    fn probes_are_read_with_the_rest() {
+        struct Members;
+        impl Probe for Members {
+            fn collect(&self, out: &mut Samples) {
+                out.gauge(&Scope::cluster("c1"), "membership_total", 3);
+            }
+        }
+        let metrics = Metrics::default();
+        metrics.register(Arc::new(Members));
+        assert_eq!(reading(&metrics, "cluster.c1.membership_total"), Some(Value::Gauge(3)));
+    }
+}

@@ -1,0 +1,192 @@
+//! One reading of every statistic, with what is needed to print it as Envoy does.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::cell::Distribution;
+
+/// Whose statistic it is: becomes the first part of the name in `/stats` and the labels in Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// The process; the name says the rest.
+    Root,
+    /// `cluster.NAME.`
+    Cluster(Arc<str>),
+    /// `cluster_manager.cds.`
+    Cds,
+    /// `http.PREFIX.`
+    Http(Arc<str>),
+    /// `http.PREFIX.rds.TABLE.`
+    Rds(Arc<str>, Arc<str>),
+    /// `listener.ADDRESS.`
+    Listener(Arc<str>),
+    /// `listener_manager.lds.`
+    Lds,
+    /// `sds.NAME.`
+    Sds(Arc<str>),
+}
+
+impl Scope {
+    /// The scope of the cluster with this stat name.
+    pub fn cluster(name: &str) -> Self {
+        Self::Cluster(sanitized(name))
+    }
+
+    /// The scope of connection managers with this stat prefix.
+    pub fn http(prefix: &str) -> Self {
+        Self::Http(sanitized(prefix))
+    }
+
+    /// The scope of the route table `table` discovered for connection managers with this stat prefix.
+    pub fn rds(prefix: &str, table: &str) -> Self {
+        Self::Rds(sanitized(prefix), sanitized(table))
+    }
+
+    /// The scope of the listener with this stat prefix or address.
+    pub fn listener(prefix: &str) -> Self {
+        Self::Listener(sanitized(prefix))
+    }
+
+    /// The scope of the discovered secret `name`.
+    pub fn sds(name: &str) -> Self {
+        Self::Sds(sanitized(name))
+    }
+
+    /// The Prometheus name of the scope, without `envoy_`, and its labels.
+    pub(super) fn family(&self) -> (&'static str, [Option<(&'static str, &str)>; 2]) {
+        const CLUSTER: &str = "envoy_cluster_name";
+        const HTTP: &str = "envoy_http_conn_manager_prefix";
+        match self {
+            Self::Root => ("", [None, None]),
+            Self::Cluster(name) => ("cluster.", [Some((CLUSTER, name)), None]),
+            Self::Cds => ("cluster_manager.cds.", [None, None]),
+            Self::Http(prefix) => ("http.", [Some((HTTP, prefix)), None]),
+            Self::Rds(prefix, table) => {
+                ("http.rds.", [Some((HTTP, prefix)), Some(("envoy_rds_route_config", table))])
+            }
+            Self::Listener(address) => {
+                ("listener.", [Some(("envoy_listener_address", address)), None])
+            }
+            Self::Lds => ("listener_manager.lds.", [None, None]),
+            Self::Sds(name) => ("sds.", [Some(("envoy_xds_resource_name", name)), None]),
+        }
+    }
+}
+
+/// What stands before a statistic's own name in `/stats`.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Cluster(name) => write!(f, "cluster.{name}."),
+            Self::Cds => f.write_str("cluster_manager.cds."),
+            Self::Http(prefix) => write!(f, "http.{prefix}."),
+            Self::Rds(prefix, table) => write!(f, "http.{prefix}.rds.{table}."),
+            Self::Listener(address) => write!(f, "listener.{address}."),
+            Self::Lds => f.write_str("listener_manager.lds."),
+            Self::Sds(name) => write!(f, "sds.{name}."),
+        }
+    }
+}
+
+/// A name as it may stand in a statistic: Envoy turns `://`, `:/`, `:` and NUL into `_`.
+fn sanitized(name: &str) -> Arc<str> {
+    if name.contains([':', '\0']) {
+        name.replace("://", "_").replace(":/", "_").replace([':', '\0'], "_").into()
+    } else {
+        name.into()
+    }
+}
+
+/// Which of a statistic's several numbers a sample is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tag {
+    /// It has only one.
+    None,
+    /// Responses with this status.
+    Code(u16),
+    /// Responses of this class, 1 to 5.
+    Class(u16),
+    /// All responses.
+    Completed,
+}
+
+/// A reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Only grows.
+    Counter(u64),
+    /// Goes up and down.
+    Gauge(i64),
+    /// A distribution.
+    Histogram(Box<Distribution>),
+}
+
+/// A statistic's identity while it is being read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name<'a> {
+    /// Whose it is.
+    pub(super) scope: &'a Scope,
+    /// Its own name.
+    pub(super) name: &'static str,
+    /// What it means, in one line.
+    pub(super) help: &'static str,
+}
+
+/// One reading of one statistic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Whose it is.
+    pub scope: Scope,
+    /// Its own name, such as `upstream_rq_total`.
+    pub name: &'static str,
+    /// What it means, in one line; empty if Envoy's documentation is all there is.
+    pub help: &'static str,
+    /// Which of its numbers.
+    pub tag: Tag,
+    /// The reading.
+    pub value: Value,
+    /// Whether it was ever written.
+    pub used: bool,
+}
+
+/// The name in `/stats`.
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.scope, self.name)?;
+        match self.tag {
+            Tag::None => Ok(()),
+            Tag::Code(code) => write!(f, "_{code}"),
+            Tag::Class(class) => write!(f, "_{class}xx"),
+            Tag::Completed => f.write_str("_completed"),
+        }
+    }
+}
+
+/// Readings being gathered.
+#[derive(Debug, Default)]
+pub struct Samples {
+    all: Vec<Sample>,
+}
+
+impl Samples {
+    /// Adds the reading of a counter.
+    pub fn counter(&mut self, scope: &Scope, name: &'static str, value: u64) {
+        let name = Name { scope, name, help: "" };
+        self.push(name, Tag::None, Value::Counter(value), value != 0);
+    }
+
+    /// Adds the reading of a gauge.
+    pub fn gauge(&mut self, scope: &Scope, name: &'static str, value: i64) {
+        self.push(Name { scope, name, help: "" }, Tag::None, Value::Gauge(value), true);
+    }
+
+    pub(super) fn push(&mut self, name: Name<'_>, tag: Tag, value: Value, used: bool) {
+        let Name { scope, name, help } = name;
+        self.all.push(Sample { scope: scope.clone(), name, help, tag, value, used });
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Sample> {
+        self.all
+    }
+}
