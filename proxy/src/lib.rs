@@ -1,5 +1,8 @@
 //! Outrigger's data plane.
 
 pub mod config;
-pub mod telemetry;
 pub mod http;
+pub mod listener;
+pub mod net;
+pub mod telemetry;
+pub mod tls;

@@ -1,0 +1,3 @@
+//! Sockets and bytes: what the proxy needs from the operating system.
+
+pub mod socket;

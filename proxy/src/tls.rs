@@ -1,0 +1,11 @@
+//! TLS to clients and to upstream servers: contexts built from configuration, and the facts of a handshake.
+//!
+//! [`server::ServerTls`] and [`client::ClientTls`] are immutable. A change of any certificate, key or
+//! trust bundle builds a new one, so sessions of the old one cannot be resumed on the new.
+
+pub mod certificate;
+mod cipher;
+pub mod client;
+pub mod peer;
+pub mod secrets;
+pub mod server;

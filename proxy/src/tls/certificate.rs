@@ -1,0 +1,187 @@
+//! One X.509 certificate as logs, headers and the admin API show it; nothing is parsed until asked for.
+
+mod name;
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rustls::pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// A certificate, its details parsed on first use.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    der: CertificateDer<'static>,
+    details: OnceLock<Details>,
+    sha256: OnceLock<String>,
+    url_encoded: OnceLock<String>,
+}
+
+/// What a certificate says about its owner; empty if it cannot be parsed.
+#[derive(Debug, Clone, Default)]
+struct Details {
+    subject: String,
+    issuer: String,
+    serial: String,
+    uri_sans: Vec<String>,
+    dns_sans: Vec<String>,
+    ip_sans: Vec<IpAddr>,
+    not_before: Option<SystemTime>,
+    not_after: Option<SystemTime>,
+}
+
+impl Certificate {
+    /// Wraps the DER form, unparsed.
+    pub fn new(der: CertificateDer<'static>) -> Self {
+        Self {
+            der,
+            details: OnceLock::new(),
+            sha256: OnceLock::new(),
+            url_encoded: OnceLock::new(),
+        }
+    }
+
+    /// The DER form.
+    pub fn der(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    /// The subject in RFC 2253 form: `CN=reviews,O=shop`.
+    pub fn subject(&self) -> &str {
+        &self.details().subject
+    }
+
+    /// The issuer in RFC 2253 form.
+    pub fn issuer(&self) -> &str {
+        &self.details().issuer
+    }
+
+    /// The serial number in lower-case hex without leading zeros.
+    pub fn serial(&self) -> &str {
+        &self.details().serial
+    }
+
+    /// The URI names, for example SPIFFE ids.
+    pub fn uri_sans(&self) -> &[String] {
+        &self.details().uri_sans
+    }
+
+    /// The DNS names.
+    pub fn dns_sans(&self) -> &[String] {
+        &self.details().dns_sans
+    }
+
+    /// The IP addresses.
+    pub fn ip_sans(&self) -> &[IpAddr] {
+        &self.details().ip_sans
+    }
+
+    /// When it becomes valid; none if it cannot be parsed.
+    pub fn not_before(&self) -> Option<SystemTime> {
+        self.details().not_before
+    }
+
+    /// When it expires; none if it cannot be parsed.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        self.details().not_after
+    }
+
+    /// Whether `now` lies within its validity.
+    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+        let details = self.details();
+        details.not_before.is_some_and(|start| start <= now)
+            && details.not_after.is_some_and(|end| now <= end)
+    }
+
+    /// SHA-256 of the DER form in lower-case hex.
+    pub fn sha256(&self) -> &str {
+        self.sha256.get_or_init(|| hex(sha256(&self.der).as_ref()))
+    }
+
+    /// The PEM form, URL-encoded as `x-forwarded-client-cert` carries it.
+    pub fn url_encoded_pem(&self) -> &str {
+        self.url_encoded.get_or_init(|| url_encoded_pem(&self.der))
+    }
+
+    fn details(&self) -> &Details {
+        self.details.get_or_init(|| Details::parse(&self.der).unwrap_or_default())
+    }
+}
+
+impl Details {
+    fn parse(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let mut details = Self {
+            subject: name::rfc2253(certificate.subject()),
+            issuer: name::rfc2253(certificate.issuer()),
+            serial: serial(certificate.raw_serial()),
+            not_before: system_time(certificate.validity().not_before.timestamp()),
+            not_after: system_time(certificate.validity().not_after.timestamp()),
+            ..Self::default()
+        };
+        let names = certificate.subject_alternative_name().ok().flatten();
+        for name in names.iter().flat_map(|names| &names.value.general_names) {
+            match name {
+                GeneralName::URI(uri) => details.uri_sans.push((*uri).to_owned()),
+                GeneralName::DNSName(dns) => details.dns_sans.push((*dns).to_owned()),
+                GeneralName::IPAddress(bytes) => details.ip_sans.extend(ip_address(bytes)),
+                _ => {}
+            }
+        }
+        Some(details)
+    }
+}
+
+/// The address in an iPAddress name: 4 or 16 bytes.
+pub(super) fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(IpAddr::from(v4));
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+/// SHA-256 of `bytes`.
+pub(super) fn sha256(bytes: &[u8]) -> digest::Digest {
+    digest::digest(&digest::SHA256, bytes)
+}
+
+/// Whole bytes in hex, without leading zero bytes, as OpenSSL prints a number.
+fn serial(bytes: &[u8]) -> String {
+    let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
+    match bytes.get(start..) {
+        None | Some([]) => "0".to_owned(),
+        Some(significant) => hex(significant),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The time so many seconds after 1970; none before that.
+fn system_time(seconds: i64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+}
+
+/// PEM with the characters escaped that mean something in a header or a URL, as Envoy does.
+fn url_encoded_pem(der: &[u8]) -> String {
+    let mut text = String::from("-----BEGIN%20CERTIFICATE-----%0A");
+    for (position, character) in BASE64.encode(der).char_indices() {
+        if position > 0 && position.is_multiple_of(64) {
+            text.push_str("%0A");
+        }
+        match character {
+            '+' => text.push_str("%2B"),
+            '/' => text.push_str("%2F"),
+            '=' => text.push_str("%3D"),
+            plain => text.push(plain),
+        }
+    }
+    text.push_str("%0A-----END%20CERTIFICATE-----%0A");
+    text
+}

@@ -1,0 +1,103 @@
+//! What a finished handshake says about the connection and the peer.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::pki_types::CertificateDer;
+use rustls::{CommonState, ProtocolVersion};
+
+use super::certificate::Certificate;
+use super::cipher;
+
+/// Facts of one TLS connection. Certificates are parsed only when somebody asks.
+#[derive(Debug)]
+pub struct PeerInfo {
+    chain: Vec<CertificateDer<'static>>,
+    leaf: Option<Certificate>,
+    chain_text: OnceLock<String>,
+    validated: bool,
+    sni: Option<Box<str>>,
+    alpn: Option<Box<[u8]>>,
+    version: &'static str,
+    cipher: &'static str,
+    local: Option<Arc<Certificate>>,
+}
+
+impl PeerInfo {
+    /// Reads the facts of a connection whose handshake is complete.
+    pub(super) fn new(state: &CommonState, sni: Option<&str>, validated: bool) -> Self {
+        let chain: Vec<_> = state.peer_certificates().unwrap_or_default().to_vec();
+        Self {
+            leaf: chain.first().cloned().map(Certificate::new),
+            validated: validated && !chain.is_empty(),
+            chain,
+            chain_text: OnceLock::new(),
+            sni: sni.map(Into::into),
+            alpn: state.alpn_protocol().map(Into::into),
+            version: match state.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "TLSv1.2",
+            },
+            cipher: state
+                .negotiated_cipher_suite()
+                .map_or("", |suite| cipher::openssl_name(suite.suite())),
+            local: None,
+        }
+    }
+
+    /// The same facts with our own certificate, for the `DOWNSTREAM_LOCAL_*` operators.
+    pub(super) fn with_local(mut self, local: Option<Arc<Certificate>>) -> Self {
+        self.local = local;
+        self
+    }
+
+    /// Whether the peer sent a certificate.
+    pub fn presented(&self) -> bool {
+        self.leaf.is_some()
+    }
+
+    /// Whether the peer's certificate passed verification against trusted roots, hashes or names.
+    pub fn validated(&self) -> bool {
+        self.validated
+    }
+
+    /// The server name the client asked for.
+    pub fn sni(&self) -> Option<&str> {
+        self.sni.as_deref()
+    }
+
+    /// The protocol agreed on, for example `h2`.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.alpn.as_deref()
+    }
+
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub fn version(&self) -> &'static str {
+        self.version
+    }
+
+    /// The cipher suite in OpenSSL's spelling.
+    pub fn cipher(&self) -> &'static str {
+        self.cipher
+    }
+
+    /// The peer's own certificate.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.leaf.as_ref()
+    }
+
+    /// Our certificate in this connection.
+    pub fn local(&self) -> Option<&Certificate> {
+        self.local.as_deref()
+    }
+
+    /// Every certificate the peer sent, leaf first, as URL-encoded PEM; none without certificate.
+    pub fn url_encoded_chain(&self) -> Option<&str> {
+        let leaf = self.leaf.as_ref()?;
+        Some(self.chain_text.get_or_init(|| {
+            let others = self.chain.iter().skip(1).cloned().map(Certificate::new);
+            others.fold(leaf.url_encoded_pem().to_owned(), |text, certificate| {
+                text + certificate.url_encoded_pem()
+            })
+        }))
+    }
+}
