@@ -206,7 +206,7 @@ static_resources:
             errors::<Bootstrap>(&text),
             [format!(
                 "x.yaml:6:5: {prefix}.filterChainz: envoy.config.listener.v3.Listener has no such \
-                 field, or it is not supported"
+                 field; did you mean filter_chains?"
             )]
         );
     }
