@@ -1,6 +1,7 @@
 //! Outrigger's data plane.
 
 pub mod config;
+pub mod filter_chain;
 pub mod http;
 pub mod listener;
 pub mod net;
