@@ -1,9 +1,11 @@
 //! Outrigger's data plane.
 
+pub mod cluster;
 pub mod config;
 pub mod filter_chain;
 pub mod http;
 pub mod listener;
 pub mod net;
+pub mod pool;
 pub mod telemetry;
 pub mod tls;
