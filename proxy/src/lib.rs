@@ -7,5 +7,6 @@ pub mod http;
 pub mod listener;
 pub mod net;
 pub mod pool;
+pub mod route;
 pub mod telemetry;
 pub mod tls;

@@ -138,7 +138,7 @@ fn equal(a: &[u8], b: &[u8], fold: bool) -> bool {
 }
 
 /// The header a [`HeaderMatcher`] looks at; pseudo headers are as in HTTP/2.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HeaderRef {
     /// `:method`
     Method,

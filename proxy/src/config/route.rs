@@ -112,7 +112,7 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatcher>,
     /// Every one must match.
     pub query_parameters: Vec<QueryParameterMatcher>,
-    /// Only gRPC requests (content-type `application/grpc` with an optional `+…` or `;…`).
+    /// Only gRPC requests (content-type `application/grpc` or `application/grpc+…`).
     pub grpc: bool,
     /// Only this share of requests.
     pub runtime_fraction: Option<Fraction>,

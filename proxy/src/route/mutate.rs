@@ -1,0 +1,306 @@
+//! Headers added and removed by the route table, the virtual host, the route and the weighted cluster.
+//!
+//! Everything that does not depend on the request is made here once: names, constant values, and which
+//! levels change anything at all.
+
+use http::header::{HOST, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
+
+use super::{Found, RouteTable};
+use crate::config::Invalid;
+use crate::config::format::{Facts, Format, HeaderChoice, Operator};
+use crate::config::header::{AppendAction, HeaderMutations, HeaderToAdd};
+use crate::config::matcher::HeaderRef;
+use crate::config::route::{Action, ClusterSpecifier, Route, RouteConfig};
+
+impl RouteTable {
+    /// Changes the headers of the request to forward. `weighted` is the weighted cluster chosen, if any.
+    ///
+    /// `%REQ(…)%` of an ordinary header reads `headers`, with the changes of earlier levels; every other
+    /// operator asks `facts`. The path and host are not headers here: see [`rewrite`](super::rewrite).
+    pub fn mutate_request(
+        &self,
+        found: Found,
+        weighted: Option<usize>,
+        headers: &mut HeaderMap,
+        facts: &dyn Facts,
+    ) {
+        self.mutate(Message::Request, found, weighted, headers, facts);
+    }
+
+    /// Changes the headers of the response to the client, local replies of the route included.
+    /// `%RESP(…)%` reads `headers`.
+    pub fn mutate_response(
+        &self,
+        found: Found,
+        weighted: Option<usize>,
+        headers: &mut HeaderMap,
+        facts: &dyn Facts,
+    ) {
+        self.mutate(Message::Response, found, weighted, headers, facts);
+    }
+
+    /// Applies all levels in Envoy's order: the weighted cluster always comes first, so any other overrides it.
+    fn mutate(
+        &self,
+        message: Message,
+        found: Found,
+        weighted: Option<usize>,
+        headers: &mut HeaderMap,
+        facts: &dyn Facts,
+    ) {
+        let Some(number) = found.route else { return };
+        let Some(host) = self.mutations.hosts.get(found.virtual_host as usize) else { return };
+        let route = host.routes.get(number as usize).and_then(Option::as_deref);
+        if let Some(route) = route
+            && let Some(cluster) = weighted.and_then(|number| route.clusters.get(number))
+        {
+            cluster.of(message).apply(message, headers, facts);
+        }
+        let mut levels =
+            [route.map(|route| &route.own), Some(&host.own), Some(&self.mutations.own)];
+        if self.config.most_specific_header_mutations_wins {
+            levels.reverse();
+        }
+        for level in levels.into_iter().flatten() {
+            level.of(message).apply(message, headers, facts);
+        }
+    }
+}
+
+/// Which message is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Message {
+    Request,
+    Response,
+}
+
+/// The changes of a whole route table.
+#[derive(Debug)]
+pub(super) struct TableMutations {
+    own: Level,
+    hosts: Vec<HostMutations>,
+}
+
+#[derive(Debug)]
+struct HostMutations {
+    own: Level,
+    /// One per route; most change nothing.
+    routes: Vec<Option<Box<RouteMutations>>>,
+}
+
+#[derive(Debug)]
+struct RouteMutations {
+    own: Level,
+    /// One per weighted cluster; empty if none of them changes anything.
+    clusters: Vec<Level>,
+}
+
+impl TableMutations {
+    /// Compiles the changes of every level of `config`.
+    pub(super) fn compile(config: &RouteConfig) -> Result<Self, Invalid> {
+        let mut hosts = Vec::with_capacity(config.virtual_hosts.len());
+        for (number, host) in config.virtual_hosts.iter().enumerate() {
+            let at_host = |error: Invalid| error.under(&format!("virtual_hosts[{number}]"));
+            let mut routes = Vec::with_capacity(host.routes.len());
+            for (number, route) in host.routes.iter().enumerate() {
+                let at_route = |error: Invalid| at_host(error.under(&format!("routes[{number}]")));
+                routes.push(RouteMutations::compile(route).map_err(at_route)?);
+            }
+            let own = Level::compile(&host.request_headers, &host.response_headers);
+            hosts.push(HostMutations { own: own.map_err(at_host)?, routes });
+        }
+        Ok(Self { own: Level::compile(&config.request_headers, &config.response_headers)?, hosts })
+    }
+}
+
+impl RouteMutations {
+    fn compile(route: &Route) -> Result<Option<Box<Self>>, Invalid> {
+        let own = Level::compile(&route.request_headers, &route.response_headers)?;
+        let mut clusters = Vec::new();
+        if let Action::Forward(action) = &route.action
+            && let ClusterSpecifier::Weighted(weighted) = &action.cluster
+        {
+            for (number, cluster) in weighted.clusters.iter().enumerate() {
+                let level = Level::compile(&cluster.request_headers, &cluster.response_headers);
+                let path = format!("route.weighted_clusters.clusters[{number}]");
+                clusters.push(level.map_err(|error| error.under(&path))?);
+            }
+        }
+        if clusters.iter().all(Level::is_empty) {
+            clusters.clear();
+        }
+        let empty = own.is_empty() && clusters.is_empty();
+        Ok((!empty).then(|| Box::new(Self { own, clusters })))
+    }
+}
+
+/// The changes of one level, both ways.
+#[derive(Debug)]
+struct Level {
+    request: Changes,
+    response: Changes,
+}
+
+impl Level {
+    fn compile(request: &HeaderMutations, response: &HeaderMutations) -> Result<Self, Invalid> {
+        Ok(Self {
+            request: Changes::compile(request, "request_headers")?,
+            response: Changes::compile(response, "response_headers")?,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.request.is_empty() && self.response.is_empty()
+    }
+
+    fn of(&self, message: Message) -> &Changes {
+        match message {
+            Message::Request => &self.request,
+            Message::Response => &self.response,
+        }
+    }
+}
+
+/// The changes of one level to one message.
+#[derive(Debug)]
+struct Changes {
+    remove: Vec<HeaderName>,
+    add: Vec<Addition>,
+}
+
+#[derive(Debug)]
+struct Addition {
+    name: HeaderName,
+    value: Value,
+    action: AppendAction,
+    keep_empty: bool,
+}
+
+#[derive(Debug)]
+enum Value {
+    Constant(HeaderValue),
+    Formatted(Format),
+}
+
+impl Changes {
+    /// Compiles `mutations`; `field` is the stem of their names in the configuration.
+    fn compile(mutations: &HeaderMutations, field: &str) -> Result<Self, Invalid> {
+        if let Some(number) = mutations.remove.iter().position(|name| *name == HOST) {
+            let path = format!("{field}_to_remove[{number}]");
+            return Err(Invalid::new(path, "the host header cannot be removed"));
+        }
+        let add = mutations.add.iter().enumerate().map(|(number, header)| {
+            let at = |error: Invalid| error.under(&format!("{field}_to_add[{number}].header"));
+            Addition::compile(header).map_err(at)
+        });
+        Ok(Self { remove: mutations.remove.clone(), add: add.collect::<Result<_, _>>()? })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.add.is_empty()
+    }
+
+    /// Removes, then overwrites, then adds. Every value and condition is taken from the headers as they
+    /// are after the removals, so additions of one level do not see each other.
+    fn apply(&self, message: Message, headers: &mut HeaderMap, facts: &dyn Facts) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        let mut values: SmallVec<[(&Addition, HeaderValue); 4]> = SmallVec::new();
+        let mut text = Vec::new();
+        for addition in &self.add {
+            let present = headers.contains_key(&addition.name);
+            let wanted = match addition.action {
+                AppendAction::AppendIfExistsOrAdd | AppendAction::OverwriteIfExistsOrAdd => true,
+                AppendAction::AddIfAbsent => !present,
+                AppendAction::OverwriteIfExists => present,
+            };
+            let value = addition.value(&Current { message, headers, facts }, &mut text);
+            if let Some(value) = value.filter(|_| wanted) {
+                values.push((addition, value));
+            }
+        }
+        for (addition, value) in values.iter().filter(|(addition, _)| addition.overwrites()) {
+            headers.insert(&addition.name, value.clone());
+        }
+        for (addition, value) in values.into_iter().filter(|(addition, _)| !addition.overwrites()) {
+            headers.append(&addition.name, value);
+        }
+    }
+}
+
+impl Addition {
+    fn compile(header: &HeaderToAdd) -> Result<Self, Invalid> {
+        let HeaderToAdd { name, value, action, keep_empty } = header;
+        if *name == HOST {
+            let reason = "the host header cannot be changed here; use a host rewrite";
+            return Err(Invalid::new("key", reason));
+        }
+        let value = match value.literal() {
+            Some(text) => Value::Constant(HeaderValue::from_str(text).map_err(|_| {
+                Invalid::new("value", format!("{text:?} cannot be sent as a header value"))
+            })?),
+            None => Value::Formatted(value.clone()),
+        };
+        Ok(Self { name: name.clone(), value, action: *action, keep_empty: *keep_empty })
+    }
+
+    /// The value to set; none if it is empty and not to be kept, or cannot be sent. `text` is scratch space.
+    fn value(&self, facts: &Current<'_>, text: &mut Vec<u8>) -> Option<HeaderValue> {
+        let value = match &self.value {
+            Value::Constant(value) => value.clone(),
+            Value::Formatted(format) => {
+                text.clear();
+                format.render(facts, "", text);
+                HeaderValue::from_bytes(text).ok()?
+            }
+        };
+        (self.keep_empty || !value.is_empty()).then_some(value)
+    }
+
+    fn overwrites(&self) -> bool {
+        match self.action {
+            AppendAction::AppendIfExistsOrAdd | AppendAction::AddIfAbsent => false,
+            AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => true,
+        }
+    }
+}
+
+/// Facts whose headers of the changed message are those on their way, not those that came in.
+struct Current<'a> {
+    message: Message,
+    headers: &'a HeaderMap,
+    facts: &'a dyn Facts,
+}
+
+impl Facts for Current<'_> {
+    fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
+        match (self.message, operator) {
+            (Message::Request, Operator::Req(choice))
+            | (Message::Response, Operator::Resp(choice)) => {
+                let HeaderChoice { first, second } = choice;
+                self.write_header(first, out)
+                    || second.as_ref().is_some_and(|second| self.write_header(second, out))
+            }
+            _ => self.facts.write(operator, out),
+        }
+    }
+}
+
+impl Current<'_> {
+    fn write_header(&self, header: &HeaderRef, out: &mut Vec<u8>) -> bool {
+        if let HeaderRef::Named(name) = header {
+            let value = self.headers.get(name);
+            out.extend_from_slice(value.map_or(&[], HeaderValue::as_bytes));
+            return value.is_some();
+        }
+        let choice = HeaderChoice { first: header.clone(), second: None };
+        let operator = match self.message {
+            Message::Request => Operator::Req(choice),
+            Message::Response => Operator::Resp(choice),
+        };
+        self.facts.write(&operator, out)
+    }
+}

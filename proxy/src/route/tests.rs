@@ -1,0 +1,1 @@
+//! The table as a whole, against a scan of every route in order.
