@@ -1,9 +1,12 @@
 //! The subset of Envoy's v3 API that Outrigger speaks: messages, YAML and JSON reading, strict checks.
 //!
 //! The files below `proto/` are the subset: package, message and field names and numbers are Envoy's, and a
-//! field that is not declared there is refused, never dropped. [`yaml`] reads configuration files.
+//! field that is not declared there is refused, never dropped. [`yaml`] reads configuration files,
+//! [`strict`] checks what arrives as bytes, [`json`] writes messages back for people.
 
 mod generated;
+pub mod json;
+pub mod strict;
 pub mod yaml;
 
 use std::sync::LazyLock;

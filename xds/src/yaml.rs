@@ -266,4 +266,20 @@ static_resources:
         assert!(metadata.contains("StringValue(\"true\")"), "{metadata}");
         assert!(bootstrap.admin.is_none());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in "[-a-z0-9:{}\\[\\]&*!|>'\", \n\t?#%@.]{0,200}") {
+            let document = Document::new("x", text);
+            let _ = document.read::<Bootstrap>();
+            let _ = document.locate("a.b[0]");
+        }
+
+        #[test]
+        fn no_damaged_configuration_panics(cut in 0..LISTENER.len(), insert in ".{0,3}") {
+            let mut text = LISTENER.to_owned();
+            text.insert_str(cut, &insert);
+            let _ = Document::new("x", text).read::<Bootstrap>();
+        }
+    }
 }
