@@ -1,8 +1,13 @@
 //! Envoy's format strings: parsed once, used for header values and access-log lines.
 
+mod parse;
+mod time;
+
 use std::time::Duration;
 
 use http::header::HeaderName;
+
+pub use time::TimeFormat;
 
 /// A parsed format string: literals and command operators in order.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -45,10 +50,16 @@ pub enum Operator {
     Req(HeaderChoice),
     Resp(HeaderChoice),
     Trailer(HeaderName),
-    /// `START_TIME` and its relatives with an optional strftime pattern.
-    StartTime(Option<Box<str>>),
-    Method,
-    Path,
+    StartTime(TimeFormat),
+    /// The time at which the line is written.
+    EmitTime(TimeFormat),
+    Path {
+        query: bool,
+        of: PathOf,
+    },
+    QueryParam(Box<str>),
+    /// The query without `?`, as it stands on the wire.
+    QueryParams,
     Protocol,
     UpstreamProtocol,
     ResponseCode,
@@ -57,22 +68,37 @@ pub enum Operator {
     ResponseFlagsLong,
     ConnectionTerminationDetails,
     UpstreamTransportFailureReason,
+    DownstreamTransportFailureReason,
+    /// Of the response trailers, else of the response headers.
+    GrpcStatus(GrpcStatusStyle),
     BytesReceived,
     BytesSent,
+    RequestHeadersBytes,
+    ResponseHeadersBytes,
+    ResponseTrailersBytes,
     Duration,
     RequestDuration,
     RequestTxDuration,
     ResponseDuration,
     ResponseTxDuration,
+    CommonDuration {
+        from: TimePoint,
+        to: TimePoint,
+        unit: TimeUnit,
+    },
     UpstreamHost,
     UpstreamHostName,
+    UpstreamHostNameWithoutPort,
+    /// Also `UPSTREAM_CLUSTER_RAW`.
     UpstreamCluster,
     UpstreamLocalAddress {
         with_port: bool,
     },
+    UpstreamLocalPort,
     UpstreamRemoteAddress {
         with_port: bool,
     },
+    UpstreamRemotePort,
     UpstreamRequestAttemptCount,
     DownstreamLocalAddress,
     DownstreamLocalAddressWithoutPort,
@@ -82,13 +108,15 @@ pub enum Operator {
     DownstreamRemotePort,
     DownstreamDirectRemoteAddress,
     DownstreamDirectRemoteAddressWithoutPort,
+    DownstreamDirectRemotePort,
     RequestedServerName,
+    FilterChainName,
     RouteName,
     VirtualClusterName,
-    VirtualHostName,
     ConnectionId,
     StreamId,
     TraceId,
+    SpanId,
     Hostname,
     UniqueId,
     PeerSubject(Peer),
@@ -106,6 +134,137 @@ pub enum Operator {
     Absent(Box<str>),
 }
 
+impl Operator {
+    /// Whether the value is a number, which JSON logs write without quotes.
+    pub fn is_number(&self) -> bool {
+        matches!(
+            self,
+            Self::ResponseCode
+                | Self::GrpcStatus(GrpcStatusStyle::Number)
+                | Self::BytesReceived
+                | Self::BytesSent
+                | Self::RequestHeadersBytes
+                | Self::ResponseHeadersBytes
+                | Self::ResponseTrailersBytes
+                | Self::Duration
+                | Self::RequestDuration
+                | Self::RequestTxDuration
+                | Self::ResponseDuration
+                | Self::ResponseTxDuration
+                | Self::CommonDuration { .. }
+                | Self::UpstreamRequestAttemptCount
+                | Self::UpstreamLocalPort
+                | Self::UpstreamRemotePort
+                | Self::DownstreamLocalPort
+                | Self::DownstreamRemotePort
+                | Self::DownstreamDirectRemotePort
+                | Self::ConnectionId
+        )
+    }
+}
+
+/// Which path `%PATH%` speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathOf {
+    /// `x-envoy-original-path`, else `:path`
+    OriginalOrPath,
+    /// `x-envoy-original-path`
+    Original,
+    /// `:path`
+    Path,
+}
+
+/// How `%GRPC_STATUS%` is spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpcStatusStyle {
+    /// `DeadlineExceeded`
+    Camel,
+    /// `DEADLINE_EXCEEDED`
+    Snake,
+    /// `4`
+    Number,
+}
+
+impl GrpcStatusStyle {
+    /// Appends `status`; a status gRPC does not know is written as a number.
+    pub fn write(self, status: u16, out: &mut Vec<u8>) {
+        const NAMES: [(&str, &str); 17] = [
+            ("OK", "OK"),
+            ("Canceled", "CANCELLED"),
+            ("Unknown", "UNKNOWN"),
+            ("InvalidArgument", "INVALID_ARGUMENT"),
+            ("DeadlineExceeded", "DEADLINE_EXCEEDED"),
+            ("NotFound", "NOT_FOUND"),
+            ("AlreadyExists", "ALREADY_EXISTS"),
+            ("PermissionDenied", "PERMISSION_DENIED"),
+            ("ResourceExhausted", "RESOURCE_EXHAUSTED"),
+            ("FailedPrecondition", "FAILED_PRECONDITION"),
+            ("Aborted", "ABORTED"),
+            ("OutOfRange", "OUT_OF_RANGE"),
+            ("Unimplemented", "UNIMPLEMENTED"),
+            ("Internal", "INTERNAL"),
+            ("Unavailable", "UNAVAILABLE"),
+            ("DataLoss", "DATA_LOSS"),
+            ("Unauthenticated", "UNAUTHENTICATED"),
+        ];
+        match (self, NAMES.get(usize::from(status))) {
+            (Self::Camel, Some((camel, _))) => out.extend_from_slice(camel.as_bytes()),
+            (Self::Snake, Some((_, snake))) => out.extend_from_slice(snake.as_bytes()),
+            _ => out.extend_from_slice(status.to_string().as_bytes()),
+        }
+    }
+}
+
+/// A moment of a request's life, as `%COMMON_DURATION%` names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimePoint {
+    /// `DS_RX_BEG`: the request began to arrive.
+    DownstreamRxBegin,
+    /// `DS_RX_END`: the request had arrived.
+    DownstreamRxEnd,
+    /// `US_CX_BEG`: the upstream connection was begun.
+    UpstreamConnectBegin,
+    /// `US_CX_END`: the upstream connection stood.
+    UpstreamConnectEnd,
+    /// `US_HS_END`: its TLS handshake was done.
+    UpstreamHandshakeEnd,
+    /// `US_TX_BEG`: the first byte was sent upstream.
+    UpstreamTxBegin,
+    /// `US_TX_END`: the last byte was sent upstream.
+    UpstreamTxEnd,
+    /// `US_RX_BEG`: the first byte came from upstream.
+    UpstreamRxBegin,
+    /// `US_RX_END`: the last byte came from upstream.
+    UpstreamRxEnd,
+    /// `DS_TX_BEG`: the first byte was sent downstream.
+    DownstreamTxBegin,
+    /// `DS_TX_END`: the last byte was sent downstream.
+    DownstreamTxEnd,
+}
+
+/// The unit of `%COMMON_DURATION%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// `ms`
+    Milliseconds,
+    /// `us`
+    Microseconds,
+    /// `ns`
+    Nanoseconds,
+}
+
+impl TimeUnit {
+    /// `duration` in this unit, rounded down.
+    pub fn of(self, duration: Duration) -> u64 {
+        let count = match self {
+            Self::Milliseconds => duration.as_millis(),
+            Self::Microseconds => duration.as_micros(),
+            Self::Nanoseconds => duration.as_nanos(),
+        };
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
+}
+
 /// Values a [`Format`] draws on. A method returns none where Envoy prints `-`.
 ///
 /// Implemented by the facts gathered about one request; bytes are written to `out` without copying.
@@ -115,6 +274,11 @@ pub trait Facts {
 }
 
 impl Format {
+    /// Reads a format string; `%%` writes a percent sign. The error is text for the operator.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        parse::format(text)
+    }
+
     /// Appends the formatted text; absent values become `missing` (`-` in text logs, empty in headers).
     pub fn render(&self, facts: &dyn Facts, missing: &str, out: &mut Vec<u8>) {
         for piece in &self.pieces {
@@ -145,5 +309,5 @@ impl Format {
 
 /// Milliseconds, as every duration operator prints.
 pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    TimeUnit::Milliseconds.of(duration)
 }

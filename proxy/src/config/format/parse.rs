@@ -1,0 +1,550 @@
+//! From `%REQ(X?Y):20%` to [`Operator`]: the grammar and the names.
+
+use http::header::HeaderName;
+
+use super::{
+    Format, GrpcStatusStyle, HeaderChoice, Operator, PathOf, Peer, Piece, TimeFormat, TimePoint,
+    TimeUnit,
+};
+use crate::config::matcher::HeaderRef;
+
+pub(super) fn format(text: &str) -> Result<Format, String> {
+    let mut pieces = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('%') {
+        literal.push_str(before);
+        if let Some(after) = after.strip_prefix('%') {
+            literal.push('%');
+            rest = after;
+            continue;
+        }
+        let Some((command, after)) = Command::read(after) else {
+            let position = text.len() - after.len() - 1;
+            return Err(format!(
+                "no command operator at position {position} of `{text}` (`%%` writes a percent sign)"
+            ));
+        };
+        rest = after;
+        match command.meaning()? {
+            Meaning::Literal(value) => literal.push_str(&value),
+            Meaning::Operator(operator) => {
+                if !literal.is_empty() {
+                    pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
+                }
+                pieces.push(Piece::Operator(operator, command.limit));
+            }
+        }
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        pieces.push(Piece::Literal(literal.into()));
+    }
+    Ok(Format { pieces })
+}
+
+/// `NAME`, `NAME(parameter)`, `NAME:limit` or `NAME(parameter):limit`, as it stands between two `%`.
+struct Command<'a> {
+    name: &'a str,
+    /// Without parentheses; empty parentheses count as none.
+    parameter: Option<&'a str>,
+    limit: Option<usize>,
+}
+
+/// What a command stands for.
+enum Meaning {
+    /// A value known already.
+    Literal(String),
+    /// A value each request has of its own.
+    Operator(Operator),
+}
+
+impl<'a> Command<'a> {
+    /// Reads a command from behind its first `%`; also returns what follows its last.
+    fn read(text: &'a str) -> Option<(Self, &'a str)> {
+        let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        let name_end = text.find(|c| !is_name(c)).filter(|end| *end > 0)?;
+        let (name, mut rest) = text.split_at(name_end);
+        let mut parameter = None;
+        if let Some(inner) = rest.strip_prefix('(') {
+            let (inside, after) = inner.split_once(')')?;
+            parameter = Some(inside).filter(|inside| !inside.is_empty());
+            rest = after;
+        }
+        let mut limit = None;
+        if let Some(number) = rest.strip_prefix(':') {
+            let (digits, _) = number.split_once('%')?;
+            let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            limit = Some(digits.parse().ok().filter(|_| plain)?);
+            rest = number.get(digits.len()..)?;
+        }
+        Some((Self { name, parameter, limit }, rest.strip_prefix('%')?))
+    }
+
+    fn meaning(&self) -> Result<Meaning, String> {
+        if self.name == "ENVIRONMENT" {
+            return self.environment();
+        }
+        let operator = match plain(self.name) {
+            Some(operator) => {
+                if let Some(parameter) = self.parameter {
+                    return Err(format!("%{}% takes no parameter `{parameter}`", self.name));
+                }
+                operator
+            }
+            None => self.with_parameter()?,
+        };
+        if self.limit.is_some() && !TAKES_LIMIT.contains(&self.name) {
+            return Err(format!("%{}% takes no length", self.name));
+        }
+        Ok(Meaning::Operator(operator))
+    }
+
+    fn with_parameter(&self) -> Result<Operator, String> {
+        Ok(match self.name {
+            "REQ" => Operator::Req(self.header_choice()?),
+            // The status is no header here.
+            "RESP" if self.parameter.is_some_and(|name| name.eq_ignore_ascii_case(":status")) => {
+                Operator::ResponseCode
+            }
+            "RESP" => Operator::Resp(self.header_choice()?),
+            "TRAILER" => Operator::Trailer(self.trailer()?),
+            "PATH" => self.path()?,
+            "QUERY_PARAM" => Operator::QueryParam(self.required()?.into()),
+            "QUERY_PARAMS" => self.choice("ORIG", &[("ORIG", Operator::QueryParams)])?,
+            "START_TIME" => Operator::StartTime(self.time()?),
+            "EMIT_TIME" => Operator::EmitTime(self.time()?),
+            "COMMON_DURATION" => self.common_duration()?,
+            "GRPC_STATUS" => self.choice(
+                "CAMEL_STRING",
+                &[
+                    ("CAMEL_STRING", Operator::GrpcStatus(GrpcStatusStyle::Camel)),
+                    ("SNAKE_STRING", Operator::GrpcStatus(GrpcStatusStyle::Snake)),
+                    ("NUMBER", Operator::GrpcStatus(GrpcStatusStyle::Number)),
+                ],
+            )?,
+            "REQUESTED_SERVER_NAME" => {
+                self.choice("SNI_ONLY", &[("SNI_ONLY", Operator::RequestedServerName)])?
+            }
+            // Any parameter lets white space stand, of which these details have none.
+            "RESPONSE_CODE_DETAILS" => Operator::ResponseCodeDetails,
+            "DYNAMIC_METADATA"
+            | "CLUSTER_METADATA"
+            | "UPSTREAM_METADATA"
+            | "METADATA"
+            | "FILTER_STATE"
+            | "UPSTREAM_FILTER_STATE" => {
+                Operator::Absent(format!("{}({})", self.name, self.required()?).into())
+            }
+            name if NOT_HERE.contains(&name) => {
+                return Err(format!("%{name}% is not supported by this proxy"));
+            }
+            name => return Err(format!("%{name}% is not a command operator")),
+        })
+    }
+
+    fn required(&self) -> Result<&'a str, String> {
+        self.parameter.ok_or_else(|| format!("%{}% needs a parameter in parentheses", self.name))
+    }
+
+    /// The operator that the parameter chooses among `choices`.
+    fn choice(&self, default: &str, choices: &[(&str, Operator)]) -> Result<Operator, String> {
+        let wanted = self.parameter.unwrap_or(default);
+        let found = choices.iter().find(|(name, _)| *name == wanted);
+        found.map(|(_, operator)| operator.clone()).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            format!("%{}({wanted})%: this proxy knows {}", self.name, names.join(", "))
+        })
+    }
+
+    /// `X` or `X?Y`; Envoy takes an empty side for an absent one.
+    fn header_choice(&self) -> Result<HeaderChoice, String> {
+        let parameter = self.required()?;
+        let (first, second) = parameter.split_once('?').unwrap_or((parameter, ""));
+        if second.contains('?') {
+            return Err(format!("%{}({parameter})%: only one alternative is allowed", self.name));
+        }
+        let header = |name: &str| {
+            HeaderRef::parse(name)
+                .ok_or_else(|| format!("%{}({parameter})%: `{name}` is no header name", self.name))
+        };
+        match (first, second) {
+            (name, "") | ("", name) => Ok(HeaderChoice { first: header(name)?, second: None }),
+            _ => Ok(HeaderChoice { first: header(first)?, second: Some(header(second)?) }),
+        }
+    }
+
+    fn trailer(&self) -> Result<HeaderName, String> {
+        let name = self.required()?;
+        HeaderName::from_bytes(name.to_ascii_lowercase().as_bytes())
+            .map_err(|_| format!("%TRAILER({name})%: `{name}` is no trailer name"))
+    }
+
+    /// `WQ` or `NQ` (with or without query), then `ORIG`, `PATH` or `ORIG_OR_PATH`.
+    fn path(&self) -> Result<Operator, String> {
+        let parameter = self.parameter.unwrap_or("WQ");
+        let (query, of) = parameter.split_once(':').unwrap_or((parameter, "ORIG_OR_PATH"));
+        let query = match query {
+            "WQ" => true,
+            "NQ" => false,
+            other => return Err(format!("%PATH({parameter})%: `{other}` is not WQ or NQ")),
+        };
+        let of = match of {
+            "ORIG_OR_PATH" => PathOf::OriginalOrPath,
+            "ORIG" => PathOf::Original,
+            "PATH" => PathOf::Path,
+            other => {
+                return Err(format!(
+                    "%PATH({parameter})%: `{other}` is not ORIG, PATH or ORIG_OR_PATH"
+                ));
+            }
+        };
+        Ok(Operator::Path { query, of })
+    }
+
+    fn time(&self) -> Result<TimeFormat, String> {
+        match self.parameter {
+            None => Ok(TimeFormat::default()),
+            Some(pattern) => TimeFormat::parse(pattern)
+                .map_err(|reason| format!("%{}({pattern})%: {reason}", self.name)),
+        }
+    }
+
+    /// The process's environment does not change, so its values are part of the text.
+    fn environment(&self) -> Result<Meaning, String> {
+        let name = self.required()?;
+        Ok(match std::env::var(name) {
+            Ok(value) => {
+                let limit = value.floor_char_boundary(self.limit.unwrap_or(usize::MAX));
+                Meaning::Literal(value.get(..limit).unwrap_or(&value).to_owned())
+            }
+            Err(_) => Meaning::Operator(Operator::Absent(format!("ENVIRONMENT({name})").into())),
+        })
+    }
+
+    /// `FROM:TO` or `FROM:TO:UNIT`.
+    fn common_duration(&self) -> Result<Operator, String> {
+        let parameter = self.required()?;
+        let fail = |what| format!("%COMMON_DURATION({parameter})%: {what}");
+        let mut parts = parameter.split(':');
+        let mut point = || {
+            let name = parts.next().ok_or_else(|| fail("two points in time are needed"))?;
+            time_point(name).ok_or_else(|| fail("unknown point in time"))
+        };
+        let (from, to) = (point()?, point()?);
+        let unit = match (parts.next(), parts.next()) {
+            (None | Some("ms"), None) => TimeUnit::Milliseconds,
+            (Some("us"), None) => TimeUnit::Microseconds,
+            (Some("ns"), None) => TimeUnit::Nanoseconds,
+            _ => return Err(fail("the unit must be ms, us or ns")),
+        };
+        Ok(Operator::CommonDuration { from, to, unit })
+    }
+}
+
+fn time_point(name: &str) -> Option<TimePoint> {
+    Some(match name {
+        "DS_RX_BEG" => TimePoint::DownstreamRxBegin,
+        "DS_RX_END" => TimePoint::DownstreamRxEnd,
+        "US_CX_BEG" => TimePoint::UpstreamConnectBegin,
+        "US_CX_END" => TimePoint::UpstreamConnectEnd,
+        "US_HS_END" => TimePoint::UpstreamHandshakeEnd,
+        "US_TX_BEG" => TimePoint::UpstreamTxBegin,
+        "US_TX_END" => TimePoint::UpstreamTxEnd,
+        "US_RX_BEG" => TimePoint::UpstreamRxBegin,
+        "US_RX_END" => TimePoint::UpstreamRxEnd,
+        "DS_TX_BEG" => TimePoint::DownstreamTxBegin,
+        "DS_TX_END" => TimePoint::DownstreamTxEnd,
+        _ => return None,
+    })
+}
+
+/// Operators that take neither parameter nor length.
+fn plain(name: &str) -> Option<Operator> {
+    Some(match name {
+        "PROTOCOL" => Operator::Protocol,
+        "UPSTREAM_PROTOCOL" => Operator::UpstreamProtocol,
+        "RESPONSE_CODE" => Operator::ResponseCode,
+        "RESPONSE_FLAGS" => Operator::ResponseFlags,
+        "RESPONSE_FLAGS_LONG" => Operator::ResponseFlagsLong,
+        "GRPC_STATUS_NUMBER" => Operator::GrpcStatus(GrpcStatusStyle::Number),
+        "CONNECTION_TERMINATION_DETAILS" => Operator::ConnectionTerminationDetails,
+        "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::UpstreamTransportFailureReason,
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => Operator::DownstreamTransportFailureReason,
+        "BYTES_RECEIVED" => Operator::BytesReceived,
+        "BYTES_SENT" => Operator::BytesSent,
+        "REQUEST_HEADERS_BYTES" => Operator::RequestHeadersBytes,
+        "RESPONSE_HEADERS_BYTES" => Operator::ResponseHeadersBytes,
+        "RESPONSE_TRAILERS_BYTES" => Operator::ResponseTrailersBytes,
+        "DURATION" => Operator::Duration,
+        "REQUEST_DURATION" => Operator::RequestDuration,
+        "REQUEST_TX_DURATION" => Operator::RequestTxDuration,
+        "RESPONSE_DURATION" => Operator::ResponseDuration,
+        "RESPONSE_TX_DURATION" => Operator::ResponseTxDuration,
+        "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamCluster,
+        "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Operator::UpstreamRequestAttemptCount,
+        "FILTER_CHAIN_NAME" => Operator::FilterChainName,
+        "ROUTE_NAME" => Operator::RouteName,
+        "VIRTUAL_CLUSTER_NAME" => Operator::VirtualClusterName,
+        "CONNECTION_ID" => Operator::ConnectionId,
+        "STREAM_ID" => Operator::StreamId,
+        "TRACE_ID" => Operator::TraceId,
+        "SPAN_ID" => Operator::SpanId,
+        "HOSTNAME" => Operator::Hostname,
+        "UNIQUE_ID" => Operator::UniqueId,
+        name => return address(name).or_else(|| certificate(name)),
+    })
+}
+
+fn address(name: &str) -> Option<Operator> {
+    Some(match name {
+        "UPSTREAM_HOST" => Operator::UpstreamHost,
+        "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName,
+        "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Operator::UpstreamHostNameWithoutPort,
+        "UPSTREAM_LOCAL_ADDRESS" => Operator::UpstreamLocalAddress { with_port: true },
+        "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => {
+            Operator::UpstreamLocalAddress { with_port: false }
+        }
+        "UPSTREAM_LOCAL_PORT" => Operator::UpstreamLocalPort,
+        "UPSTREAM_REMOTE_ADDRESS" => Operator::UpstreamRemoteAddress { with_port: true },
+        "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            Operator::UpstreamRemoteAddress { with_port: false }
+        }
+        "UPSTREAM_REMOTE_PORT" => Operator::UpstreamRemotePort,
+        "DOWNSTREAM_LOCAL_ADDRESS" => Operator::DownstreamLocalAddress,
+        "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::DownstreamLocalAddressWithoutPort,
+        "DOWNSTREAM_LOCAL_PORT" => Operator::DownstreamLocalPort,
+        "DOWNSTREAM_REMOTE_ADDRESS" => Operator::DownstreamRemoteAddress,
+        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::DownstreamRemoteAddressWithoutPort,
+        "DOWNSTREAM_REMOTE_PORT" => Operator::DownstreamRemotePort,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Operator::DownstreamDirectRemoteAddress,
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            Operator::DownstreamDirectRemoteAddressWithoutPort
+        }
+        "DOWNSTREAM_DIRECT_REMOTE_PORT" => Operator::DownstreamDirectRemotePort,
+        _ => return None,
+    })
+}
+
+fn certificate(name: &str) -> Option<Operator> {
+    let (peer, what) = match name.split_once('_')? {
+        ("DOWNSTREAM", what) => (Peer::Downstream, what),
+        ("UPSTREAM", what) => (Peer::Upstream, what),
+        _ => return None,
+    };
+    Some(match (what, peer) {
+        ("PEER_SUBJECT", _) => Operator::PeerSubject(peer),
+        ("PEER_ISSUER", _) => Operator::PeerIssuer(peer),
+        ("PEER_URI_SAN", _) => Operator::PeerUriSan(peer),
+        ("PEER_DNS_SAN", _) => Operator::PeerDnsSan(peer),
+        ("PEER_CERT", _) => Operator::PeerCert(peer),
+        ("PEER_FINGERPRINT_256", Peer::Downstream) => Operator::PeerFingerprint256(peer),
+        ("PEER_SERIAL", Peer::Downstream) => Operator::PeerSerial(peer),
+        ("LOCAL_SUBJECT", Peer::Downstream) => Operator::LocalSubject(peer),
+        ("LOCAL_URI_SAN", _) => Operator::LocalUriSan(peer),
+        ("TLS_VERSION", _) => Operator::TlsVersion(peer),
+        ("TLS_CIPHER", _) => Operator::TlsCipher(peer),
+        _ => return None,
+    })
+}
+
+/// Operators whose value may be cut to a length.
+const TAKES_LIMIT: &[&str] = &[
+    "REQ",
+    "RESP",
+    "TRAILER",
+    "PATH",
+    "QUERY_PARAM",
+    "QUERY_PARAMS",
+    "DYNAMIC_METADATA",
+    "CLUSTER_METADATA",
+    "UPSTREAM_METADATA",
+    "METADATA",
+    "FILTER_STATE",
+    "UPSTREAM_FILTER_STATE",
+];
+
+/// Operators of Envoy that this proxy does not have; refused by name rather than as unknown.
+const NOT_HERE: &[&str] = &[
+    "BYTES_RETRANSMITTED",
+    "CEL",
+    "CUSTOM_FLAGS",
+    "DOWNSTREAM_CX_RTT",
+    "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
+    "DOWNSTREAM_DETECTED_CLOSE_TYPE",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
+    "DOWNSTREAM_DIRECT_LOCAL_PORT",
+    "DOWNSTREAM_HANDSHAKE_DURATION",
+    "DOWNSTREAM_HEADER_BYTES_RECEIVED",
+    "DOWNSTREAM_HEADER_BYTES_SENT",
+    "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_LOCAL_CLOSE_REASON",
+    "DOWNSTREAM_LOCAL_DNS_SAN",
+    "DOWNSTREAM_LOCAL_EMAIL_SAN",
+    "DOWNSTREAM_LOCAL_IP_SAN",
+    "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
+    "DOWNSTREAM_PEER_CERT_V_END",
+    "DOWNSTREAM_PEER_CERT_V_START",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
+    "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
+    "DOWNSTREAM_PEER_CHAIN_SERIALS",
+    "DOWNSTREAM_PEER_EMAIL_SAN",
+    "DOWNSTREAM_PEER_FINGERPRINT_1",
+    "DOWNSTREAM_PEER_IP_SAN",
+    "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256",
+    "DOWNSTREAM_PEER_ISSUER_SERIAL",
+    "DOWNSTREAM_PEER_OTHERNAME_SAN",
+    "DOWNSTREAM_TLS_GROUP",
+    "DOWNSTREAM_TLS_SESSION_ID",
+    "DOWNSTREAM_WIRE_BYTES_RECEIVED",
+    "DOWNSTREAM_WIRE_BYTES_SENT",
+    "EMIT_TIME_LOCAL",
+    "LOCAL_REPLY_BODY",
+    "PACKETS_RETRANSMITTED",
+    "ROUTE_RESOLUTION_COUNT",
+    "ROUTE_RESOLUTION_TIME_US",
+    "START_TIME_LOCAL",
+    "TLS_JA3_FINGERPRINT",
+    "TLS_JA4_FINGERPRINT",
+    "UPSTREAM_CONNECTION_ID",
+    "UPSTREAM_CONNECTION_IDS_ATTEMPTED",
+    "UPSTREAM_CONNECTION_POOL_READY_DURATION",
+    "UPSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
+    "UPSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
+    "UPSTREAM_DETECTED_CLOSE_TYPE",
+    "UPSTREAM_HEADER_BYTES_RECEIVED",
+    "UPSTREAM_HEADER_BYTES_SENT",
+    "UPSTREAM_HOSTS_ATTEMPTED",
+    "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED",
+    "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
+    "UPSTREAM_LOCAL_CLOSE_REASON",
+    "UPSTREAM_LOCAL_DNS_SAN",
+    "UPSTREAM_LOCAL_IP_SAN",
+    "UPSTREAM_PEER_CERT_V_END",
+    "UPSTREAM_PEER_CERT_V_START",
+    "UPSTREAM_PEER_IP_SAN",
+    "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID",
+    "UPSTREAM_SERVER_NAME",
+    "UPSTREAM_TLS_GROUP",
+    "UPSTREAM_TLS_SESSION_ID",
+    "UPSTREAM_WIRE_BYTES_RECEIVED",
+    "UPSTREAM_WIRE_BYTES_SENT",
+];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn one(text: &str) -> (Operator, Option<usize>) {
+        match format(text).unwrap().pieces.as_slice() {
+            [Piece::Operator(operator, limit)] => (operator.clone(), *limit),
+            other => panic!("{text} is {other:?}"),
+        }
+    }
+
+    fn refusal(text: &str) -> String {
+        format(text).unwrap_err()
+    }
+
+    #[test]
+    fn istios_default_line_is_understood() {
+        let line = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
+            %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% \
+            %CONNECTION_TERMINATION_DETAILS% \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" \
+            %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \
+            \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
+            \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% \
+            %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% \
+            %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
+        let format = format(line).unwrap();
+        let operators = format.pieces.iter().filter(|piece| matches!(piece, Piece::Operator(..)));
+        assert_eq!(operators.count(), 24);
+    }
+
+    #[test]
+    fn parameters_and_lengths_are_read() {
+        let (operator, limit) = one("%REQ(X-A?:PATH):20%");
+        let choice =
+            HeaderChoice { first: HeaderRef::parse("x-a").unwrap(), second: Some(HeaderRef::Path) };
+        assert_eq!((operator, limit), (Operator::Req(choice), Some(20)));
+        assert_eq!(one("%RESP(:STATUS)%").0, Operator::ResponseCode);
+        assert_eq!(one("%DURATION()%").0, Operator::Duration);
+        let path = Operator::Path { query: false, of: PathOf::Original };
+        assert_eq!(one("%PATH(NQ:ORIG)%").0, path);
+        assert_eq!(
+            one("%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:us)%").0,
+            Operator::CommonDuration {
+                from: TimePoint::DownstreamRxBegin,
+                to: TimePoint::UpstreamConnectBegin,
+                unit: TimeUnit::Microseconds,
+            }
+        );
+        assert_eq!(one("%DOWNSTREAM_PEER_URI_SAN%").0, Operator::PeerUriSan(Peer::Downstream));
+        assert!(matches!(one("%DYNAMIC_METADATA(a:b):3%"), (Operator::Absent(_), Some(3))));
+    }
+
+    #[test]
+    fn doubled_percent_signs_are_text() {
+        assert_eq!(format("100%%").unwrap().literal(), Some("100%"));
+        assert_eq!(format("a%%b%%%DURATION%").unwrap().pieces.len(), 2);
+        assert_eq!(format("").unwrap().literal(), Some(""));
+    }
+
+    #[test]
+    fn the_environment_is_read_once() {
+        let path = std::env::var("PATH").unwrap();
+        assert_eq!(format("<%ENVIRONMENT(PATH)%>").unwrap().literal(), Some(&*format!("<{path}>")));
+        assert!(matches!(one("%ENVIRONMENT(NOT_SET_ANYWHERE)%").0, Operator::Absent(_)));
+    }
+
+    #[test]
+    fn what_envoy_refuses_is_refused_with_a_reason() {
+        for (text, reason) in [
+            ("%NOPE%", "%NOPE% is not a command operator"),
+            ("%METHOD%", "%METHOD% is not a command operator"),
+            ("%UPSTREAM_PEER_SERIAL%", "%UPSTREAM_PEER_SERIAL% is not a command operator"),
+            ("%TLS_JA3_FINGERPRINT%", "%TLS_JA3_FINGERPRINT% is not supported by this proxy"),
+            ("%REQ%", "%REQ% needs a parameter in parentheses"),
+            ("%REQ()%", "%REQ% needs a parameter in parentheses"),
+            ("%REQ(X?Y?Z)%", "%REQ(X?Y?Z)%: only one alternative is allowed"),
+            ("%REQ(X Y)%", "%REQ(X Y)%: `X Y` is no header name"),
+            ("%DURATION(3)%", "%DURATION% takes no parameter `3`"),
+            ("%RESPONSE_CODE:3%", "%RESPONSE_CODE% takes no length"),
+            ("%START_TIME:3%", "%START_TIME% takes no length"),
+            ("%PATH(x)%", "%PATH(x)%: `x` is not WQ or NQ"),
+        ] {
+            assert_eq!(refusal(text), reason, "{text}");
+        }
+        for (text, position) in [
+            ("%", 0),
+            ("50% x", 2),
+            ("%REQ(A", 0),
+            ("%DURATION", 0),
+            ("a %req(x)%", 2),
+            ("%:3%", 0),
+        ] {
+            let wanted = format!("no command operator at position {position} of `{text}`");
+            assert!(refusal(text).starts_with(&wanted), "{}", refusal(text));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[%A-Z_()a-z:?0-9 é]{0,60}") {
+            let _ = format(&text);
+        }
+
+        #[test]
+        fn text_comes_back_as_it_was(text in ".*") {
+            let escaped = text.replace('%', "%%");
+            let parsed = format(&escaped).unwrap();
+            prop_assert_eq!(parsed.literal(), Some(&*text));
+        }
+    }
+}
