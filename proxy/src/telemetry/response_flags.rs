@@ -14,7 +14,7 @@ macro_rules! flags {
             pub const $constant: Self = Self(1 << Position::$constant as u32);)*
         }
 
-        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "named after the constants")]
+        #[expect(non_camel_case_types, reason = "named after the constants")]
         enum Position { $($constant,)* }
 
         /// Every flag with its short and its long name.
