@@ -8,5 +8,6 @@ pub mod listener;
 pub mod net;
 pub mod pool;
 pub mod route;
+pub mod snapshot;
 pub mod telemetry;
 pub mod tls;

@@ -1,0 +1,144 @@
+//! The published configuration: one immutable, fully linked set, swapped whole and read without locks.
+//!
+//! There is one writer (discovery) and a [`Reader`] per worker. Whatever a change does not touch keeps its
+//! `Arc` from one snapshot to the next, so that a pointer comparison tells what changed.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+use tokio::sync::watch;
+
+use crate::cluster::ClusterSpec;
+use crate::config::http::HttpConnectionManager;
+use crate::config::{self, HashMap, Name};
+use crate::filter_chain::FilterChainMatcher;
+use crate::route::RouteTable;
+use crate::tls::server::ServerTls;
+
+/// A consistent set of everything a request may need.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Counts publications; the empty set before the first has 0.
+    pub version: u64,
+    /// Listeners by name.
+    pub listeners: HashMap<Name, Arc<Listener>>,
+    /// Discovered route tables by name; inline ones hang off their chain.
+    pub routes: HashMap<Name, Arc<RouteTable>>,
+    /// Clusters by name.
+    pub clusters: HashMap<Name, Arc<ClusterSpec>>,
+}
+
+/// A listener with its chains built.
+#[derive(Debug)]
+pub struct Listener {
+    /// As configured.
+    pub config: Arc<config::listener::Listener>,
+    /// Picks a position in `chains`.
+    pub matcher: FilterChainMatcher,
+    /// One per configured chain, in the same order.
+    pub chains: Vec<Arc<FilterChain>>,
+    /// Taken when no chain matches.
+    pub default_chain: Option<Arc<FilterChain>>,
+}
+
+/// A filter chain with its TLS context and route table.
+#[derive(Debug)]
+pub struct FilterChain {
+    /// As configured.
+    pub config: Arc<config::listener::FilterChain>,
+    /// TLS termination; none means plain text.
+    pub tls: Option<Arc<ServerTls>>,
+    /// What serves the connection.
+    pub http: Http,
+}
+
+/// A connection manager with its route table.
+#[derive(Debug)]
+pub struct Http {
+    /// As configured.
+    pub config: Arc<HttpConnectionManager>,
+    /// None while the discovered table has not arrived: requests get 404.
+    pub routes: Option<Arc<RouteTable>>,
+}
+
+impl Snapshot {
+    /// The chain called `chain` of the listener called `listener`.
+    pub fn chain(&self, listener: &str, chain: &str) -> Option<&Arc<FilterChain>> {
+        let listener = self.listeners.get(listener)?;
+        listener
+            .chains
+            .iter()
+            .chain(&listener.default_chain)
+            .find(|candidate| &*candidate.config.name == chain)
+    }
+}
+
+/// Holds the current [`Snapshot`].
+#[derive(Debug)]
+pub struct SnapshotCell {
+    current: Arc<ArcSwap<Snapshot>>,
+    version: watch::Sender<u64>,
+}
+
+impl SnapshotCell {
+    /// A cell that holds `first`.
+    pub fn new(first: Snapshot) -> Self {
+        let version = watch::Sender::new(first.version);
+        Self { current: Arc::new(ArcSwap::from_pointee(first)), version }
+    }
+
+    /// The current snapshot. A worker uses its [`Reader`] instead, which is cheaper.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// Publishes `next` to all readers at once, and wakes those who wait for a change.
+    pub fn store(&self, next: Arc<Snapshot>) {
+        let version = next.version;
+        self.current.store(next);
+        self.version.send_replace(version);
+    }
+
+    /// A reader for one worker.
+    pub fn reader(&self) -> Reader {
+        Reader { cache: Cache::new(Arc::clone(&self.current)) }
+    }
+
+    /// Tells the version of each snapshot after it was published; intermediate ones may be skipped.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+}
+
+/// One worker's view of the cell: it keeps the last snapshot seen, so that looking costs one load.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    cache: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+}
+
+impl Reader {
+    /// The current snapshot.
+    pub fn load(&mut self) -> &Arc<Snapshot> {
+        self.cache.load()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn readers_and_watchers_see_what_was_stored() {
+        let cell = SnapshotCell::new(Snapshot::default());
+        let mut reader = cell.reader();
+        let mut changes = cell.changes();
+        let first = Arc::clone(reader.load());
+        assert!(Arc::ptr_eq(&first, reader.load()));
+
+        cell.store(Arc::new(Snapshot { version: 1, ..Snapshot::default() }));
+        changes.changed().await.unwrap();
+        assert_eq!(*changes.borrow(), 1);
+        assert_eq!(reader.load().version, 1);
+        assert_eq!(first.version, 0, "a request keeps the snapshot it started with");
+    }
+}
