@@ -30,7 +30,7 @@ pub struct HttpConnectionManager {
     pub xff_num_trusted_hops: u32,
     /// Whether the peer's address is left out of `x-forwarded-for`.
     pub skip_xff_append: bool,
-    /// Addresses that count as internal; empty means RFC 1918 and loopback as in Envoy.
+    /// `internal_address_config`: addresses that count as internal; empty means none, as in Envoy 1.40.
     pub internal_addresses: Vec<CidrRange>,
     /// Whether an IPv4 peer is written as mapped IPv6.
     pub represent_ipv4_as_mapped: bool,
