@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
 use crate::cluster::ClusterSpec;
-use crate::config::http::HttpConnectionManager;
+use crate::config::http::{FixedHeaders, HttpConnectionManager};
 use crate::config::{self, HashMap, Name};
 use crate::filter_chain::FilterChainMatcher;
 use crate::route::RouteTable;
@@ -59,6 +59,16 @@ pub struct Http {
     pub config: Arc<HttpConnectionManager>,
     /// None while the discovered table has not arrived: requests get 404.
     pub routes: Option<Arc<RouteTable>>,
+    /// What every response gets.
+    pub fixed: FixedHeaders,
+}
+
+impl Http {
+    /// Links `config` with its table.
+    pub fn new(config: Arc<HttpConnectionManager>, routes: Option<Arc<RouteTable>>) -> Self {
+        let fixed = config.fixed_headers();
+        Self { config, routes, fixed }
+    }
 }
 
 impl Snapshot {

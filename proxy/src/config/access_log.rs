@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use http::HeaderMap;
 use http::header::HeaderName;
 
 use super::Name;
-use super::format::Format;
-use super::matcher::{Fraction, HeaderMatcher};
+use super::format::{Format, HeaderChoice, Operator, Piece};
+use super::matcher::{Fraction, HeaderMatcher, HeaderRef};
 
 /// One access log of a connection manager or a listener.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,3 +118,56 @@ pub enum ComparisonOp {
 /// Request header with the health-check mark of Envoy's own filter.
 pub const HEALTH_CHECK_HEADER: HeaderName =
     HeaderName::from_static("x-envoy-health-checked-cluster");
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+impl AccessLog {
+    /// Collects the response headers that lines print or the filter reads: only these need to be kept
+    /// until a line is written.
+    pub fn response_headers(&self, wanted: &mut HeaderMap<()>) {
+        match &self.format {
+            LogFormat::Text { line, .. } => of_format(line, wanted),
+            LogFormat::Json { object, .. } => of_json(object, wanted),
+        }
+        if self.filter.as_ref().is_some_and(reads_grpc_status) {
+            wanted.insert(GRPC_STATUS, ());
+        }
+    }
+}
+
+fn of_format(format: &Format, wanted: &mut HeaderMap<()>) {
+    for piece in &format.pieces {
+        match piece {
+            Piece::Operator(Operator::Resp(HeaderChoice { first, second }), _) => {
+                for header in std::iter::once(first).chain(second) {
+                    if let HeaderRef::Named(name) = header {
+                        wanted.insert(name.clone(), ());
+                    }
+                }
+            }
+            Piece::Operator(Operator::GrpcStatus(_), _) => {
+                wanted.insert(GRPC_STATUS, ());
+            }
+            _ => {}
+        }
+    }
+}
+
+fn of_json(format: &JsonFormat, wanted: &mut HeaderMap<()>) {
+    match format {
+        JsonFormat::Text(format) => of_format(format, wanted),
+        JsonFormat::Constant(_) => {}
+        JsonFormat::Object(members) => {
+            members.iter().for_each(|(_, member)| of_json(member, wanted));
+        }
+        JsonFormat::List(items) => items.iter().for_each(|item| of_json(item, wanted)),
+    }
+}
+
+fn reads_grpc_status(filter: &LogFilter) -> bool {
+    match filter {
+        LogFilter::GrpcStatus { .. } => true,
+        LogFilter::And(parts) | LogFilter::Or(parts) => parts.iter().any(reads_grpc_status),
+        _ => false,
+    }
+}

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
 use super::Name;
 use super::access_log::AccessLog;
 use super::address::CidrRange;
@@ -66,6 +68,30 @@ pub struct HttpConnectionManager {
     pub access_logs: Vec<Arc<AccessLog>>,
     /// `stream_error_on_invalid_http_message`
     pub stream_error_on_invalid_http_message: bool,
+}
+
+/// What one configuration fixes for all its responses, made once.
+#[derive(Debug, Clone, Default)]
+pub struct FixedHeaders {
+    /// `server`
+    pub server: Option<HeaderValue>,
+    /// `via`
+    pub via: Option<HeaderValue>,
+    /// Response headers that the access logs need.
+    pub logged: Vec<HeaderName>,
+}
+
+impl HttpConnectionManager {
+    /// What this configuration fixes for all its responses.
+    pub fn fixed_headers(&self) -> FixedHeaders {
+        let mut logged = HeaderMap::<()>::default();
+        self.access_logs.iter().for_each(|log| log.response_headers(&mut logged));
+        FixedHeaders {
+            server: HeaderValue::from_str(&self.server_name).ok(),
+            via: self.via.as_deref().and_then(|via| HeaderValue::from_str(via).ok()),
+            logged: logged.keys().cloned().collect(),
+        }
+    }
 }
 
 /// Envoy `CodecType`.
