@@ -304,3 +304,173 @@ impl Current<'_> {
         self.facts.write(&operator, out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::header::HeaderName;
+    use http::{HeaderMap, HeaderValue};
+
+    use crate::config::format::Format;
+    use crate::config::header::{AppendAction, HeaderMutations, HeaderToAdd};
+    use crate::config::route::RouteConfig;
+    use crate::route::tests::{FewFacts, compile, get, on_path, one_host, prefix, route};
+    use crate::route::{RouteTable, TlsPresence};
+
+    use AppendAction::{
+        AddIfAbsent, AppendIfExistsOrAdd as Append, OverwriteIfExists,
+        OverwriteIfExistsOrAdd as Overwrite,
+    };
+
+    fn add(name: &str, value: &str, action: AppendAction) -> HeaderToAdd {
+        let name = HeaderName::try_from(name).unwrap();
+        let value = Format::parse(value).unwrap();
+        HeaderToAdd { name, value, action, keep_empty: false }
+    }
+
+    fn adds(add: Vec<HeaderToAdd>) -> HeaderMutations {
+        HeaderMutations { add, remove: Vec::new() }
+    }
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields.iter().map(field) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    fn values<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    /// One virtual host with one route, each level adding `x-o` and setting `x-w`.
+    fn four_levels() -> RouteConfig {
+        let level = |name| adds(vec![add("x-o", name, Append), add("x-w", name, Overwrite)]);
+        let mut config = one_host([]);
+        let mut only = route(on_path(prefix("/")));
+        only.request_headers = level("route");
+        only.response_headers = level("route");
+        config.virtual_hosts[0].routes = vec![Arc::new(only)];
+        config.virtual_hosts[0].request_headers = level("host");
+        config.virtual_hosts[0].response_headers = level("host");
+        config.request_headers = level("table");
+        config.response_headers = level("table");
+        config
+    }
+
+    fn mutated(table: &RouteTable, mut headers: HeaderMap) -> HeaderMap {
+        let found = table.find(&get("/", &HeaderMap::new()), 0, TlsPresence::default()).unwrap();
+        table.mutate_request(found, None, &mut headers, &FewFacts);
+        headers
+    }
+
+    /// `headers` after `mutations` of the route table.
+    fn changed(mutations: HeaderMutations, headers: HeaderMap) -> HeaderMap {
+        let config = RouteConfig { request_headers: mutations, ..one_host([on_path(prefix("/"))]) };
+        mutated(&compile(config), headers)
+    }
+
+    #[test]
+    fn the_table_has_the_last_word_unless_the_most_specific_wins() {
+        let mut config = four_levels();
+        let headers = mutated(&compile(config.clone()), map(&[("x-o", "client")]));
+        assert_eq!(values(&headers, "x-o"), ["client", "route", "host", "table"]);
+        assert_eq!(values(&headers, "x-w"), ["table"]);
+        config.most_specific_header_mutations_wins = true;
+        let headers = mutated(&compile(config), map(&[]));
+        assert_eq!(values(&headers, "x-o"), ["table", "host", "route"]);
+        assert_eq!(values(&headers, "x-w"), ["route"]);
+    }
+
+    #[test]
+    fn responses_change_by_their_own_lists() {
+        let table = compile(four_levels());
+        let found = table.find(&get("/", &HeaderMap::new()), 0, TlsPresence::default()).unwrap();
+        let mut headers = HeaderMap::new();
+        table.mutate_response(found, None, &mut headers, &FewFacts);
+        assert_eq!(values(&headers, "x-o"), ["route", "host", "table"]);
+    }
+
+    #[test]
+    fn without_a_route_nothing_changes() {
+        let mut config = four_levels();
+        config.virtual_hosts[0].routes.clear();
+        assert!(mutated(&compile(config), map(&[])).is_empty());
+    }
+
+    #[test]
+    fn removal_comes_first_and_overwriting_before_adding() {
+        let mutations = HeaderMutations {
+            add: vec![
+                add("x-mix", "first", Append),
+                add("x-mix", "over", Overwrite),
+                add("x-twice", "a", AddIfAbsent),
+                add("x-twice", "b", AddIfAbsent),
+                add("x-there", "new", AddIfAbsent),
+                add("x-there-too", "new", OverwriteIfExists),
+                add("x-absent", "new", OverwriteIfExists),
+                add("x-gone", "new", AddIfAbsent),
+            ],
+            remove: vec![HeaderName::from_static("x-gone")],
+        };
+        let before =
+            [("x-mix", "old"), ("x-there", "old"), ("x-there-too", "old"), ("x-gone", "old")];
+        let headers = changed(mutations, map(&before));
+        assert_eq!(values(&headers, "x-mix"), ["over", "first"]);
+        assert_eq!(values(&headers, "x-twice"), ["a", "b"]);
+        assert_eq!(values(&headers, "x-there"), ["old"]);
+        assert_eq!(values(&headers, "x-there-too"), ["new"]);
+        assert_eq!(values(&headers, "x-absent"), [""; 0]);
+        assert_eq!(values(&headers, "x-gone"), ["new"]);
+    }
+
+    #[test]
+    fn formats_see_the_headers_as_they_are_before_the_level_adds() {
+        let mut kept = add("x-kept", "%REQ(x-missing)%", Append);
+        kept.keep_empty = true;
+        let mutations = adds(vec![
+            add("x-o", "added", Append),
+            add("x-copy", "%REQ(x-o?x-second)%", Append),
+            add("x-host", "%REQ(:authority)%", Append),
+            add("x-none", "%REQ(x-missing)%", Append),
+            kept,
+        ]);
+        let headers = changed(mutations.clone(), map(&[("x-o", "1"), ("x-o", "2")]));
+        assert_eq!(values(&headers, "x-copy"), ["1"]);
+        assert_eq!(values(&headers, "x-host"), ["facts.host"]);
+        assert_eq!(values(&headers, "x-none"), [""; 0]);
+        assert_eq!(values(&headers, "x-kept"), [""]);
+        let headers = changed(mutations, map(&[("x-second", "2nd")]));
+        assert_eq!(values(&headers, "x-copy"), ["2nd"]);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_sent_is_refused_with_its_path() {
+        let mut config = four_levels();
+        let mut bad = route(on_path(prefix("/")));
+        bad.response_headers = adds(vec![add("x-ok", "ok", Append), add("x", "a\nb", Append)]);
+        config.virtual_hosts[0].routes.push(Arc::new(bad));
+        let error = RouteTable::compile(Arc::new(config)).unwrap_err();
+        assert_eq!(
+            error.path,
+            "virtual_hosts[0].routes[1].response_headers_to_add[1].header.value"
+        );
+    }
+
+    #[test]
+    fn the_host_is_not_a_header_to_change() {
+        let mut config = four_levels();
+        config.request_headers = adds(vec![add("host", "x", Append)]);
+        let error = RouteTable::compile(Arc::new(config.clone())).unwrap_err();
+        assert_eq!(error.path, "request_headers_to_add[0].header.key");
+        config.request_headers.add.clear();
+        config.request_headers.remove = vec![HeaderName::from_static("host")];
+        let error = RouteTable::compile(Arc::new(config)).unwrap_err();
+        assert_eq!(error.path, "request_headers_to_remove[0]");
+    }
+}

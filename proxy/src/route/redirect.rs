@@ -78,3 +78,111 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
     let host = super::virtual_host::without_port(authority);
     (host, authority.get(host.len() + 1..))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::{location, to_https, to_itself};
+    use crate::config::matcher::RequestHead;
+    use crate::config::route::{
+        PathMatch, PathRedirect, Redirect, RegexRewrite, SchemeRedirect, SubstitutionPiece,
+    };
+    use crate::route::tests::{get, on_path, prefix, regex};
+
+    fn keep() -> Redirect {
+        Redirect {
+            status: StatusCode::MOVED_PERMANENTLY,
+            scheme: SchemeRedirect::Keep,
+            host: None,
+            port: None,
+            path: PathRedirect::Keep,
+            strip_query: false,
+        }
+    }
+
+    /// The location for a request to `authority` and `path` over plain text.
+    fn to(redirect: &Redirect, matched: PathMatch, authority: &str, path: &str) -> String {
+        let headers = HeaderMap::new();
+        let head = RequestHead { authority, ..get(path, &headers) };
+        location(redirect, &on_path(matched), &head, "http")
+    }
+
+    #[test]
+    fn scheme_host_and_port_are_replaced_one_by_one() {
+        let https = Redirect { scheme: SchemeRedirect::Https, ..keep() };
+        let host = Redirect { host: Some("b.com:99".into()), ..keep() };
+        let port = Redirect { port: Some(8443), ..keep() };
+        let both = Redirect { host: Some("b.com".into()), ..port.clone() };
+        for (redirect, authority, expected) in [
+            (&keep(), "a.com:80", "http://a.com:80/x?y"),
+            (&https, "a.com", "https://a.com/x?y"),
+            (&host, "a.com:80", "http://b.com:99/x?y"),
+            (&port, "a.com:80", "http://a.com:8443/x?y"),
+            (&port, "a.com", "http://a.com:8443/x?y"),
+            (&port, "[::1]:80", "http://[::1]:8443/x?y"),
+            (&port, "[::1]", "http://[::1]:8443/x?y"),
+            (&both, "a.com:80", "http://b.com:8443/x?y"),
+        ] {
+            assert_eq!(to(redirect, prefix("/"), authority, "/x?y"), expected);
+        }
+    }
+
+    #[test]
+    fn the_old_schemes_default_port_is_dropped_with_the_scheme() {
+        let https = Redirect { scheme: SchemeRedirect::Https, ..keep() };
+        for (authority, expected) in [
+            ("a.com:80", "https://a.com/"),
+            ("[::1]:80", "https://[::1]/"),
+            ("a.com:443", "https://a.com:443/"),
+            ("a.com:8080", "https://a.com:8080/"),
+        ] {
+            assert_eq!(to(&https, prefix("/"), authority, "/"), expected);
+        }
+        let headers = HeaderMap::new();
+        let http = Redirect { scheme: SchemeRedirect::To("http".into()), ..keep() };
+        let head = RequestHead { scheme: "https", authority: "a.com:443", ..get("/", &headers) };
+        assert_eq!(location(&http, &on_path(prefix("/")), &head, "https"), "http://a.com/");
+        // The URL says http but the connection is TLS: the port belongs to the connection's scheme.
+        let head = RequestHead { authority: "a.com:80", ..get("/", &headers) };
+        assert_eq!(location(&https, &on_path(prefix("/")), &head, "https"), "https://a.com:80/");
+    }
+
+    #[test]
+    fn the_path_may_be_replaced_whole_in_part_or_by_pattern() {
+        let full = |path: &str| PathRedirect::Full(path.into());
+        let pattern = ::regex::Regex::new("^/r/([a-z]+)").unwrap();
+        let by_regex = PathRedirect::Regex(RegexRewrite {
+            pattern,
+            substitution: vec![
+                SubstitutionPiece::Literal("/to/".into()),
+                SubstitutionPiece::Group(1),
+            ],
+        });
+        for (path, matched, expected, stripped) in [
+            (full("/new"), prefix("/r"), "/new?q=2", "/new"),
+            (full("/new?own"), prefix("/r"), "/new?own", "/new?own"),
+            (full("new"), prefix("/r"), "/new?q=2", "/new"),
+            (PathRedirect::Prefix("/x".into()), prefix("/r"), "/x/ab?q=2", "/x/ab"),
+            (PathRedirect::Prefix("x".into()), prefix("/r"), "/x/ab?q=2", "/x/ab"),
+            (PathRedirect::Prefix("/x".into()), regex("/r.*"), "/x?q=2", "/x"),
+            (by_regex, prefix("/r"), "/to/ab?q=2", "/to/ab"),
+            (PathRedirect::Keep, prefix("/r"), "/r/ab?q=2", "/r/ab"),
+        ] {
+            let mut redirect = Redirect { path, ..keep() };
+            let kept = to(&redirect, matched.clone(), "a.com", "/r/ab?q=2");
+            assert_eq!(kept, format!("http://a.com{expected}"));
+            redirect.strip_query = true;
+            let without = to(&redirect, matched, "a.com", "/r/ab?q=2");
+            assert_eq!(without, format!("http://a.com{stripped}"));
+        }
+    }
+
+    #[test]
+    fn a_request_can_be_sent_to_https_or_to_itself() {
+        let headers = HeaderMap::new();
+        let head = RequestHead { authority: "a.com:80", ..get("/x?y", &headers) };
+        assert_eq!(to_https(&head), "https://a.com:80/x?y");
+        assert_eq!(to_itself(&head), "http://a.com:80/x?y");
+    }
+}

@@ -95,3 +95,123 @@ fn replace_path(path: &str, head: &RequestHead<'_>) -> Option<String> {
     let rest = head.path_and_query.get(head.path().len()..)?;
     (!path.is_empty()).then(|| [path, rest].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::time::Duration;
+
+    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+    use super::{Host, host, path};
+    use crate::config::format::Format;
+    use crate::config::header::HeaderMutations;
+    use crate::config::route::{
+        ClusterSpecifier, ClusterTarget, HostRewrite, PathMatch, PathRewrite, Priority,
+        RegexRewrite, RouteAction, SubstitutionPiece, WeightedCluster,
+    };
+    use crate::route::tests::{FewFacts, exact, get, on_path, prefix, regex, separated};
+
+    fn rewritten(matched: PathMatch, rewrite: &PathRewrite, request: &str) -> Option<String> {
+        path(&on_path(matched), rewrite, &get(request, &HeaderMap::new()), &FewFacts)
+    }
+
+    fn by_regex(pattern: &str, substitution: SubstitutionPiece) -> RegexRewrite {
+        let pattern = ::regex::Regex::new(pattern).unwrap();
+        RegexRewrite { pattern, substitution: vec![substitution] }
+    }
+
+    #[test]
+    fn a_prefix_rewrite_replaces_what_was_matched() {
+        let to = |text: &str| PathRewrite::Prefix(text.into());
+        for (matched, rewrite, request, expected) in [
+            (prefix("/api/"), "/", "/api//x?q=/api/", "//x?q=/api/"),
+            (prefix("/api"), "/", "/api/x", "//x"),
+            (exact("/old"), "/new", "/old?q", "/new?q"),
+            (exact("/old"), "/new", "/old;a=b?q", "/new;a=b?q"),
+            (separated("/sep"), "/x", "/SEP/y?z=1", "/x/y?z=1"),
+            (regex("/whole/.*"), "/w", "/whole/a/b?c=d", "/w?c=d"),
+            (PathMatch::Connect, "/w", "/a", "/w"),
+        ] {
+            assert_eq!(rewritten(matched, &to(rewrite), request).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_regex_rewrite_keeps_the_query() {
+        let rewrite = by_regex("^/service/([^/]+)(/.*)$", SubstitutionPiece::Group(2));
+        let rewritten = rewritten(prefix("/"), &PathRewrite::Regex(rewrite), "/service/a/b?c=/d");
+        assert_eq!(rewritten.as_deref(), Some("/b?c=/d"));
+    }
+
+    #[test]
+    fn a_full_rewrite_is_formatted() {
+        let rewrite = PathRewrite::Full(Format::parse("/n%PATH%%ROUTE_NAME%").unwrap());
+        let rewritten = rewritten(prefix("/"), &rewrite, "/full/a?b=c");
+        assert_eq!(rewritten.as_deref(), Some("/n/facts?q?b=c"));
+    }
+
+    #[test]
+    fn a_rewrite_to_nothing_changes_nothing() {
+        let nothing = by_regex(".*", SubstitutionPiece::Literal("".into()));
+        assert_eq!(rewritten(prefix("/"), &PathRewrite::Regex(nothing), "/a?b"), None);
+        assert_eq!(rewritten(prefix("/"), &PathRewrite::Full(Format::default()), "/a?b"), None);
+        assert_eq!(rewritten(prefix("/"), &PathRewrite::None, "/a?b"), None);
+    }
+
+    fn action(host_rewrite: HostRewrite) -> RouteAction {
+        RouteAction {
+            cluster: ClusterSpecifier::Name("c".into()),
+            cluster_not_found_status: StatusCode::SERVICE_UNAVAILABLE,
+            path_rewrite: PathRewrite::None,
+            host_rewrite,
+            append_x_forwarded_host: true,
+            timeout: Some(Duration::from_secs(15)),
+            idle_timeout: None,
+            max_stream_duration: None,
+            retry_policy: None,
+            priority: Priority::Default,
+            upgrades: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_host_comes_from_where_the_route_says() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-host", HeaderValue::from_static("header.host"));
+        let to = |rewrite: HostRewrite| {
+            let action = action(rewrite);
+            let head = get("/tenant/x?y", &headers);
+            host(&action, None, &head).map(|host| host.name.into_owned())
+        };
+        let from_header = |name| HostRewrite::Header(HeaderName::from_static(name));
+        let by_path = by_regex("^/([^/]+)/.*$", SubstitutionPiece::Group(1));
+        assert_eq!(to(HostRewrite::Literal("b.com".into())).as_deref(), Some("b.com"));
+        assert_eq!(to(from_header("x-host")).as_deref(), Some("header.host"));
+        assert_eq!(to(from_header("x-missing")), None);
+        assert_eq!(to(HostRewrite::PathRegex(by_path)).as_deref(), Some("tenant"));
+        assert_eq!(to(HostRewrite::None), None);
+        assert_eq!(to(HostRewrite::Auto), None);
+    }
+
+    #[test]
+    fn the_routes_host_overrides_the_weighted_clusters_silent_one() {
+        let weighted = WeightedCluster {
+            target: ClusterTarget::Name("c".into()),
+            weight: 1,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            host_rewrite: Some("weighted.host".into()),
+        };
+        let headers = HeaderMap::new();
+        let head = get("/", &headers);
+        let silent = action(HostRewrite::None);
+        let expected = Host { name: Cow::Borrowed("weighted.host"), original: None };
+        assert_eq!(host(&silent, Some(&weighted), &head), Some(expected));
+        let loud = action(HostRewrite::Literal("route.host".into()));
+        let expected = Host { name: Cow::Borrowed("route.host"), original: Some("weighted.host") };
+        assert_eq!(host(&loud, Some(&weighted), &head), Some(expected));
+        let alone = host(&loud, None, &head).unwrap();
+        assert_eq!(alone.original, Some("a.com"));
+    }
+}
