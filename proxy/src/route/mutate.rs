@@ -314,8 +314,12 @@ mod tests {
 
     use crate::config::format::Format;
     use crate::config::header::{AppendAction, HeaderMutations, HeaderToAdd};
-    use crate::config::route::RouteConfig;
-    use crate::route::tests::{FewFacts, compile, get, on_path, one_host, prefix, route};
+    use crate::config::route::{
+        Action, ClusterSpecifier, RouteConfig, WeightedCluster, WeightedClusters,
+    };
+    use crate::route::tests::{
+        FewFacts, compile, forward, get, on_path, one_host, prefix, route, weighted,
+    };
     use crate::route::{RouteTable, TlsPresence};
 
     use AppendAction::{
@@ -348,11 +352,19 @@ mod tests {
         headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
     }
 
-    /// One virtual host with one route, each level adding `x-o` and setting `x-w`.
+    /// One virtual host with one route to one weighted cluster, each level adding `x-o` and setting `x-w`.
     fn four_levels() -> RouteConfig {
         let level = |name| adds(vec![add("x-o", name, Append), add("x-w", name, Overwrite)]);
         let mut config = one_host([]);
+        let cluster = WeightedCluster {
+            request_headers: level("cluster"),
+            response_headers: level("cluster"),
+            ..weighted("c", 1)
+        };
+        let clusters = vec![cluster];
+        let weighted = WeightedClusters { clusters, total: 1, random_value_header: None };
         let mut only = route(on_path(prefix("/")));
+        only.action = Action::Forward(Box::new(forward(ClusterSpecifier::Weighted(weighted))));
         only.request_headers = level("route");
         only.response_headers = level("route");
         config.virtual_hosts[0].routes = vec![Arc::new(only)];
@@ -365,11 +377,11 @@ mod tests {
 
     fn mutated(table: &RouteTable, mut headers: HeaderMap) -> HeaderMap {
         let found = table.find(&get("/", &HeaderMap::new()), 0, TlsPresence::default()).unwrap();
-        table.mutate_request(found, None, &mut headers, &FewFacts);
+        table.mutate_request(found, Some(0), &mut headers, &FewFacts);
         headers
     }
 
-    /// `headers` after `mutations` of the route table.
+    /// `headers` after `mutations` of a route table whose other levels change nothing.
     fn changed(mutations: HeaderMutations, headers: HeaderMap) -> HeaderMap {
         let config = RouteConfig { request_headers: mutations, ..one_host([on_path(prefix("/"))]) };
         mutated(&compile(config), headers)
@@ -379,11 +391,11 @@ mod tests {
     fn the_table_has_the_last_word_unless_the_most_specific_wins() {
         let mut config = four_levels();
         let headers = mutated(&compile(config.clone()), map(&[("x-o", "client")]));
-        assert_eq!(values(&headers, "x-o"), ["client", "route", "host", "table"]);
+        assert_eq!(values(&headers, "x-o"), ["client", "cluster", "route", "host", "table"]);
         assert_eq!(values(&headers, "x-w"), ["table"]);
         config.most_specific_header_mutations_wins = true;
         let headers = mutated(&compile(config), map(&[]));
-        assert_eq!(values(&headers, "x-o"), ["table", "host", "route"]);
+        assert_eq!(values(&headers, "x-o"), ["cluster", "table", "host", "route"]);
         assert_eq!(values(&headers, "x-w"), ["route"]);
     }
 
@@ -392,6 +404,9 @@ mod tests {
         let table = compile(four_levels());
         let found = table.find(&get("/", &HeaderMap::new()), 0, TlsPresence::default()).unwrap();
         let mut headers = HeaderMap::new();
+        table.mutate_response(found, Some(0), &mut headers, &FewFacts);
+        assert_eq!(values(&headers, "x-o"), ["cluster", "route", "host", "table"]);
+        headers.clear();
         table.mutate_response(found, None, &mut headers, &FewFacts);
         assert_eq!(values(&headers, "x-o"), ["route", "host", "table"]);
     }

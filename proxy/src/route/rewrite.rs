@@ -99,18 +99,18 @@ fn replace_path(path: &str, head: &RequestHead<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::borrow::Cow;
-    use std::time::Duration;
 
-    use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+    use http::{HeaderMap, HeaderName, HeaderValue};
 
     use super::{Host, host, path};
     use crate::config::format::Format;
-    use crate::config::header::HeaderMutations;
     use crate::config::route::{
-        ClusterSpecifier, ClusterTarget, HostRewrite, PathMatch, PathRewrite, Priority,
-        RegexRewrite, RouteAction, SubstitutionPiece, WeightedCluster,
+        ClusterSpecifier, HostRewrite, PathMatch, PathRewrite, RegexRewrite, RouteAction,
+        SubstitutionPiece, WeightedCluster,
     };
-    use crate::route::tests::{FewFacts, exact, get, on_path, prefix, regex, separated};
+    use crate::route::tests::{
+        FewFacts, exact, forward, get, on_path, prefix, regex, separated, weighted,
+    };
 
     fn rewritten(matched: PathMatch, rewrite: &PathRewrite, request: &str) -> Option<String> {
         path(&on_path(matched), rewrite, &get(request, &HeaderMap::new()), &FewFacts)
@@ -160,19 +160,7 @@ mod tests {
     }
 
     fn action(host_rewrite: HostRewrite) -> RouteAction {
-        RouteAction {
-            cluster: ClusterSpecifier::Name("c".into()),
-            cluster_not_found_status: StatusCode::SERVICE_UNAVAILABLE,
-            path_rewrite: PathRewrite::None,
-            host_rewrite,
-            append_x_forwarded_host: true,
-            timeout: Some(Duration::from_secs(15)),
-            idle_timeout: None,
-            max_stream_duration: None,
-            retry_policy: None,
-            priority: Priority::Default,
-            upgrades: Vec::new(),
-        }
+        RouteAction { host_rewrite, ..forward(ClusterSpecifier::Name("c".into())) }
     }
 
     #[test]
@@ -196,13 +184,8 @@ mod tests {
 
     #[test]
     fn the_routes_host_overrides_the_weighted_clusters_silent_one() {
-        let weighted = WeightedCluster {
-            target: ClusterTarget::Name("c".into()),
-            weight: 1,
-            request_headers: HeaderMutations::default(),
-            response_headers: HeaderMutations::default(),
-            host_rewrite: Some("weighted.host".into()),
-        };
+        let weighted =
+            WeightedCluster { host_rewrite: Some("weighted.host".into()), ..weighted("c", 1) };
         let headers = HeaderMap::new();
         let head = get("/", &headers);
         let silent = action(HostRewrite::None);

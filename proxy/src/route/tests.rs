@@ -1,6 +1,7 @@
 //! The table as a whole, held against a scan of every route in configuration order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -8,13 +9,15 @@ use proptest::prelude::*;
 
 use super::{Found, RouteTable, TlsPresence, matcher};
 use crate::config::format::{Facts, Operator};
+use crate::config::header::HeaderMutations;
 use crate::config::matcher::{
     Fraction, HeaderMatcher, HeaderRef, HeaderRule, QueryParameterMatcher, Regex, RequestHead,
     StringMatcher, StringPattern,
 };
 use crate::config::route::{
-    Action, DirectResponse, MetadataMatch, PathMatch, RequireTls, Route, RouteConfig, RouteMatch,
-    TlsContextMatch, VirtualCluster, VirtualHost,
+    Action, ClusterSpecifier, ClusterTarget, DirectResponse, HostRewrite, MetadataMatch, PathMatch,
+    PathRewrite, Priority, RequireTls, Route, RouteAction, RouteConfig, RouteMatch,
+    TlsContextMatch, VirtualCluster, VirtualHost, WeightedCluster,
 };
 
 /// Conditions on nothing but the path.
@@ -72,9 +75,36 @@ pub(super) fn route(matcher: RouteMatch) -> Route {
         name: "".into(),
         matcher,
         action: Action::DirectResponse(response),
-        request_headers: Default::default(),
-        response_headers: Default::default(),
+        request_headers: HeaderMutations::default(),
+        response_headers: HeaderMutations::default(),
         request_body_buffer_limit: None,
+    }
+}
+
+/// An action that forwards to `cluster` and leaves everything else at Envoy's defaults.
+pub(super) fn forward(cluster: ClusterSpecifier) -> RouteAction {
+    RouteAction {
+        cluster,
+        cluster_not_found_status: StatusCode::SERVICE_UNAVAILABLE,
+        path_rewrite: PathRewrite::None,
+        host_rewrite: HostRewrite::None,
+        append_x_forwarded_host: false,
+        timeout: Some(Duration::from_secs(15)),
+        idle_timeout: None,
+        max_stream_duration: None,
+        retry_policy: None,
+        priority: Priority::Default,
+        upgrades: Vec::new(),
+    }
+}
+
+pub(super) fn weighted(name: &str, weight: u32) -> WeightedCluster {
+    WeightedCluster {
+        target: ClusterTarget::Name(name.into()),
+        weight,
+        request_headers: HeaderMutations::default(),
+        response_headers: HeaderMutations::default(),
+        host_rewrite: None,
     }
 }
 

@@ -71,56 +71,19 @@ fn named_by<'a>(header: &HeaderRef, head: &RequestHead<'a>) -> &'a str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+    use http::{HeaderMap, HeaderName, HeaderValue};
 
     use super::{Target, choose, target};
-    use crate::config::header::HeaderMutations;
-    use crate::config::matcher::{HeaderRef, RequestHead};
-    use crate::config::route::{
-        ClusterSpecifier, ClusterTarget, HostRewrite, PathRewrite, Priority, RouteAction,
-        WeightedCluster, WeightedClusters,
-    };
+    use crate::config::matcher::HeaderRef;
+    use crate::config::route::{ClusterSpecifier, ClusterTarget, WeightedClusters};
+    use crate::route::tests::{forward, get, weighted};
 
     fn clusters(weights: &[u32]) -> WeightedClusters {
-        let cluster = |(number, weight): (usize, &u32)| WeightedCluster {
-            target: ClusterTarget::Name(format!("c{number}").into()),
-            weight: *weight,
-            request_headers: HeaderMutations::default(),
-            response_headers: HeaderMutations::default(),
-            host_rewrite: None,
-        };
+        let cluster = |(number, weight): (usize, &u32)| weighted(&format!("c{number}"), *weight);
         WeightedClusters {
             clusters: weights.iter().enumerate().map(cluster).collect(),
             total: weights.iter().map(|weight| u64::from(*weight)).sum(),
             random_value_header: Some(HeaderName::from_static("x-random")),
-        }
-    }
-
-    fn action(cluster: ClusterSpecifier) -> RouteAction {
-        RouteAction {
-            cluster,
-            cluster_not_found_status: StatusCode::SERVICE_UNAVAILABLE,
-            path_rewrite: PathRewrite::None,
-            host_rewrite: HostRewrite::None,
-            append_x_forwarded_host: false,
-            timeout: Some(Duration::from_secs(15)),
-            idle_timeout: None,
-            max_stream_duration: None,
-            retry_policy: None,
-            priority: Priority::Default,
-            upgrades: Vec::new(),
-        }
-    }
-
-    fn head(headers: &HeaderMap) -> RequestHead<'_> {
-        RequestHead {
-            method: &Method::GET,
-            scheme: "http",
-            authority: "a.com",
-            path_and_query: "/",
-            headers,
         }
     }
 
@@ -130,7 +93,7 @@ mod tests {
         let headers = HeaderMap::new();
         let mut shares = [0; 3];
         for random in 0..1000 {
-            shares[choose(&clusters, &head(&headers), random).unwrap()] += 1;
+            shares[choose(&clusters, &get("/", &headers), random).unwrap()] += 1;
         }
         assert_eq!(shares, [900, 0, 100]);
     }
@@ -140,7 +103,7 @@ mod tests {
         let clusters = clusters(&[30, 30, 40]);
         let headers = HeaderMap::new();
         for (random, expected) in [(0, 0), (29, 0), (30, 1), (59, 1), (60, 2), (99, 2), (115, 0)] {
-            assert_eq!(choose(&clusters, &head(&headers), random), Some(expected), "{random}");
+            assert_eq!(choose(&clusters, &get("/", &headers), random), Some(expected), "{random}");
         }
     }
 
@@ -149,33 +112,36 @@ mod tests {
         let clusters = clusters(&[50, 50]);
         let mut headers = HeaderMap::new();
         headers.insert("x-random", HeaderValue::from_static("70"));
-        assert_eq!(choose(&clusters, &head(&headers), 0), Some(1));
+        assert_eq!(choose(&clusters, &get("/", &headers), 0), Some(1));
         headers.insert("x-random", HeaderValue::from_static("seventy"));
-        assert_eq!(choose(&clusters, &head(&headers), 0), Some(0));
+        assert_eq!(choose(&clusters, &get("/", &headers), 0), Some(0));
         headers.insert("x-random", HeaderValue::from_static("70"));
         headers.append("x-random", HeaderValue::from_static("70"));
-        assert_eq!(choose(&clusters, &head(&headers), 0), Some(0));
+        assert_eq!(choose(&clusters, &get("/", &headers), 0), Some(0));
     }
 
     #[test]
     fn a_header_names_the_cluster_by_its_first_value() {
-        let action = action(ClusterSpecifier::Header(HeaderRef::parse("x-cluster").unwrap()));
+        let action = forward(ClusterSpecifier::Header(HeaderRef::parse("x-cluster").unwrap()));
         let mut headers = HeaderMap::new();
-        assert_eq!(target(&action, &head(&headers), 0).cluster, "");
+        assert_eq!(target(&action, &get("/", &headers), 0).cluster, "");
         headers.append("x-cluster", HeaderValue::from_static("one"));
         headers.append("x-cluster", HeaderValue::from_static("two"));
-        assert_eq!(target(&action, &head(&headers), 0), Target { cluster: "one", weighted: None });
+        assert_eq!(
+            target(&action, &get("/", &headers), 0),
+            Target { cluster: "one", weighted: None }
+        );
     }
 
     #[test]
     fn a_weighted_choice_may_be_named_by_a_header() {
         let mut clusters = clusters(&[1, 1]);
         clusters.clusters[1].target = ClusterTarget::Header(HeaderRef::Authority);
-        let action = action(ClusterSpecifier::Weighted(clusters));
+        let action = forward(ClusterSpecifier::Weighted(clusters));
         let headers = HeaderMap::new();
-        let named = target(&action, &head(&headers), 0);
+        let named = target(&action, &get("/", &headers), 0);
         assert_eq!(named, Target { cluster: "c0", weighted: Some(0) });
-        let by_header = target(&action, &head(&headers), 1);
+        let by_header = target(&action, &get("/", &headers), 1);
         assert_eq!(by_header, Target { cluster: "a.com", weighted: Some(1) });
     }
 }
