@@ -1,1 +1,45 @@
-//! placeholder
+//! What the scenario suite is written with: real proxy processes, scripted backends, plain clients.
+//!
+//! A scenario reads in three steps, and runs unchanged against Outrigger and a real Envoy:
+//!
+//! ```ignore
+//! let app = Backend::echo("app").await;
+//! let proxy = Bootstrap::routing([Route::prefix("/").to("app")])
+//!     .cluster(Cluster::new("app").endpoint(&app))
+//!     .start(program)
+//!     .await;
+//! assert_eq!(proxy.get("/").send().await.status, 200);
+//! ```
+//!
+//! Nothing here waits for a fixed time: [`eventually`](eventually::eventually) polls until a
+//! deadline that is generous enough for a busy machine, so a slow run is slow and not red.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails a test by panicking")]
+
+pub mod backend;
+pub mod bootstrap;
+pub mod client;
+pub mod discovery_files;
+pub mod eventually;
+pub mod load;
+//pub mod pki;
+pub mod port;
+pub mod program;
+pub mod proxy;
+pub mod reply;
+pub mod yaml;
+
+pub use backend::Backend;
+pub use backend::answer::Answer;
+pub use backend::faulty::{Close, FaultyBackend};
+pub use bootstrap::{Bootstrap, Cluster, Http, Listener, Route, VirtualHost};
+pub use client::Client;
+pub use client::raw::RawConnection;
+pub use eventually::eventually;
+//pub use pki::Pki;
+pub use program::Program;
+pub use proxy::Proxy;
+pub use reply::Reply;
+pub use serde_json::{Value, json};
+
+/// How long anything in the suite may take before it counts as hung.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

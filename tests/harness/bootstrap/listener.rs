@@ -1,0 +1,148 @@
+//! Envoy's `Listener` and its `HttpConnectionManager`.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Route, VirtualHost, set, socket_address, typed};
+
+const MANAGER: &str =
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const TLS: &str = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+
+/// A listener under construction.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    name: String,
+    value: Value,
+}
+
+impl Listener {
+    /// A listener with one filter chain that serves `http`.
+    pub fn new(name: &str, http: Http) -> Self {
+        let value = json!({"name": name, "filter_chains": [chain(http)]});
+        Self { name: name.to_owned(), value }
+    }
+
+    /// Terminates TLS in the first chain with this `DownstreamTlsContext`.
+    #[must_use]
+    pub fn tls(self, context: Value) -> Self {
+        self.with("filter_chains.0.transport_socket", tls_socket(context))
+    }
+
+    /// Adds a filter chain with a `FilterChainMatch`, in front of those without one.
+    #[must_use]
+    pub fn chain(mut self, matching: Value, tls: Option<Value>, http: Http) -> Self {
+        let mut chain = chain(http);
+        chain["filter_chain_match"] = matching;
+        if let Some(context) = tls {
+            chain["transport_socket"] = tls_socket(context);
+        }
+        self.value["filter_chains"].as_array_mut().expect("set in new()").push(chain);
+        self
+    }
+
+    /// Adds the listener filter that reads the SNI and ALPN of a ClientHello.
+    #[must_use]
+    pub fn tls_inspector(self) -> Self {
+        let name = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+        let config = typed(name, json!({}));
+        let filter =
+            json!({"name": "envoy.filters.listener.tls_inspector", "typed_config": config});
+        self.with("listener_filters", json!([filter]))
+    }
+
+    /// Sets the field at a dotted `path` of the listener.
+    #[must_use]
+    pub fn with(mut self, path: &str, value: impl Into<Value>) -> Self {
+        set(&mut self.value, path, value.into());
+        self
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The finished listener, at `address` unless it was given one.
+    pub fn at(mut self, address: SocketAddr) -> Value {
+        if self.value["address"].is_null() {
+            self.value["address"] = socket_address(address);
+        }
+        self.value
+    }
+}
+
+fn chain(http: Http) -> Value {
+    let filter = "envoy.filters.network.http_connection_manager";
+    json!({"filters": [{"name": filter, "typed_config": Value::from(http)}]})
+}
+
+fn tls_socket(context: Value) -> Value {
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": typed(TLS, context)})
+}
+
+/// An HTTP connection manager under construction; its last filter is the router.
+#[derive(Debug, Clone)]
+pub struct Http {
+    value: Value,
+}
+
+impl Http {
+    /// One virtual host named `all` that takes every host to `routes`.
+    pub fn routing(routes: impl IntoIterator<Item = Route>) -> Self {
+        Self::hosting([VirtualHost::new("all", ["*"], routes)])
+    }
+
+    /// These virtual hosts.
+    pub fn hosting(hosts: impl IntoIterator<Item = VirtualHost>) -> Self {
+        let hosts: Vec<Value> = hosts.into_iter().map(Value::from).collect();
+        Self::new(json!({"route_config": {"name": "inline", "virtual_hosts": hosts}}))
+    }
+
+    /// Routes that the file at `path` brings under `name` (RDS).
+    pub fn routes_from_file(name: &str, path: &Path) -> Self {
+        let source = json!({"path_config_source": {"path": path}, "resource_api_version": "V3"});
+        Self::new(json!({"rds": {"route_config_name": name, "config_source": source}}))
+    }
+
+    fn new(mut value: Value) -> Self {
+        let router = typed("envoy.extensions.filters.http.router.v3.Router", json!({}));
+        value["stat_prefix"] = "main".into();
+        value["http_filters"] =
+            json!([{"name": "envoy.filters.http.router", "typed_config": router}]);
+        Self { value: typed(MANAGER, value) }
+    }
+
+    /// Logs to `file` with this text format; a line break is added.
+    #[must_use]
+    pub fn text_log(self, file: &Path, format: &str) -> Self {
+        let line = format!("{format}\n");
+        self.file_log(json!({
+            "path": file,
+            "log_format": {"text_format_source": {"inline_string": line}},
+        }))
+    }
+
+    /// Logs with this `FileAccessLog`.
+    #[must_use]
+    pub fn file_log(self, config: Value) -> Self {
+        let config = typed("envoy.extensions.access_loggers.file.v3.FileAccessLog", config);
+        let log = json!([{"name": "envoy.access_loggers.file", "typed_config": config}]);
+        self.with("access_log", log)
+    }
+
+    /// Sets the field at a dotted `path` of the connection manager.
+    #[must_use]
+    pub fn with(mut self, path: &str, value: impl Into<Value>) -> Self {
+        set(&mut self.value, path, value.into());
+        self
+    }
+}
+
+impl From<Http> for Value {
+    fn from(http: Http) -> Self {
+        http.value
+    }
+}

@@ -1,0 +1,94 @@
+//! Bytes on a TCP connection, for what a well-behaved client would never send or hide.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::eventually::within_patience;
+
+/// A TCP connection read and written by hand.
+#[derive(Debug)]
+pub struct RawConnection {
+    stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl RawConnection {
+    /// Connects.
+    pub async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("connect");
+        stream.set_nodelay(true).unwrap();
+        Self { stream, unread: Vec::new() }
+    }
+
+    /// Sends `bytes`.
+    pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.expect("write");
+    }
+
+    /// Reads up to and including `mark`.
+    pub async fn read_until(&mut self, mark: &str) -> String {
+        within_patience(&format!("reading until {mark:?}"), async {
+            loop {
+                let found = find(&self.unread, mark.as_bytes());
+                if let Some(at) = found {
+                    let rest = self.unread.split_off(at + mark.len());
+                    let taken = std::mem::replace(&mut self.unread, rest);
+                    return String::from_utf8_lossy(&taken).into_owned();
+                }
+                let seen = String::from_utf8_lossy(&self.unread).into_owned();
+                assert!(self.fill().await, "closed before {mark:?}, after {seen:?}");
+            }
+        })
+        .await
+    }
+
+    /// Reads a response head up to its blank line.
+    pub async fn read_head(&mut self) -> String {
+        self.read_until("\r\n\r\n").await
+    }
+
+    /// Reads exactly `count` bytes.
+    pub async fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        within_patience(&format!("reading {count} bytes"), async {
+            while self.unread.len() < count {
+                assert!(self.fill().await, "closed after {} bytes", self.unread.len());
+            }
+            let rest = self.unread.split_off(count);
+            std::mem::replace(&mut self.unread, rest)
+        })
+        .await
+    }
+
+    /// Reads a response with `Content-Length` and returns it whole.
+    pub async fn read_response(&mut self) -> String {
+        let head = self.read_head().await;
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+        });
+        let body = self.read_exactly(length.unwrap_or(0)).await;
+        head + &String::from_utf8_lossy(&body)
+    }
+
+    /// Reads until the peer closes; a reset counts as closing.
+    pub async fn read_to_end(&mut self) -> String {
+        within_patience("the peer closing the connection", async {
+            while self.fill().await {}
+            String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+        })
+        .await
+    }
+
+    async fn fill(&mut self) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        let count = self.stream.read(&mut buffer).await.unwrap_or(0);
+        self.unread.extend_from_slice(&buffer[..count]);
+        count > 0
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
