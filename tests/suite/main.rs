@@ -1,1 +1,57 @@
 //! Scenarios from outside: real processes, real sockets, and a real Envoy as the second opinion.
+//!
+//! A scenario listed in `on_both!` runs once with Outrigger and once with Envoy, on the same
+//! bootstrap, and has to hold for both. One listed in `on_outrigger_only!` names the
+//! [difference](differences) that keeps Envoy out of it.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+/// Makes two tests of each scenario: one per program.
+macro_rules! on_both {
+    ($($scenario:ident),+ $(,)?) => {
+        $(mod $scenario {
+            #[tokio::test]
+            async fn outrigger() {
+                if harness::Program::Outrigger.is_installed() {
+                    super::$scenario(harness::Program::Outrigger).await;
+                }
+            }
+
+            #[tokio::test]
+            async fn envoy() {
+                if harness::Program::Envoy.is_installed() {
+                    super::$scenario(harness::Program::Envoy).await;
+                }
+            }
+        })+
+    };
+}
+
+/// Makes one test of each scenario, with the reason why there is none for Envoy.
+macro_rules! on_outrigger_only {
+    ($($scenario:ident because $reason:ident),+ $(,)?) => {
+        $(mod $scenario {
+            #[tokio::test]
+            async fn outrigger() {
+                let _: crate::differences::Difference = crate::differences::$reason;
+                super::$scenario(harness::Program::Outrigger).await;
+            }
+        })+
+    };
+}
+
+mod access_log;
+mod admin;
+mod canary;
+mod circuit_breaker;
+mod differences;
+mod drain;
+mod headers;
+mod layering;
+mod outlier;
+mod path;
+mod protocols;
+mod retry;
+mod routing;
+mod stale_connections;
+mod timeouts;
+mod upgrade;
