@@ -64,6 +64,10 @@ retry_words! {
 impl RetryOn {
     /// Nothing is retried.
     pub const NONE: Self = Self(0);
+    /// The words of `retry_grpc_on`.
+    pub const GRPC: Self = Self(!0 << 16);
+    /// All other words.
+    pub const HTTP: Self = Self(!Self::GRPC.0);
 
     /// Reads a comma-separated list; words Envoy does not know are ignored, as Envoy does at run time.
     /// Numbers (Istio writes `503` there) are returned apart, as status codes.
@@ -87,8 +91,14 @@ impl RetryOn {
 
     /// Bits of both.
     #[must_use]
-    pub fn union(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Bits set in both.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Whether no bit is set.

@@ -5,7 +5,9 @@ use http::header::HeaderValue;
 
 use super::forwarded::append;
 use super::names::X_FORWARDED_CLIENT_CERT;
-use crate::config::http::ForwardClientCert;
+use crate::config::http::{ClientCertDetails, ForwardClientCert};
+use crate::tls::certificate::Certificate;
+use crate::tls::peer::PeerInfo;
 
 /// This hop's element, as far as `set_current_client_cert_details` wants it: fields that are none are
 /// not written.
@@ -27,7 +29,21 @@ pub struct Hop<'a> {
     pub dns: Option<&'a [String]>,
 }
 
-impl Hop<'_> {
+impl<'a> Hop<'a> {
+    /// What `details` wants to be told of `peer`; none if the client sent no certificate.
+    pub fn of(peer: &'a PeerInfo, details: ClientCertDetails) -> Option<Self> {
+        let client = peer.certificate()?;
+        Some(Self {
+            by: peer.local().map(Certificate::uri_sans).unwrap_or_default(),
+            hash: client.sha256(),
+            cert: details.cert.then(|| client.url_encoded_pem()),
+            chain: details.chain.then(|| peer.url_encoded_chain()).flatten(),
+            subject: details.subject.then(|| client.subject()),
+            uri: details.uri.then(|| client.uri_sans()),
+            dns: details.dns.then(|| client.dns_sans()),
+        })
+    }
+
     /// The element's text in Envoy's order: By, Hash, Cert, Chain, Subject, URI, DNS. It is the same for
     /// every request of a connection. None if a name holds bytes that no header can carry.
     pub fn element(&self) -> Option<HeaderValue> {
