@@ -1,4 +1,6 @@
 //! What the proxy tells about itself: statistics, access logs, trace headers, its own log.
 
+pub mod access_log;
 pub mod metrics;
 pub mod response_flags;
+pub mod trace;

@@ -115,10 +115,6 @@ pub enum ComparisonOp {
     NotEqual,
 }
 
-/// Request header with the health-check mark of Envoy's own filter.
-pub const HEALTH_CHECK_HEADER: HeaderName =
-    HeaderName::from_static("x-envoy-health-checked-cluster");
-
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 impl AccessLog {

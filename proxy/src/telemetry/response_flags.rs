@@ -82,29 +82,35 @@ impl ResponseFlags {
         NAMES.iter().find(|(_, short, _)| *short == name).map(|(flag, ..)| *flag)
     }
 
+    /// The short names of the flags that are set, in Envoy's order.
+    pub fn short_names(self) -> impl Iterator<Item = &'static str> {
+        self.set().map(|(_, short, _)| *short)
+    }
+
     /// Appends the short names, joined by commas; false (and nothing written) if no flag is set.
     pub fn write_short(self, out: &mut Vec<u8>) -> bool {
-        self.write(out, |(_, short, _)| short)
+        join(self.short_names(), out)
     }
 
     /// Appends the long names, joined by commas; false (and nothing written) if no flag is set.
     pub fn write_long(self, out: &mut Vec<u8>) -> bool {
-        self.write(out, |(.., long)| long)
+        join(self.set().map(|(.., long)| *long), out)
     }
 
-    fn write(
-        self,
-        out: &mut Vec<u8>,
-        name: fn(&(Self, &'static str, &'static str)) -> &'static str,
-    ) -> bool {
-        let mut separator = &b""[..];
-        for entry in NAMES.iter().filter(|(flag, ..)| self.contains(*flag)) {
-            out.extend_from_slice(separator);
-            out.extend_from_slice(name(entry).as_bytes());
-            separator = b",";
-        }
-        !self.is_empty()
+    fn set(self) -> impl Iterator<Item = &'static (Self, &'static str, &'static str)> {
+        let all = if self.is_empty() { &[] } else { NAMES };
+        all.iter().filter(move |(flag, ..)| self.contains(*flag))
     }
+}
+
+fn join(names: impl Iterator<Item = &'static str>, out: &mut Vec<u8>) -> bool {
+    let mut separator = &b""[..];
+    for name in names {
+        out.extend_from_slice(separator);
+        out.extend_from_slice(name.as_bytes());
+        separator = b",";
+    }
+    !separator.is_empty()
 }
 
 impl std::ops::BitOr for ResponseFlags {
