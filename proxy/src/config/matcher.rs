@@ -2,6 +2,8 @@
 //!
 //! All of them work on bytes: a value that is not UTF-8 is compared as it is, never skipped.
 
+pub mod re2;
+
 use std::borrow::Cow;
 
 use http::header::HeaderName;
@@ -46,19 +48,18 @@ pub struct Regex {
 impl Regex {
     /// Compiles `source`; the error is text for the operator.
     pub fn new(source: &str) -> Result<Self, String> {
-        let full = regex::bytes::RegexBuilder::new(&format!("^(?:{source})$"))
-            .unicode(false)
-            .dot_matches_new_line(false)
-            .size_limit(1 << 20)
-            .build()
-            .or_else(|_| regex::bytes::Regex::new(&format!("^(?:{source})$")))
-            .map_err(|error| format!("not a regular expression: {error}"))?;
+        let full = re2::whole(source)?;
         Ok(Self { full, source: source.into() })
     }
 
     /// Whether the whole of `value` matches.
     pub fn is_match(&self, value: &[u8]) -> bool {
         self.full.is_match(value)
+    }
+
+    /// The expression as compiled: anchored, and in the syntax of the `regex` crate.
+    pub fn compiled(&self) -> &str {
+        self.full.as_str()
     }
 
     /// The expression as configured.

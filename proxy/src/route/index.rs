@@ -85,7 +85,7 @@ impl Index {
 
 /// Texts of which every match of `regex` begins with one; a single empty text if nothing is known.
 fn literal_prefixes(regex: &Regex) -> Vec<Box<[u8]>> {
-    let hir = ParserBuilder::new().unicode(false).utf8(false).build().parse(regex.source());
+    let hir = ParserBuilder::new().utf8(false).build().parse(regex.compiled());
     // Few texts are enough: a class of characters ends them rather than multiplying them.
     let mut extractor = Extractor::new();
     extractor.limit_class(1).limit_total(16);
