@@ -9,6 +9,7 @@ pub mod names;
 pub mod overrides;
 pub mod path;
 pub mod protocol;
+pub mod replay;
 pub mod request_id;
 pub mod retry;
 pub mod timeout;
