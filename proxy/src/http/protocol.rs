@@ -200,18 +200,11 @@ fn is_known_method(method: &Method) -> bool {
         "UNLOCK",
         "UNSUBSCRIBE",
     ];
-    const STANDARD: [Method; 9] = [
-        Method::GET,
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::PATCH,
-        Method::CONNECT,
-        Method::TRACE,
-    ];
-    STANDARD.contains(method) || EXTENSIONS.contains(&method.as_str())
+    match *method {
+        Method::GET | Method::POST | Method::PUT | Method::DELETE | Method::HEAD => true,
+        Method::OPTIONS | Method::PATCH | Method::CONNECT | Method::TRACE => true,
+        _ => EXTENSIONS.contains(&method.as_str()),
+    }
 }
 
 fn by_version(version: Version, http1: &'static str, http2: &'static str) -> &'static str {
