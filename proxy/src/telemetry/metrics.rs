@@ -4,8 +4,10 @@
 //! [`ListenerStats`]) and keeps it; from then on counting touches no lock and no memory of another worker.
 
 mod cell;
+mod prometheus;
 mod sample;
 mod stats;
+mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +20,10 @@ pub use cell::{
     BUCKET_BOUNDS, Counter, Distribution, Gauge, Histogram, SharedCounter, SharedGauge,
     SparseCounter, StatusClasses, StatusCodes,
 };
+pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{Sample, Samples, Scope, Tag, Value};
 pub use stats::{ClusterStats, HttpStats, ListenerStats, ServerStats, SubscriptionStats};
+pub use text::{Buckets, json, text};
 
 /// All statistics of the process.
 #[derive(Default)]

@@ -395,8 +395,8 @@ statistics! {
         days_until_first_cert_expiring: SharedGauge = "server.days_until_first_cert_expiring",
         /// Connections of clients open now.
         total_connections: SharedGauge = "server.total_connections",
-        /// Milliseconds from the start to serving.
-        initialization_time: SharedGauge = "server.initialization_time_ms",
+        /// Time from the start to serving, in milliseconds.
+        initialization_time: Histogram = "server.initialization_time_ms",
         /// Times the bootstrap file was read again.
         bootstrap_reload_attempt: SharedCounter = "server.bootstrap_reload.attempt",
         /// Times its change was taken.
