@@ -1,10 +1,35 @@
 //! Clusters: what a request is sent to. Picks an endpoint and keeps what is learned about it.
+//!
+//! A cluster exists three times. [`ClusterSpec`] is its configuration, part of a snapshot. [`Clusters`] holds
+//! what all workers share and what outlives a configuration: circuit breakers, each endpoint's load, results
+//! and ejection. [`LocalClusters`] is one worker's side: the arrangement for picking, and the connections.
+//! A worker takes the lock on the shared part only when it first meets a cluster or a changed one.
 
+pub mod host;
+pub mod load_balancer;
+mod local;
+pub mod outlier_detection;
+mod shared;
+mod statistics;
+
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use parking_lot::Mutex;
 
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::LoadAssignment;
+use crate::config::{HashMap, Name};
+use crate::telemetry::metrics::Metrics;
 use crate::tls::client::ClientTls;
+use shared::SharedCluster;
+
+pub use host::{HostId, Outcome};
+pub use local::{LocalCluster, LocalHost};
+pub use statistics::{ClusterView, HostView};
 
 /// One cluster, linked: its configuration, its endpoints as discovered, and its TLS contexts.
 ///
@@ -16,8 +41,151 @@ pub struct ClusterSpec {
     pub config: Arc<Cluster>,
     /// Its endpoints; every address is an [`crate::config::address::Address::Ip`].
     pub assignment: Arc<LoadAssignment>,
-    /// TLS to its endpoints; none means plain text.
+    /// TLS to its endpoints, if `config.tls` wants it. An endpoint whose TLS is configured but missing here
+    /// gets no requests.
     pub tls: Option<Arc<ClientTls>>,
     /// TLS of each of `config.transport_socket_matches`, in their order.
     pub match_tls: Vec<Option<Arc<ClientTls>>>,
+}
+
+/// The live side of all clusters, shared by all workers.
+#[derive(Debug)]
+pub struct Clusters {
+    metrics: Arc<Metrics>,
+    known: Mutex<HashMap<Name, Known>>,
+}
+
+/// A cluster of the newest snapshot.
+#[derive(Debug)]
+struct Known {
+    spec: Arc<ClusterSpec>,
+    /// Set up when a worker first sends something to it.
+    live: Option<Arc<SharedCluster>>,
+    /// How often its endpoints have changed.
+    membership_changes: u64,
+}
+
+impl Clusters {
+    /// No clusters yet. Statistics are counted in `metrics`.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, known: Mutex::default() }
+    }
+
+    /// Takes over the clusters of a new snapshot. To be called before workers see it.
+    pub fn publish(&self, specs: &HashMap<Name, Arc<ClusterSpec>>) {
+        let mut known = self.known.lock();
+        known.retain(|name, _| specs.contains_key(name));
+        for (name, spec) in specs {
+            match known.get_mut(name) {
+                Some(known) if Arc::ptr_eq(&known.spec, spec) => {}
+                Some(known) => known.change(spec),
+                None => {
+                    known.insert(Arc::clone(name), Known::new(spec));
+                }
+            }
+        }
+    }
+
+    /// Ends ejections whose time is over and looks for outliers, in every cluster whose interval has passed.
+    pub fn sweep(&self, now: Instant) {
+        let live: Vec<_> =
+            self.known.lock().values().filter_map(|known| known.live.clone()).collect();
+        for cluster in live {
+            cluster.sweep(now);
+        }
+    }
+
+    /// What a worker that meets `spec` shares with the others.
+    fn join(&self, spec: &Arc<ClusterSpec>) -> Arc<SharedCluster> {
+        let mut known = self.known.lock();
+        let name = Arc::clone(&spec.config.name);
+        let known = known.entry(name).or_insert_with(|| Known::new(spec));
+        let live = known
+            .live
+            .get_or_insert_with(|| Arc::new(SharedCluster::new(&known.spec, Instant::now())));
+        Arc::clone(live)
+    }
+}
+
+impl Known {
+    fn new(spec: &Arc<ClusterSpec>) -> Self {
+        let changes = u64::from(!spec.assignment.endpoints.is_empty());
+        Self { spec: Arc::clone(spec), live: None, membership_changes: changes }
+    }
+
+    fn change(&mut self, spec: &Arc<ClusterSpec>) {
+        if self.spec.assignment.endpoints != spec.assignment.endpoints {
+            self.membership_changes += 1;
+        }
+        if let Some(live) = &self.live {
+            live.adopt(spec);
+        }
+        self.spec = Arc::clone(spec);
+    }
+}
+
+/// Sweeps `clusters` for as long as it is polled.
+pub async fn run_sweeps(clusters: Arc<Clusters>) {
+    // Envoy's intervals are rarely below a second; each cluster keeps its own time.
+    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        clusters.sweep(Instant::now());
+    }
+}
+
+/// One worker's clusters, made on first use.
+#[derive(Debug)]
+pub struct LocalClusters {
+    shared: Arc<Clusters>,
+    local: RefCell<HashMap<Name, Rc<LocalCluster>>>,
+    random: RefCell<Rng>,
+}
+
+impl LocalClusters {
+    /// No clusters yet.
+    pub fn new(shared: Arc<Clusters>) -> Self {
+        Self { shared, local: RefCell::default(), random: RefCell::new(Rng::new()) }
+    }
+
+    /// The cluster of `spec`. A changed specification makes a new one, which takes over the endpoints that
+    /// stay, with their connections. A request should ask once and keep the answer.
+    pub fn get(&self, spec: &Arc<ClusterSpec>) -> Rc<LocalCluster> {
+        let before = self.local.borrow().get(&spec.config.name).cloned();
+        match before {
+            Some(current) if Arc::ptr_eq(current.spec(), spec) => current,
+            before => self.renew(spec, before.as_deref()),
+        }
+    }
+
+    fn renew(&self, spec: &Arc<ClusterSpec>, before: Option<&LocalCluster>) -> Rc<LocalCluster> {
+        let shared = self.shared.join(spec);
+        let before = before.filter(|before| before.shares(&shared));
+        let stats = match before {
+            Some(before) if before.spec().config.stat_name == spec.config.stat_name => {
+                Arc::clone(&before.stats)
+            }
+            _ => self.shared.metrics.cluster(&spec.config.stat_name),
+        };
+        let mut random = self.random.borrow_mut();
+        let cluster = Rc::new(LocalCluster::new(spec, &shared, stats, before, &mut random));
+        if let Some(before) = before {
+            before.retire_missing(&cluster);
+        }
+        self.local.borrow_mut().insert(Arc::clone(&spec.config.name), Rc::clone(&cluster));
+        cluster
+    }
+
+    /// Lets go of clusters that are not among `specs` any more: idle connections close, requests under way
+    /// finish.
+    pub fn forget_missing(&self, specs: &HashMap<Name, Arc<ClusterSpec>>) {
+        self.local.borrow_mut().retain(|name, cluster| {
+            let stays = specs.contains_key(name);
+            if !stays {
+                cluster.retire();
+            }
+            stays
+        });
+    }
 }

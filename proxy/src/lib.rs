@@ -11,3 +11,4 @@ pub mod route;
 pub mod snapshot;
 pub mod telemetry;
 pub mod tls;
+pub mod upstream;

@@ -1,0 +1,257 @@
+//! One cluster as one worker knows it: its endpoints with their pools, arranged for picking.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::ClusterSpec;
+use super::host::{Host, HostId, Outcome, Shard};
+use super::load_balancer::{Balancer, Candidate, Health};
+use super::shared::{HostKey, SharedCluster, keys};
+use crate::config::HashMap;
+use crate::config::endpoint::{Endpoint, HealthStatus};
+use crate::config::route::Priority;
+use crate::pool::circuit_breaker::LocalBreaker;
+use crate::pool::{Common, HostPool, Lease, Need, Settings, Tls};
+use crate::telemetry::metrics::ClusterStats;
+use crate::upstream::failure::ConnectError;
+
+/// One cluster as one worker knows it, for one configuration. A request keeps the one it began with.
+#[derive(Debug)]
+pub struct LocalCluster {
+    spec: Arc<ClusterSpec>,
+    shared: Arc<SharedCluster>,
+    breakers: [LocalBreaker; 2],
+    /// The worker's shard of its statistics.
+    pub stats: Arc<ClusterStats>,
+    members: Vec<Member>,
+    by_key: HashMap<HostKey, Rc<LocalHost>>,
+    balancer: RefCell<Balancer>,
+    /// The version of everybody's health that the balancer knows.
+    health_version: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Member {
+    host: Rc<LocalHost>,
+    weight: u32,
+    priority: u32,
+    health: HealthStatus,
+}
+
+/// One endpoint as one worker knows it: what all workers share, and this worker's connections.
+#[derive(Debug)]
+pub struct LocalHost {
+    shared: Arc<Host>,
+    shard: Arc<Shard>,
+    pool: HostPool,
+}
+
+impl LocalCluster {
+    /// Puts together what is known, taking over hosts (and their connections) from `before`.
+    pub(super) fn new(
+        spec: &Arc<ClusterSpec>,
+        shared: &Arc<SharedCluster>,
+        stats: Arc<ClusterStats>,
+        before: Option<&Self>,
+        random: &mut Rng,
+    ) -> Self {
+        let [default, high] = &shared.breakers;
+        let breakers = match before {
+            Some(before) => before.breakers.clone(),
+            None => [LocalBreaker::new(Arc::clone(default)), LocalBreaker::new(Arc::clone(high))],
+        };
+        let mut members = Vec::with_capacity(spec.assignment.endpoints.len());
+        let mut by_key = HashMap::default();
+        for (index, key) in keys(spec) {
+            let Some(endpoint) = spec.assignment.endpoints.get(index) else { continue };
+            let Some(settings) = settings(spec, endpoint, key) else { continue };
+            let kept = before.and_then(|before| before.by_key.get(&key)).cloned();
+            let host = match kept {
+                Some(host) => {
+                    host.pool.reconfigure(settings);
+                    host
+                }
+                None => Rc::new(LocalHost::new(shared.host(key), settings, &stats, &breakers)),
+            };
+            by_key.insert(key, Rc::clone(&host));
+            let Endpoint { weight, health, ref locality, .. } = *endpoint;
+            members.push(Member { host, weight, health, priority: locality.priority });
+        }
+        let health_version = shared.health_version();
+        let balancer = balancer(spec, &members, random);
+        Self {
+            spec: Arc::clone(spec),
+            shared: Arc::clone(shared),
+            breakers,
+            stats,
+            members,
+            by_key,
+            balancer: RefCell::new(balancer),
+            health_version: Cell::new(health_version),
+        }
+    }
+
+    /// The configuration it was made of.
+    pub fn spec(&self) -> &Arc<ClusterSpec> {
+        &self.spec
+    }
+
+    /// The circuit breaker for requests of `priority`.
+    pub fn breaker(&self, priority: Priority) -> &LocalBreaker {
+        let [default, high] = &self.breakers;
+        match priority {
+            Priority::Default => default,
+            Priority::High => high,
+        }
+    }
+
+    /// Picks an endpoint; none if none is available. Endpoints in `avoid` are passed over up to `attempts`
+    /// times.
+    pub fn pick(&self, avoid: &[HostId], attempts: u32, random: &mut Rng) -> Option<Rc<LocalHost>> {
+        let version = self.shared.health_version();
+        if self.health_version.replace(version) != version {
+            *self.balancer.borrow_mut() = balancer(&self.spec, &self.members, random);
+        }
+        let host = |index: usize| self.members.get(index).map(|member| &member.host);
+        let choice = self.balancer.borrow_mut().pick(
+            random,
+            |index| host(index).map_or(0, |host| host.shared.active()),
+            |index| host(index).is_some_and(|host| avoid.contains(&host.id())),
+            attempts,
+        );
+        let Some(choice) = choice else {
+            self.stats.upstream_cx_none_healthy.inc();
+            return None;
+        };
+        if choice.panic {
+            self.stats.lb_healthy_panic.inc();
+        }
+        host(choice.index).cloned()
+    }
+
+    /// Tells how a request to `host` went: counts it, and feeds outlier detection.
+    pub fn report(&self, host: &LocalHost, outcome: Outcome) {
+        let counts = &host.shard.counts;
+        match outcome {
+            Outcome::Response(status) if status < 500 => counts.rq_success.inc(),
+            Outcome::Response(_) | Outcome::Failed => counts.rq_error.inc(),
+            Outcome::Timeout => {
+                counts.rq_error.inc();
+                counts.rq_timeout.inc();
+            }
+        }
+        if let Some(config) = &self.spec.config.outlier_detection {
+            self.shared.observe(&host.shared, &host.shard, outcome, config);
+        }
+    }
+
+    /// Whether it belongs to `shared`, and not to a namesake that was removed since.
+    pub(super) fn shares(&self, shared: &Arc<SharedCluster>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
+    /// Closes what is idle, lets what is under way finish, and keeps nothing for later.
+    pub(super) fn retire(&self) {
+        for member in &self.members {
+            member.host.pool.retire();
+        }
+    }
+
+    /// Lets go of the endpoints that `after` does not have.
+    pub(super) fn retire_missing(&self, after: &Self) {
+        for (key, host) in &self.by_key {
+            if !after.by_key.contains_key(key) {
+                host.pool.retire();
+            }
+        }
+    }
+}
+
+impl LocalHost {
+    fn new(
+        shared: Arc<Host>,
+        settings: Settings,
+        stats: &Arc<ClusterStats>,
+        breakers: &[LocalBreaker; 2],
+    ) -> Self {
+        let shard = shared.shard();
+        let common = Common {
+            stats: Arc::clone(stats),
+            counts: Arc::clone(&shard.counts),
+            load: Rc::new(Arc::clone(&shared.load)),
+            breakers: breakers.clone(),
+        };
+        Self { shared, shard, pool: HostPool::new(settings, common) }
+    }
+
+    /// Its identity, for [`LocalCluster::pick`]'s `avoid`.
+    pub fn id(&self) -> HostId {
+        self.shared.id()
+    }
+
+    /// Its address (`%UPSTREAM_HOST%`).
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.shared.address()
+    }
+
+    /// A connection for one request, ready or new.
+    ///
+    /// # Errors
+    /// When a circuit breaker is open or no connection can be made.
+    pub async fn acquire(&self, need: Need<'_>) -> Result<Lease, ConnectError> {
+        self.pool.acquire(need).await
+    }
+
+    /// The name the endpoint was configured or resolved by; may be empty.
+    pub fn hostname(&self) -> crate::config::Name {
+        self.pool.hostname()
+    }
+}
+
+fn balancer(spec: &ClusterSpec, members: &[Member], random: &mut Rng) -> Balancer {
+    let candidates: Vec<Candidate> = members.iter().map(Member::candidate).collect();
+    Balancer::new(&candidates, spec.config.lb_policy, spec.config.panic_threshold, random)
+}
+
+impl Member {
+    fn candidate(&self) -> Candidate {
+        let health = match self.health {
+            _ if self.host.shared.is_ejected() => Health::Unhealthy,
+            HealthStatus::Healthy => Health::Healthy,
+            HealthStatus::Degraded => Health::Degraded,
+            HealthStatus::Unhealthy | HealthStatus::Draining => Health::Unhealthy,
+        };
+        Candidate { weight: self.weight, health, priority: self.priority }
+    }
+}
+
+/// How connections to `endpoint` are made: the first transport socket match whose criteria its metadata
+/// meets decides about TLS, else the cluster does. None if TLS is configured but was not built: nothing may
+/// then be sent there in plain text.
+fn settings(spec: &ClusterSpec, endpoint: &Endpoint, key: HostKey) -> Option<Settings> {
+    let metadata = &endpoint.transport_socket_match;
+    let mut matches = spec.config.transport_socket_matches.iter().zip(&spec.match_tls);
+    let matched = matches.find(|(socket, _)| {
+        socket.criteria.iter().all(|(name, value)| metadata.get(name) == Some(value))
+    });
+    let (config, client) = match matched {
+        Some((socket, client)) => (&socket.tls, client),
+        None => (&spec.config.tls, &spec.tls),
+    };
+    let tls = match (config, client) {
+        (None, _) => None,
+        (Some(config), Some(client)) => {
+            Some(Tls { config: Arc::clone(config), client: Arc::clone(client) })
+        }
+        (Some(_), None) => return None,
+    };
+    Some(Settings {
+        address: key.0,
+        hostname: Arc::clone(&endpoint.hostname),
+        cluster: Arc::clone(&spec.config),
+        tls,
+    })
+}

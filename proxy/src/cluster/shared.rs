@@ -1,0 +1,305 @@
+//! One cluster as all workers know it: breakers, endpoints, and who of them is ejected.
+
+use std::collections::hash_map::Entry;
+use std::net::SocketAddr;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+
+use super::ClusterSpec;
+use super::host::{Host, Outcome, Results, Shard};
+use super::outlier_detection::{self, Detector, Found, Population, Rates, Verdict};
+use crate::config::HashMap;
+use crate::config::address::Address;
+use crate::config::cluster::OutlierDetection;
+use crate::pool::circuit_breaker::Breaker;
+
+/// One cluster as all workers know it.
+#[derive(Debug)]
+pub(super) struct SharedCluster {
+    /// Breakers of priority DEFAULT and HIGH.
+    pub(super) breakers: [Arc<Breaker>; 2],
+    members: Mutex<Members>,
+    /// Changes when any endpoint is ejected or comes back, so that workers know their view is old.
+    health: AtomicU64,
+    pub(super) outliers: OutlierCounts,
+}
+
+/// The endpoints.
+#[derive(Debug)]
+struct Members {
+    spec: Arc<ClusterSpec>,
+    current: Vec<Arc<Host>>,
+    /// Every endpoint somebody still uses, current or not, so that one that returns is recognised.
+    known: HashMap<HostKey, Weak<Host>>,
+    last_sweep: Instant,
+}
+
+/// What makes an endpoint the same one: its address, and which of several with that address it is.
+pub(super) type HostKey = (SocketAddr, u32);
+
+/// Outlier detection in numbers. Detections are rare, so these are shared.
+#[derive(Debug, Default)]
+pub(super) struct OutlierCounts {
+    pub(super) detected: [AtomicU64; 7],
+    pub(super) enforced: [AtomicU64; 7],
+    pub(super) overflow: AtomicU64,
+}
+
+impl SharedCluster {
+    pub(super) fn new(spec: &Arc<ClusterSpec>, now: Instant) -> Self {
+        let [default, high] = &spec.config.circuit_breakers;
+        let mut members = Members {
+            spec: Arc::clone(spec),
+            current: Vec::new(),
+            known: HashMap::default(),
+            last_sweep: now,
+        };
+        members.adopt(spec);
+        Self {
+            breakers: [Arc::new(Breaker::new(default)), Arc::new(Breaker::new(high))],
+            members: Mutex::new(members),
+            health: AtomicU64::new(0),
+            outliers: OutlierCounts::default(),
+        }
+    }
+
+    /// Takes over a changed configuration; endpoints that stay keep their state.
+    pub(super) fn adopt(&self, spec: &Arc<ClusterSpec>) {
+        for (breaker, thresholds) in self.breakers.iter().zip(&spec.config.circuit_breakers) {
+            breaker.set_thresholds(thresholds);
+        }
+        let mut members = self.members.lock();
+        members.adopt(spec);
+        if spec.config.outlier_detection.is_none() {
+            for host in &members.current {
+                host.record.lock().monitor.forgive();
+                host.set_ejected(false);
+            }
+        }
+        drop(members);
+        self.health_changed();
+    }
+
+    /// The endpoint a worker means, known or new.
+    pub(super) fn host(&self, key: HostKey) -> Arc<Host> {
+        self.members.lock().host(key)
+    }
+
+    /// The endpoints of the newest configuration, with it.
+    pub(super) fn current(&self) -> (Arc<ClusterSpec>, Vec<Arc<Host>>) {
+        let members = self.members.lock();
+        (Arc::clone(&members.spec), members.current.clone())
+    }
+
+    /// A number that changes with the health of any endpoint.
+    pub(super) fn health_version(&self) -> u64 {
+        self.health.load(Acquire)
+    }
+
+    /// Counts how a request went, and ejects its endpoint if that says so.
+    pub(super) fn observe(
+        &self,
+        host: &Host,
+        shard: &Shard,
+        outcome: Outcome,
+        config: &OutlierDetection,
+    ) {
+        for detector in host.observe(shard, outcome, config).into_iter().flatten() {
+            self.detected(host, detector, config, Instant::now());
+            host.restart(detector);
+        }
+    }
+
+    fn detected(&self, host: &Host, detector: Detector, config: &OutlierDetection, now: Instant) {
+        let members = self.members.lock();
+        self.detected_among(&members, host, detector, config, now);
+    }
+
+    /// The lock on all endpoints makes sure that no two decisions count on the same last place.
+    fn detected_among(
+        &self,
+        members: &Members,
+        host: &Host,
+        detector: Detector,
+        config: &OutlierDetection,
+        now: Instant,
+    ) {
+        let population = members.population();
+        let mut random = Rng::new();
+        let verdict =
+            host.record.lock().monitor.detected(detector, config, population, now, &mut random);
+        if verdict != Verdict::AlreadyEjected {
+            self.outliers.detected(detector);
+        }
+        match verdict {
+            Verdict::Ejected => {
+                self.outliers.enforced(detector);
+                host.set_ejected(true);
+                self.health_changed();
+            }
+            Verdict::Overflow => {
+                self.outliers.overflow.fetch_add(1, Relaxed);
+            }
+            Verdict::AlreadyEjected | Verdict::NotEnforced => {}
+        }
+    }
+
+    /// Ends ejections and compares rates, if an interval has passed since the last time.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut members = self.members.lock();
+        let spec = Arc::clone(&members.spec);
+        let Some(config) = &spec.config.outlier_detection else { return };
+        if now.saturating_duration_since(members.last_sweep) < config.interval {
+            return;
+        }
+        members.last_sweep = now;
+        for host in &members.current {
+            if host.record.lock().monitor.sweep(config, now) {
+                host.set_ejected(false);
+                self.health_changed();
+            }
+        }
+        let results: Vec<Option<Results>> = members
+            .current
+            .iter()
+            .map(|host| {
+                let results = host.record.lock().sweep_results();
+                (!host.is_ejected()).then_some(results)
+            })
+            .collect();
+        self.compare(&members, &results, config, now);
+    }
+
+    fn compare(
+        &self,
+        members: &Members,
+        results: &[Option<Results>],
+        config: &OutlierDetection,
+        now: Instant,
+    ) {
+        let external = rates(results, config, |results| results.external);
+        for (host, rate) in members.current.iter().zip(&external.shown) {
+            host.record.lock().success_rate = *rate;
+        }
+        self.eject_outliers(members, &external.rates, config, now, |found| match found {
+            Found::SuccessRate => Detector::SuccessRate,
+            Found::FailurePercentage => Detector::FailurePercentage,
+        });
+        if !config.split_external_local_origin_errors {
+            return;
+        }
+        let local = rates(results, config, |results| results.local);
+        for (host, rate) in members.current.iter().zip(&local.shown) {
+            host.record.lock().local_success_rate = *rate;
+        }
+        self.eject_outliers(members, &local.rates, config, now, |found| match found {
+            Found::SuccessRate => Detector::LocalOriginSuccessRate,
+            Found::FailurePercentage => Detector::LocalOriginFailurePercentage,
+        });
+    }
+
+    fn eject_outliers(
+        &self,
+        members: &Members,
+        rates: &Rates,
+        config: &OutlierDetection,
+        now: Instant,
+        detector: impl Fn(Found) -> Detector,
+    ) {
+        for (index, found) in outlier_detection::outliers(rates, config) {
+            if let Some(host) = members.current.get(index) {
+                self.detected_among(members, host, detector(found), config, now);
+            }
+        }
+    }
+
+    fn health_changed(&self) {
+        self.health.fetch_add(1, Release);
+    }
+}
+
+/// Rates for the detectors, and for whoever looks.
+struct Computed {
+    rates: Rates,
+    shown: Vec<Option<f64>>,
+}
+
+fn rates(
+    results: &[Option<Results>],
+    config: &OutlierDetection,
+    of: impl Fn(Results) -> outlier_detection::Tally,
+) -> Computed {
+    let rate = |volume: u32| -> Vec<Option<f64>> {
+        results.iter().map(|results| of((*results)?).success_rate(volume)).collect()
+    };
+    let (success, failure) =
+        (config.success_rate.request_volume, config.failure_percentage.request_volume);
+    Computed {
+        shown: rate(success.min(failure)),
+        rates: Rates { success: rate(success), failure: rate(failure) },
+    }
+}
+
+impl Members {
+    fn adopt(&mut self, spec: &Arc<ClusterSpec>) {
+        self.spec = Arc::clone(spec);
+        let current = keys(spec).into_iter().map(|(_, key)| self.host(key)).collect();
+        self.current = current;
+        self.known.retain(|_, host| host.strong_count() > 0);
+    }
+
+    fn host(&mut self, key: HostKey) -> Arc<Host> {
+        match self.known.entry(key) {
+            Entry::Occupied(mut known) => known.get().upgrade().unwrap_or_else(|| {
+                let host = Arc::new(Host::new(key.0));
+                known.insert(Arc::downgrade(&host));
+                host
+            }),
+            Entry::Vacant(new) => {
+                let host = Arc::new(Host::new(key.0));
+                new.insert(Arc::downgrade(&host));
+                host
+            }
+        }
+    }
+
+    fn population(&self) -> Population {
+        let ejected = self.current.iter().filter(|host| host.is_ejected()).count();
+        Population { hosts: self.current.len(), ejected }
+    }
+}
+
+impl OutlierCounts {
+    fn detected(&self, detector: Detector) {
+        if let Some(count) = self.detected.get(detector as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn enforced(&self, detector: Detector) {
+        if let Some(count) = self.enforced.get(detector as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// The endpoints of `spec` by place in its assignment, with their keys.
+pub(super) fn keys(spec: &ClusterSpec) -> Vec<(usize, HostKey)> {
+    let mut seen: HashMap<SocketAddr, u32> = HashMap::default();
+    let endpoints = spec.assignment.endpoints.iter().enumerate();
+    endpoints
+        .filter_map(|(index, endpoint)| {
+            let Address::Ip(address) = endpoint.address else { return None };
+            let count = seen.entry(address).or_insert(0);
+            *count += 1;
+            Some((index, (address, *count - 1)))
+        })
+        .collect()
+}

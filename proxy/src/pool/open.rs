@@ -1,0 +1,130 @@
+//! Makes the connections of a pool: a task dials, another drives what came of it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Settings;
+use super::circuit_breaker::ConnectionPermit;
+use super::connection::{Connection, Facts};
+use super::connections::Connections;
+use super::wire::{Account, Io};
+use crate::upstream::failure::ConnectError;
+use crate::upstream::http::{self, Driver, Protocol};
+use crate::upstream::{Dialed, Security, Target, dial};
+
+const HTTP1: &[&str] = &["http/1.1"];
+const HTTP2: &[&str] = &["h2"];
+const EITHER: &[&str] = &["h2", "http/1.1"];
+
+impl Connections {
+    /// Begins to make one connection. It is finished even if the request that wanted it gives up.
+    pub(super) fn open(self: &Rc<Self>, permit: Option<ConnectionPermit>) {
+        self.connecting.set(self.connecting.get() + 1);
+        let connections = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let result = connections.connect(permit).await;
+            connections.connecting.set(connections.connecting.get() - 1);
+            match result {
+                Ok(connection) => connections.add(Rc::new(connection)),
+                Err(error) => connections.connect_failed(&error),
+            }
+        });
+    }
+
+    async fn connect(
+        self: &Rc<Self>,
+        permit: Option<ConnectionPermit>,
+    ) -> Result<Connection, ConnectError> {
+        let common = &self.common;
+        let account = Account::open(Arc::clone(&common.stats), Arc::clone(&common.counts), permit);
+        let dialed = match self.dial().await {
+            Ok(dialed) => dialed,
+            Err(error) => {
+                account.failed(&error);
+                return Err(error);
+            }
+        };
+        let protocol = self.key.protocol.unwrap_or_else(|| negotiated(&dialed));
+        match protocol {
+            Protocol::Http1 => common.stats.upstream_cx_http1_total.inc(),
+            Protocol::Http2 => common.stats.upstream_cx_http2_total.inc(),
+        }
+        let Dialed { stream, observer, local_address, peer } = dialed;
+        let opened = account.opened();
+        let wire = Arc::clone(account.wire());
+        let io = account.connected(stream);
+        let (sender, driver) = http::handshake(io, protocol, &self.settings.cluster.http)
+            .await
+            .map_err(|error| ConnectError::Http(error.to_string()))?;
+        let facts = Rc::new(Facts {
+            protocol,
+            wire,
+            observer,
+            local_address,
+            peer,
+            opened,
+            idle_since: Cell::new(Instant::now()),
+            told_idle: Cell::new(None),
+            peer_streams: Cell::new(u32::MAX),
+            retired: Cell::new(false),
+        });
+        self.drive(driver, Rc::clone(&facts));
+        Ok(Connection { sender: RefCell::new(sender), facts })
+    }
+
+    async fn dial(&self) -> Result<Dialed, ConnectError> {
+        let Settings { address, tls, cluster, .. } = &*self.settings;
+        let offer = match self.key.protocol {
+            Some(Protocol::Http1) => HTTP1,
+            Some(Protocol::Http2) => HTTP2,
+            None => EITHER,
+        };
+        let configured: Vec<&str> = tls.iter().flat_map(|tls| tls.alpn()).collect();
+        let security = tls.as_ref().map(|tls| Security {
+            client: &tls.client,
+            server_name: self.key.server_name.as_deref().or(self.settings.server_name()),
+            alpn: if configured.is_empty() { offer } else { &configured },
+        });
+        let result = dial(Target {
+            address: *address,
+            connect_timeout: cluster.connect_timeout,
+            keepalive: cluster.tcp_keepalive,
+            tls: security,
+        })
+        .await;
+        let stats = &self.common.stats;
+        match &result {
+            Ok(_) if tls.is_some() => stats.ssl_handshake.inc(),
+            Err(ConnectError::Tls(_)) => stats.ssl_connection_error.inc(),
+            _ => {}
+        }
+        result
+    }
+
+    /// Runs the codec until the connection takes no more requests, then tells the pool.
+    fn drive(self: &Rc<Self>, driver: Driver<Io>, facts: Rc<Facts>) {
+        let connections = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            let allow = |streams| {
+                facts.peer_streams.set(u32::try_from(streams).unwrap_or(u32::MAX));
+            };
+            if let Err(error) = http::drive(driver, allow).await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+            if let Some(connections) = connections.upgrade() {
+                connections.ended(&facts);
+            }
+        });
+    }
+}
+
+/// The protocol ALPN has chosen; HTTP/1.1 if it has not.
+fn negotiated(dialed: &Dialed) -> Protocol {
+    match dialed.peer.as_ref().and_then(|peer| peer.alpn()) {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    }
+}

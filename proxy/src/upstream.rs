@@ -1,0 +1,154 @@
+//! Reaching an endpoint: connect, secure, agree on a protocol, and speak HTTP over the result.
+//!
+//! Nothing here knows about clusters or pools: [`dial`] makes one connection, [`http::handshake`] turns it
+//! into a sender of requests.
+
+pub mod failure;
+pub mod http;
+pub mod request;
+pub mod socket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::client::TlsStream;
+
+use crate::config::cluster::TcpKeepalive;
+use crate::tls::client::ClientTls;
+use crate::tls::peer::PeerInfo;
+use failure::ConnectError;
+use socket::{Observer, Socket};
+
+/// Where to connect, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The endpoint.
+    pub address: SocketAddr,
+    /// Limit on everything up to the end of the TLS handshake (Envoy `connect_timeout`).
+    pub connect_timeout: Duration,
+    /// TCP keepalive, if wanted.
+    pub keepalive: Option<TcpKeepalive>,
+    /// TLS; none means plain text.
+    pub tls: Option<Security<'a>>,
+}
+
+/// How a connection is secured.
+#[derive(Debug, Clone, Copy)]
+pub struct Security<'a> {
+    /// The context.
+    pub client: &'a ClientTls,
+    /// Server name to send.
+    pub server_name: Option<&'a str>,
+    /// Protocols to offer, best first.
+    pub alpn: &'a [&'a str],
+}
+
+/// A connection, ready to be spoken on.
+#[derive(Debug)]
+pub struct Dialed {
+    /// The bytes.
+    pub stream: Stream,
+    /// A view of its socket.
+    pub observer: Observer,
+    /// Our end of it.
+    pub local_address: Option<SocketAddr>,
+    /// What the TLS handshake said; none for plain text.
+    pub peer: Option<PeerInfo>,
+}
+
+/// Connects to `target`.
+///
+/// # Errors
+/// When the endpoint cannot be reached, does not pass TLS verification, or takes too long.
+pub async fn dial(target: Target<'_>) -> Result<Dialed, ConnectError> {
+    tokio::time::timeout(target.connect_timeout, connect(target))
+        .await
+        .unwrap_or(Err(ConnectError::Timeout))
+}
+
+async fn connect(target: Target<'_>) -> Result<Dialed, ConnectError> {
+    let socket = Socket::connect(target.address, target.keepalive)
+        .await
+        .map_err(|error| ConnectError::unreachable(&error))?;
+    let (observer, local_address) = (socket.observer(), socket.local_address());
+    let (stream, peer) = match target.tls {
+        None => (Stream::Plain(socket), None),
+        Some(tls) => {
+            let (stream, peer) = tls
+                .client
+                .connect(socket, tls.server_name, tls.alpn)
+                .await
+                .map_err(|error| ConnectError::Tls(error.to_string()))?;
+            (Stream::Tls(Box::new(stream)), Some(peer))
+        }
+    };
+    Ok(Dialed { stream, observer, local_address, peer })
+}
+
+/// The bytes of a connection, encrypted or not.
+#[derive(Debug)]
+pub enum Stream {
+    /// Plain text.
+    Plain(Socket),
+    /// TLS.
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A TCP socket that can be looked at from outside: a pool wants to know whether an idle connection is still
+//! what it seems before it entrusts a request to it.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::config::cluster::TcpKeepalive;
+use crate::net::socket::{set_keepalive, set_nodelay};
+
+/// A connected TCP socket.
+#[derive(Debug)]
+pub struct Socket(Arc<TcpStream>);
+
+/// A view of a [`Socket`] that does not keep it open.
+#[derive(Debug, Clone)]
+pub struct Observer(Weak<TcpStream>);
+
+impl Socket {
+    /// Connects to `address`.
+    pub async fn connect(address: SocketAddr, keepalive: Option<TcpKeepalive>) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        set_nodelay(&stream)?;
+        if let Some(TcpKeepalive { probes, time, interval }) = keepalive {
+            set_keepalive(&stream, time, interval, probes)?;
+        }
+        Ok(Self(Arc::new(stream)))
+    }
+
+    /// Our end of the connection.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.0.local_addr().ok()
+    }
+
+    /// A view of it for others.
+    pub fn observer(&self) -> Observer {
+        Observer(Arc::downgrade(&self.0))
+    }
+
+    /// Tells the runtime that a short transfer has exhausted the socket, which saves the system call that
+    /// would find this out.
+    fn exhausted(&self, interest: Interest) {
+        let _ = self.0.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+
+    fn poll_send(
+        &self,
+        context: &mut Context<'_>,
+        length: usize,
+        send: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(context))?;
+            match send(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(sent) if 0 < sent && sent < length => {
+                    self.exhausted(Interest::WRITABLE);
+                    return Poll::Ready(Ok(sent));
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+impl Observer {
+    /// Whether the socket is open and the kernel holds nothing from the peer: no byte, no end, no error.
+    /// Asks the kernel, for what arrived a moment ago is not known to the runtime yet.
+    pub fn is_quiet(&self) -> bool {
+        let Some(stream) = self.0.upgrade() else { return false };
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = SockRef::from(&*stream).peek(&mut byte);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(context))?;
+            let room = buffer.remaining();
+            match self.0.try_read_buf(buffer) {
+                Ok(read) => {
+                    if 0 < read && read < room {
+                        self.exhausted(Interest::READABLE);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(context, bytes.len(), |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        self.poll_send(context, length, |stream| stream.try_write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.0).shutdown(Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(Socket::connect(address, None), listener.accept());
+        (client.unwrap(), server.unwrap().0)
+    }
+
+    /// Waits until the kernel has delivered what the peer just did.
+    async fn becomes_noisy(socket: &Socket) -> bool {
+        let observer = socket.observer();
+        for _ in 0..200 {
+            if !observer.is_quiet() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_both_ways_whatever_the_buffer() {
+        let (mut client, mut server) = pair().await;
+        let sent = vec![7_u8; 1 << 20];
+        let (wrote, read) = tokio::join!(client.write_all(&sent), async {
+            let mut all = vec![0; 1 << 20];
+            server.read_exact(&mut all).await.map(|_| all)
+        });
+        wrote.unwrap();
+        assert_eq!(read.unwrap(), sent);
+        server.write_all(b"hello").await.unwrap();
+        let mut five = [0; 5];
+        client.read_exact(&mut five[..2]).await.unwrap();
+        client.read_exact(&mut five[2..]).await.unwrap();
+        assert_eq!(&five, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_byte_an_end_and_a_reset_are_noise() {
+        let (client, mut server) = pair().await;
+        assert!(client.observer().is_quiet());
+        server.write_all(b"x").await.unwrap();
+        assert!(becomes_noisy(&client).await);
+
+        let (client, server) = pair().await;
+        drop(server);
+        assert!(becomes_noisy(&client).await);
+
+        let (client, server) = pair().await;
+        SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(server);
+        assert!(becomes_noisy(&client).await);
+    }
+
+    #[tokio::test]
+    async fn looking_does_not_keep_a_socket_open() {
+        let (client, mut server) = pair().await;
+        let observer = client.observer();
+        drop(client);
+        assert!(!observer.is_quiet());
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn our_end_can_be_closed_alone() {
+        let (mut client, mut server) = pair().await;
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        server.write_all(b"late").await.unwrap();
+        let mut late = [0; 4];
+        client.read_exact(&mut late).await.unwrap();
+        assert_eq!(&late, b"late");
+    }
+}
