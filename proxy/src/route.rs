@@ -12,6 +12,7 @@ use crate::config::{Invalid, Name};
 
 mod candidates;
 mod index;
+mod inline;
 mod matcher;
 pub mod mutate;
 pub mod redirect;

@@ -7,11 +7,11 @@ use http::header::{HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
-use super::{Found, RouteTable};
+use super::{Found, RouteTable, inline};
 use crate::config::Invalid;
 use crate::config::format::{Facts, Format, HeaderChoice, Operator};
 use crate::config::header::{AppendAction, HeaderMutations, HeaderToAdd};
-use crate::config::matcher::HeaderRef;
+use crate::config::matcher::{HeaderRef, joined};
 use crate::config::route::{Action, ClusterSpecifier, Route, RouteConfig};
 
 impl RouteTable {
@@ -146,8 +146,8 @@ struct Level {
 impl Level {
     fn compile(request: &HeaderMutations, response: &HeaderMutations) -> Result<Self, Invalid> {
         Ok(Self {
-            request: Changes::compile(request, "request_headers")?,
-            response: Changes::compile(response, "response_headers")?,
+            request: Changes::compile(request, "request_headers", inline::of_requests)?,
+            response: Changes::compile(response, "response_headers", inline::of_responses)?,
         })
     }
 
@@ -176,6 +176,8 @@ struct Addition {
     value: Value,
     action: AppendAction,
     keep_empty: bool,
+    /// Whether an appended value is joined to the one there is.
+    inline: bool,
 }
 
 #[derive(Debug)]
@@ -186,14 +188,18 @@ enum Value {
 
 impl Changes {
     /// Compiles `mutations`; `field` is the stem of their names in the configuration.
-    fn compile(mutations: &HeaderMutations, field: &str) -> Result<Self, Invalid> {
+    fn compile(
+        mutations: &HeaderMutations,
+        field: &str,
+        inline: fn(&HeaderName) -> bool,
+    ) -> Result<Self, Invalid> {
         if let Some(number) = mutations.remove.iter().position(|name| *name == HOST) {
             let path = format!("{field}_to_remove[{number}]");
             return Err(Invalid::new(path, "the host header cannot be removed"));
         }
         let add = mutations.add.iter().enumerate().map(|(number, header)| {
             let at = |error: Invalid| error.under(&format!("{field}_to_add[{number}].header"));
-            Addition::compile(header).map_err(at)
+            Addition::compile(header, inline(&header.name)).map_err(at)
         });
         Ok(Self { remove: mutations.remove.clone(), add: add.collect::<Result<_, _>>()? })
     }
@@ -226,13 +232,13 @@ impl Changes {
             headers.insert(&addition.name, value.clone());
         }
         for (addition, value) in values.into_iter().filter(|(addition, _)| !addition.overwrites()) {
-            headers.append(&addition.name, value);
+            addition.append(value, headers);
         }
     }
 }
 
 impl Addition {
-    fn compile(header: &HeaderToAdd) -> Result<Self, Invalid> {
+    fn compile(header: &HeaderToAdd, inline: bool) -> Result<Self, Invalid> {
         let HeaderToAdd { name, value, action, keep_empty } = header;
         if *name == HOST {
             let reason = "the host header cannot be changed here; use a host rewrite";
@@ -244,7 +250,7 @@ impl Addition {
             })?),
             None => Value::Formatted(value.clone()),
         };
-        Ok(Self { name: name.clone(), value, action: *action, keep_empty: *keep_empty })
+        Ok(Self { name: name.clone(), value, action: *action, keep_empty: *keep_empty, inline })
     }
 
     /// The value to set; none if it is empty and not to be kept, or cannot be sent. `text` is scratch space.
@@ -258,6 +264,19 @@ impl Addition {
             }
         };
         (self.keep_empty || !value.is_empty()).then_some(value)
+    }
+
+    /// Adds `value` beside the field there is, or to it.
+    fn append(&self, value: HeaderValue, headers: &mut HeaderMap) {
+        let present = if self.inline { joined(headers, &self.name) } else { None };
+        let longer = present.filter(|present| !present.is_empty()).and_then(|present| {
+            HeaderValue::from_bytes(&[&present, value.as_bytes()].join(&b',')).ok()
+        });
+        if let Some(longer) = longer {
+            headers.insert(&self.name, longer);
+        } else {
+            headers.append(&self.name, value);
+        }
     }
 
     fn overwrites(&self) -> bool {
@@ -442,6 +461,19 @@ mod tests {
         assert_eq!(values(&headers, "x-there-too"), ["new"]);
         assert_eq!(values(&headers, "x-absent"), [""; 0]);
         assert_eq!(values(&headers, "x-gone"), ["new"]);
+    }
+
+    #[test]
+    fn some_headers_are_a_single_field() {
+        let mutations = adds(vec![
+            add("user-agent", "b", Append),
+            add("via", "b", Append),
+            add("vary", "b", Append),
+        ]);
+        let headers = changed(mutations, map(&[("user-agent", "a"), ("vary", "a")]));
+        assert_eq!(values(&headers, "user-agent"), ["a,b"]);
+        assert_eq!(values(&headers, "via"), ["b"]);
+        assert_eq!(values(&headers, "vary"), ["a", "b"]);
     }
 
     #[test]
