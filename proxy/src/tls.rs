@@ -6,6 +6,18 @@
 pub mod certificate;
 mod cipher;
 pub mod client;
+pub mod failure;
+mod identity;
+mod key_log;
+mod options;
 pub mod peer;
+mod pem;
+mod roots;
+mod san;
 pub mod secrets;
 pub mod server;
+mod ticket;
+mod verify;
+
+#[cfg(test)]
+mod tests;

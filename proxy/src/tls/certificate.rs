@@ -3,7 +3,7 @@
 mod name;
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
@@ -22,10 +22,20 @@ pub struct Certificate {
     url_encoded: OnceLock<String>,
 }
 
+/// A certificate and where it was read from, as the admin API lists it.
+#[derive(Debug, Clone)]
+pub struct CertificateFile {
+    /// The file, or what stands for it.
+    pub path: Box<str>,
+    /// The certificate.
+    pub certificate: Arc<Certificate>,
+}
+
 /// What a certificate says about its owner; empty if it cannot be parsed.
 #[derive(Debug, Clone, Default)]
 struct Details {
     subject: String,
+    common_name: Option<String>,
     issuer: String,
     serial: String,
     uri_sans: Vec<String>,
@@ -98,6 +108,17 @@ impl Certificate {
             && details.not_after.is_some_and(|end| now <= end)
     }
 
+    /// Whole days from `now` until it expires; 0 if it has.
+    pub fn days_until_expiration(&self, now: SystemTime) -> u64 {
+        let left = self.not_after().and_then(|end| end.duration_since(now).ok());
+        left.map_or(0, |left| left.as_secs() / (24 * 60 * 60))
+    }
+
+    /// The first common name of the subject.
+    pub fn common_name(&self) -> Option<&str> {
+        self.details().common_name.as_deref()
+    }
+
     /// SHA-256 of the DER form in lower-case hex.
     pub fn sha256(&self) -> &str {
         self.sha256.get_or_init(|| hex(sha256(&self.der).as_ref()))
@@ -118,6 +139,10 @@ impl Details {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let mut details = Self {
             subject: name::rfc2253(certificate.subject()),
+            common_name: certificate
+                .subject()
+                .iter_common_name()
+                .find_map(|name| name.as_str().ok().map(str::to_owned)),
             issuer: name::rfc2253(certificate.issuer()),
             serial: serial(certificate.raw_serial()),
             not_before: system_time(certificate.validity().not_before.timestamp()),

@@ -3,15 +3,23 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
+use rustls::{CertificateError, ClientConfig, ClientConnection, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use webpki::KeyUsage;
 
+use super::certificate::CertificateFile;
+use super::failure::HandshakeError;
+use super::identity::{self, Identity};
+use super::options;
 use super::peer::PeerInfo;
 use super::secrets::Secrets;
+use super::verify::{Policy, ServerVerifier, Trust};
 use crate::config::Invalid;
 use crate::config::tls::UpstreamTls;
 
@@ -19,6 +27,9 @@ use crate::config::tls::UpstreamTls;
 #[derive(Debug)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    identity: Option<Identity>,
+    policy: Option<Arc<Policy>>,
+    check_server_name: bool,
 }
 
 /// Why no TLS connection could be made.
@@ -27,9 +38,12 @@ pub enum ConnectError {
     /// The server name to send is no DNS name.
     #[error("`{0}` is no server name; check sni and the endpoint's hostname")]
     ServerName(String),
+    /// The certificate should be for the server name, and there is none.
+    #[error("auto_sni_san_validation needs a server name; set sni, auto_host_sni or auto_sni")]
+    NoServerName,
     /// The peer or its certificate was refused, or refused us.
     #[error("TLS handshake failed: {0}")]
-    Handshake(rustls::Error),
+    Handshake(HandshakeError),
     /// The connection broke.
     #[error("connection lost during the TLS handshake: {0}")]
     Io(io::Error),
@@ -37,13 +51,61 @@ pub enum ConnectError {
 
 impl ClientTls {
     /// Reads the certificates and roots that `context` names, and checks that they fit together.
+    ///
+    /// # Errors
+    /// The field of the context that cannot be honoured.
     pub fn build(context: &UpstreamTls, secrets: &Secrets) -> Result<Self, Invalid> {
-        let _ = (context, secrets);
-        Err(Invalid::new("", "TLS to upstream is not linked in yet"))
+        let common = &context.common;
+        let provider = options::provider(common)?;
+        let mut identities = identity::load(common, secrets, &provider)?;
+        if identities.len() > 1 {
+            let path = "common_tls_context.tls_certificates[1]";
+            return Err(Invalid::new(path, "a client can have only one certificate"));
+        }
+        let identity = identities.pop();
+        let policy = Policy::load(common, secrets)?.map(Arc::new);
+        let check_server_name = context.auto_sni_san_validation;
+        if check_server_name && policy.as_ref().is_none_or(|policy| policy.roots().is_none()) {
+            let reason = "needs validation_context.trusted_ca: anybody can make a certificate";
+            return Err(Invalid::new("auto_sni_san_validation", reason));
+        }
+        let verifier = ServerVerifier { policy: policy.clone(), check_server_name };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&options::versions(common)?)
+            .map_err(|error| Invalid::new("common_tls_context.tls_params", error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &identity {
+            Some(identity) => {
+                let presented = SingleCertAndKey::from(Arc::clone(&identity.key));
+                builder.with_client_cert_resolver(Arc::new(presented))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        if let Some(log) = options::key_log(common)? {
+            config.key_log = log;
+        }
+        Ok(Self { config: Arc::new(config), identity, policy, check_server_name })
+    }
+
+    /// Whether the server's certificate is checked at all. Without `trusted_ca` and hashes it is not,
+    /// as in Envoy, and the connection is only as private as the network.
+    pub fn verifies(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.checks_anything())
+    }
+
+    /// The certificates this context trusts and presents, for the admin API: the first root of its
+    /// bundle, and its leaf.
+    pub fn certificates(&self) -> (Option<CertificateFile>, Option<CertificateFile>) {
+        let trusted = self.policy.as_deref().and_then(Policy::file);
+        (trusted, self.identity.as_ref().map(Identity::file))
     }
 
     /// Performs the handshake over `io`. `server_name` is sent as SNI; `alpn` is offered in this order.
     /// The caller sets the time limit.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
     pub async fn connect<IO>(
         &self,
         io: IO,
@@ -56,24 +118,51 @@ impl ClientTls {
         let name = match server_name {
             Some(name) => ServerName::try_from(name.to_owned())
                 .map_err(|_| ConnectError::ServerName(name.to_owned()))?,
-            None => ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            None if self.check_server_name => return Err(ConnectError::NoServerName),
+            None => ServerName::from(NO_NAME),
         };
         let alpn = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        let stream = TlsConnector::from(Arc::clone(&self.config))
-            .with_alpn(alpn)
-            .connect(name, io)
-            .await
-            .map_err(ConnectError::from)?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let stream = connector.with_alpn(alpn).connect(name, io).await?;
         let (_, state) = stream.get_ref();
-        let peer = PeerInfo::new(state, server_name, false);
+        let peer = self.peer(state, server_name)?;
         Ok((stream, peer))
+    }
+
+    fn peer(
+        &self,
+        state: &ClientConnection,
+        server_name: Option<&str>,
+    ) -> Result<PeerInfo, ConnectError> {
+        let chain = state.peer_certificates().unwrap_or_default();
+        let checked_name = server_name.filter(|_| self.check_server_name);
+        let trust = self.policy.as_ref().map_or(Trust::NotValidated, |policy| {
+            policy.trust(chain, KeyUsage::server_auth(), checked_name)
+        });
+        if let (Some(HandshakeKind::Resumed), Some(policy)) = (state.handshake_kind(), &self.policy)
+            && !policy.still_valid(chain, SystemTime::now())
+        {
+            return Err(HandshakeError::new(CertificateError::Expired.into()).into());
+        }
+        let local = self.identity.as_ref().map(|identity| Arc::clone(&identity.leaf));
+        let peer = PeerInfo::new(state, server_name, trust == Trust::Validated);
+        Ok(peer.with_local(local))
+    }
+}
+
+/// Stands for "no server name": the library never sends addresses as SNI.
+const NO_NAME: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+impl From<HandshakeError> for ConnectError {
+    fn from(error: HandshakeError) -> Self {
+        Self::Handshake(error)
     }
 }
 
 impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         match error.downcast::<rustls::Error>() {
-            Ok(refused) => Self::Handshake(refused),
+            Ok(refused) => HandshakeError::new(refused).into(),
             Err(broken) => Self::Io(broken),
         }
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::certificate::sha256;
+use super::roots::Roots;
 use crate::config::tls::{
     CommonTls, DataSource, SecretKind, SecretName, SecretRef, TlsCertificate, ValidationContext,
     ValidationSource,
@@ -19,8 +21,12 @@ use crate::config::{HashMap, Invalid};
 #[derive(Debug, Default)]
 pub struct Secrets {
     named: HashMap<SecretName, SecretKind>,
-    files: Mutex<BTreeMap<PathBuf, Result<Arc<[u8]>, String>>>,
+    files: Mutex<BTreeMap<PathBuf, Content>>,
+    roots: Mutex<HashMap<DataSource, Result<Arc<Roots>, String>>>,
 }
+
+/// What a file holds, or why it cannot be read.
+type Content = Result<Arc<[u8]>, String>;
 
 /// A digest of everything a TLS context reads; equal digests mean that nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,9 +67,7 @@ impl Secrets {
         }
         for source in self.sources(context) {
             match self.read(source) {
-                Ok(content) => digest.update(
-                    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &content).as_ref(),
-                ),
+                Ok(content) => digest.update(sha256(&content).as_ref()),
                 Err(reason) => digest.update(reason.as_bytes()),
             }
         }
@@ -73,7 +77,7 @@ impl Secrets {
     }
 
     /// The content of `source`; the error says what to check.
-    pub fn read(&self, source: &DataSource) -> Result<Arc<[u8]>, String> {
+    pub fn read(&self, source: &DataSource) -> Content {
         match source {
             DataSource::Inline(bytes) => Ok(bytes.as_slice().into()),
             DataSource::Environment(variable) => match std::env::var_os(variable) {
@@ -84,6 +88,16 @@ impl Secrets {
                 self.files.lock().entry(path.clone()).or_insert_with(|| read_file(path)).clone()
             }
         }
+    }
+
+    /// The bundle of roots in `source`. Contexts that trust the same bundle share it.
+    pub(super) fn roots(&self, source: &DataSource) -> Result<Arc<Roots>, String> {
+        let parse = || {
+            let (content, place) = (self.read(source)?, place(source));
+            let roots = Roots::parse(&content, &place);
+            roots.map(Arc::new).map_err(|reason| format!("{place}: {reason}"))
+        };
+        self.roots.lock().entry(source.clone()).or_insert_with(parse).clone()
     }
 
     /// The certificate that `reference` means.
@@ -186,6 +200,15 @@ fn names(context: &CommonTls) -> impl Iterator<Item = &SecretName> {
     certificates.chain(validation)
 }
 
+/// Where `source` is, for messages and the admin API.
+pub(super) fn place(source: &DataSource) -> String {
+    match source {
+        DataSource::File(path) => path.display().to_string(),
+        DataSource::Inline(_) => "<inline>".to_owned(),
+        DataSource::Environment(variable) => format!("<environment variable {variable}>"),
+    }
+}
+
 fn text(name: &SecretName) -> &str {
     match name {
         SecretName::Static(name) => name,
@@ -215,7 +238,7 @@ fn merge(default: &ValidationContext, discovered: &ValidationContext) -> Validat
     merged
 }
 
-fn read_file(path: &Path) -> Result<Arc<[u8]>, String> {
+fn read_file(path: &Path) -> Content {
     use std::io::ErrorKind;
     match std::fs::read(path) {
         Ok(content) => Ok(content.into()),

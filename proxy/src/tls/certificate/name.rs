@@ -73,7 +73,7 @@ fn push_hex(text: &mut String, byte: u8) {
 }
 
 /// OpenSSL's short names of the attribute types met in practice.
-const SHORT_NAMES: [(&str, &str); 16] = [
+const SHORT_NAMES: [(&str, &str); 17] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.4", "SN"),
     ("2.5.4.5", "serialNumber"),
@@ -85,6 +85,7 @@ const SHORT_NAMES: [(&str, &str); 16] = [
     ("2.5.4.11", "OU"),
     ("2.5.4.12", "title"),
     ("2.5.4.13", "description"),
+    ("2.5.4.15", "businessCategory"),
     ("2.5.4.42", "GN"),
     ("2.5.4.43", "initials"),
     ("0.9.2342.19200300.100.1.1", "UID"),
