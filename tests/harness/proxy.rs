@@ -148,7 +148,7 @@ fn spawn(program: Program, dir: &Path, arguments: &[String]) -> Child {
     command(program)
         .arg("-c")
         .arg(dir.join("bootstrap.yaml"))
-        .args(["--concurrency", "1", "--disable-hot-restart"])
+        .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())

@@ -32,8 +32,10 @@ macro_rules! on_outrigger_only {
         $(mod $scenario {
             #[tokio::test]
             async fn outrigger() {
-                let _: crate::differences::Difference = crate::differences::$reason;
-                super::$scenario(harness::Program::Outrigger).await;
+                eprintln!("not for Envoy: {}", crate::differences::$reason.0);
+                if harness::Program::Outrigger.is_installed() {
+                    super::$scenario(harness::Program::Outrigger).await;
+                }
             }
         })+
     };

@@ -1,1 +1,101 @@
-//! x
+//! WebSocket and other upgrades: a handshake by HTTP, then bytes both ways.
+
+use std::time::Duration;
+
+use harness::backend::upgrade::{SAMPLE_ACCEPT, SAMPLE_KEY, UpgradeBackend};
+use harness::{Backend, Bootstrap, Cluster, Http, Program, Proxy, RawConnection, Route, json};
+
+on_both!(
+    a_websocket_carries_bytes_both_ways,
+    a_websocket_outlives_the_route_timeout,
+    an_upgrade_that_is_not_allowed_is_refused,
+    a_route_may_forbid_an_upgrade,
+    a_backend_may_refuse_the_upgrade,
+    upgrades_are_counted_while_they_live,
+);
+
+async fn upgrading(program: Program, app: impl Into<std::net::SocketAddr>, route: Route) -> Proxy {
+    let http =
+        Http::routing([route]).with("upgrade_configs", json!([{"upgrade_type": "websocket"}]));
+    Bootstrap::http(http).cluster(Cluster::new("app").endpoint(app)).start(program).await
+}
+
+/// Sends a WebSocket handshake for `path` and returns the connection and the response's head.
+async fn handshake(proxy: &Proxy, path: &str) -> (RawConnection, String) {
+    let mut connection = RawConnection::open(proxy.address("main")).await;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Key: {SAMPLE_KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    connection.write(request).await;
+    let head = connection.read_head().await;
+    (connection, head.to_ascii_lowercase())
+}
+
+async fn a_websocket_carries_bytes_both_ways(program: Program) {
+    let app = UpgradeBackend::start().await;
+    let proxy = upgrading(program, &app, Route::prefix("/").to("app")).await;
+    let (mut connection, head) = handshake(&proxy, "/chat").await;
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(head.contains("upgrade: websocket\r\n"), "{head}");
+    assert!(head.contains("connection: upgrade\r\n"), "{head}");
+    let accept = format!("sec-websocket-accept: {}\r\n", SAMPLE_ACCEPT.to_ascii_lowercase());
+    assert!(head.contains(&accept), "{head}");
+    for size in [1, 1000, 100_000] {
+        let message = vec![0x81; size];
+        connection.write(&message).await;
+        assert_eq!(connection.read_exactly(size).await, message);
+    }
+}
+
+async fn a_websocket_outlives_the_route_timeout(program: Program) {
+    let app = UpgradeBackend::start().await;
+    let route = Route::prefix("/").to("app").with("route.timeout", "0.2s");
+    let proxy = upgrading(program, &app, route).await;
+    let (mut connection, head) = handshake(&proxy, "/").await;
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    // The subject of the test is that this time passes.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    connection.write("still there").await;
+    assert_eq!(connection.read_exactly(11).await, b"still there");
+}
+
+async fn an_upgrade_that_is_not_allowed_is_refused(program: Program) {
+    let app = Backend::echo("app").await;
+    let proxy = Bootstrap::routing([Route::prefix("/").to("app")])
+        .cluster(Cluster::new("app").endpoint(&app))
+        .start(program)
+        .await;
+    let (_connection, head) = handshake(&proxy, "/").await;
+    assert!(head.starts_with("http/1.1 403 "), "{head}");
+    assert_eq!(app.count(), 0);
+    proxy.until_stat("http.main.downstream_rq_ws_on_non_ws_route", |count| count == 1).await;
+}
+
+async fn a_route_may_forbid_an_upgrade(program: Program) {
+    let app = UpgradeBackend::start().await;
+    let off = json!([{"upgrade_type": "websocket", "enabled": false}]);
+    let route = Route::prefix("/").to("app").with("route.upgrade_configs", off);
+    let proxy = upgrading(program, &app, route).await;
+    let (_connection, head) = handshake(&proxy, "/").await;
+    assert!(head.starts_with("http/1.1 403 "), "{head}");
+}
+
+async fn a_backend_may_refuse_the_upgrade(program: Program) {
+    let app = Backend::echo("app").await;
+    let proxy = upgrading(program, &app, Route::prefix("/").to("app")).await;
+    let (_connection, head) = handshake(&proxy, "/").await;
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    let calls = app.calls();
+    assert_eq!(calls[0].header("upgrade"), Some("websocket"));
+    assert_eq!(calls[0].header("sec-websocket-key"), Some(SAMPLE_KEY));
+}
+
+async fn upgrades_are_counted_while_they_live(program: Program) {
+    let app = UpgradeBackend::start().await;
+    let proxy = upgrading(program, &app, Route::prefix("/").to("app")).await;
+    let (connection, _head) = handshake(&proxy, "/").await;
+    proxy.until_stat("http.main.downstream_cx_upgrades_active", |count| count == 1).await;
+    drop(connection);
+    proxy.until_stat("http.main.downstream_cx_upgrades_active", |count| count == 0).await;
+}

@@ -140,9 +140,7 @@ async fn serve(tcp: TcpStream, fault: Fault, seen: &Seen) -> io::Result<()> {
             }
             close(tcp, how)
         }
-        Fault::Hangs => loop {
-            receive(&mut tcp, seen).await?;
-        },
+        Fault::Hangs => tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await.map(drop),
         Fault::Garbage => {
             receive(&mut tcp, seen).await?;
             tcp.write_all(b"220 mail.example ESMTP ready\r\n\r\n").await?;
