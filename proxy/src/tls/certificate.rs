@@ -210,3 +210,6 @@ fn url_encoded_pem(der: &[u8]) -> String {
     text.push_str("%0A-----END%20CERTIFICATE-----%0A");
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,3 +252,6 @@ fn read_file(path: &Path) -> Content {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
