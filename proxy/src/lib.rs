@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod config;
+pub mod discovery;
 pub mod filter_chain;
 pub mod http;
 pub mod listener;

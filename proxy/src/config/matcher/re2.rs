@@ -14,15 +14,18 @@ pub(super) fn whole(source: &str) -> Result<regex::bytes::Regex, String> {
     regex::bytes::RegexBuilder::new(&format!("^(?:{})$", translate(source)?))
         .size_limit(SIZE_LIMIT)
         .build()
-        .map_err(describe)
+        .map_err(|error| describe(&error))
 }
 
 /// An expression that is looked for within a text; the error is text for the operator.
 pub fn substring(source: &str) -> Result<regex::Regex, String> {
-    regex::RegexBuilder::new(&translate(source)?).size_limit(SIZE_LIMIT).build().map_err(describe)
+    regex::RegexBuilder::new(&translate(source)?)
+        .size_limit(SIZE_LIMIT)
+        .build()
+        .map_err(|error| describe(&error))
 }
 
-fn describe(error: regex::Error) -> String {
+fn describe(error: &regex::Error) -> String {
     format!("not a regular expression: {error}")
 }
 

@@ -1,0 +1,3 @@
+//! Configuration in: what files say becomes validated data.
+
+pub mod decode;

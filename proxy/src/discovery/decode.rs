@@ -1,0 +1,93 @@
+//! Envoy's messages become validated configuration: every field is honoured, knowingly ignored, or refused with its path.
+//!
+//! The readers of the `xds` crate have already refused what the subset does not declare. Here each message is
+//! taken apart without `..`, so a field added to the subset does not compile before someone decides about it;
+//! `name: _` marks a field whose declaration says why it is ignored. Paths are relative to the resource.
+
+mod access_log;
+mod address;
+mod bootstrap;
+mod circuit_breaker;
+mod cluster;
+mod endpoint;
+mod errors;
+mod extension;
+mod filter_chain;
+mod header;
+mod http;
+mod http_options;
+mod listener;
+mod matcher;
+mod outlier;
+mod redirect;
+mod retry;
+mod rewrite;
+mod route;
+mod route_action;
+mod route_match;
+mod runtime;
+mod source;
+mod tls;
+mod upstream_http;
+mod value;
+
+use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::envoy::config::cluster::v3::Cluster;
+use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds::envoy::config::listener::v3::Listener;
+use xds::envoy::config::route::v3::RouteConfiguration;
+use xds::envoy::extensions::transport_sockets::tls::v3::Secret;
+
+use crate::config::{self, Invalid};
+
+/// Decodes a bootstrap file; paths start at its root, for example `static_resources.listeners[0].name`.
+///
+/// # Errors
+/// Every refused field that could be found; never empty.
+pub fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstrap, Vec<Invalid>> {
+    bootstrap::bootstrap(proto).map_err(errors::Errors::into_vec)
+}
+
+/// Decodes a listener.
+///
+/// # Errors
+/// As [`bootstrap`].
+pub fn listener(proto: &Listener) -> Result<config::listener::Listener, Vec<Invalid>> {
+    listener::listener(proto).map_err(errors::Errors::into_vec)
+}
+
+/// Decodes a route table.
+///
+/// # Errors
+/// As [`bootstrap`].
+pub fn route_config(
+    proto: &RouteConfiguration,
+) -> Result<config::route::RouteConfig, Vec<Invalid>> {
+    route::route_config(proto).map_err(errors::Errors::into_vec)
+}
+
+/// Decodes a cluster.
+///
+/// # Errors
+/// As [`bootstrap`].
+pub fn cluster(proto: &Cluster) -> Result<config::cluster::Cluster, Vec<Invalid>> {
+    cluster::cluster(proto).map_err(errors::Errors::into_vec)
+}
+
+/// Decodes the endpoints of a cluster.
+///
+/// # Errors
+/// As [`bootstrap`].
+pub fn load_assignment(
+    proto: &ClusterLoadAssignment,
+) -> Result<config::endpoint::LoadAssignment, Vec<Invalid>> {
+    endpoint::load_assignment(proto).map_err(errors::Errors::into_vec)
+}
+
+/// Decodes a secret.
+///
+/// # Errors
+/// As [`bootstrap`].
+pub fn secret(proto: &Secret) -> Result<config::tls::Secret, Vec<Invalid>> {
+    tls::secret(proto).map_err(errors::Errors::into_vec)
+}

@@ -1,0 +1,210 @@
+//! Access logs: where lines go, what they say, which requests are logged.
+
+use std::path::PathBuf;
+
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
+use xds::envoy::config::accesslog::v3::access_log::ConfigType;
+use xds::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
+use xds::envoy::config::accesslog::v3::comparison_filter::Op;
+use xds::envoy::config::accesslog::v3::grpc_status_filter::Status;
+use xds::envoy::config::accesslog::v3::{
+    AccessLog, AccessLogFilter, AndFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter,
+    HeaderFilter, NotHealthCheckFilter, OrFilter, ResponseFlagFilter, RuntimeFilter,
+    StatusCodeFilter, TraceableFilter,
+};
+use xds::envoy::config::core::v3::substitution_format_string::Format as FormatKind;
+use xds::envoy::config::core::v3::{RuntimeUInt32, SubstitutionFormatString};
+use xds::envoy::extensions::access_loggers::file::v3::FileAccessLog;
+use xds::envoy::extensions::access_loggers::file::v3::file_access_log::AccessLogFormat as FileFormat;
+use xds::envoy::extensions::access_loggers::stream::v3::{
+    StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
+};
+
+use super::errors::{At, Result, each, optional, refuse, required};
+use super::extension::{unpack, unsupported};
+use super::matcher::header_matcher;
+use super::source::contents;
+use super::value::{enumeration, fraction, non_empty};
+use crate::config::access_log::{
+    self, Comparison, ComparisonOp, JsonFormat, LogFilter, LogFormat, LogSink,
+};
+use crate::config::format::Format;
+use crate::config::matcher::Fraction;
+
+/// Envoy's format for logs that do not say their own.
+const DEFAULT_FORMAT: &str = concat!(
+    "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" ",
+    "%RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% ",
+    "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" ",
+    "\"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n",
+);
+
+/// An access log.
+pub(super) fn access_log(proto: &AccessLog) -> Result<access_log::AccessLog> {
+    let AccessLog { name: _, filter, config_type } = proto;
+    let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
+    let (sink, format) = logger(any).at("typed_config")?;
+    Ok(access_log::AccessLog { sink, format, filter: optional("filter", filter, log_filter)? })
+}
+
+fn logger(any: &prost_types::Any) -> Result<(LogSink, LogFormat)> {
+    if let Some(FileAccessLog { path, access_log_format }) = unpack(any)? {
+        let sink = LogSink::File(PathBuf::from(non_empty("path", &path)?));
+        return Ok((sink, file_format(access_log_format.as_ref())?));
+    }
+    if let Some(StdoutAccessLog { access_log_format: format }) = unpack(any)? {
+        let format = format.map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format);
+        return Ok((LogSink::Stdout, log_format(format.as_ref())?));
+    }
+    if let Some(StderrAccessLog { access_log_format: format }) = unpack(any)? {
+        let format = format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format);
+        return Ok((LogSink::Stderr, log_format(format.as_ref())?));
+    }
+    unsupported(any)
+}
+
+fn file_format(proto: Option<&FileFormat>) -> Result<LogFormat> {
+    match proto {
+        // An empty format is the default one, as in Envoy.
+        Some(FileFormat::Format(line)) if !line.is_empty() => text(line, false).at("format"),
+        Some(FileFormat::TypedJsonFormat(object)) => json(object, false).at("typed_json_format"),
+        Some(FileFormat::LogFormat(proto)) => log_format(Some(proto)),
+        Some(FileFormat::Format(_)) | None => log_format(None),
+    }
+}
+
+fn log_format(proto: Option<&SubstitutionFormatString>) -> Result<LogFormat> {
+    match proto {
+        Some(proto) => substitution_format(proto).at("log_format"),
+        None => text(DEFAULT_FORMAT, false),
+    }
+}
+
+fn substitution_format(proto: &SubstitutionFormatString) -> Result<LogFormat> {
+    let SubstitutionFormatString {
+        omit_empty_values: omit_empty,
+        content_type: _,
+        json_format_options: _,
+        format,
+    } = proto;
+    match format {
+        Some(FormatKind::TextFormat(line)) => text(line, *omit_empty).at("text_format"),
+        Some(FormatKind::TextFormatSource(source)) => {
+            let line = String::from_utf8(contents(source).at("text_format_source")?)
+                .map_err(|_| String::from("is not UTF-8"))
+                .at("text_format_source")?;
+            text(&line, *omit_empty).at("text_format_source")
+        }
+        Some(FormatKind::JsonFormat(object)) => json(object, *omit_empty).at("json_format"),
+        None => refuse("", "required: text_format_source or json_format"),
+    }
+}
+
+fn text(line: &str, omit_empty: bool) -> Result<LogFormat> {
+    Ok(LogFormat::Text { line: Format::parse(line).at("")?, omit_empty })
+}
+
+fn json(proto: &Struct, omit_empty: bool) -> Result<LogFormat> {
+    Ok(LogFormat::Json { object: json_object(proto)?, omit_empty })
+}
+
+/// The members come in the order of their names, as Envoy writes them.
+fn json_object(proto: &Struct) -> Result<JsonFormat> {
+    let Struct { fields } = proto;
+    let members = fields.iter().map(|(key, value)| {
+        Ok((key.as_str().into(), json_value(value).at(&format!("[{key:?}]"))?))
+    });
+    Ok(JsonFormat::Object(members.collect::<Result<_>>()?))
+}
+
+fn json_value(proto: &Value) -> Result<JsonFormat> {
+    let Value { kind } = proto;
+    Ok(match kind {
+        Some(Kind::StringValue(text)) => JsonFormat::Text(Format::parse(text).at("")?),
+        Some(Kind::StructValue(object)) => json_object(object)?,
+        Some(Kind::ListValue(ListValue { values })) => {
+            JsonFormat::List(each("", values, json_value)?)
+        }
+        Some(Kind::BoolValue(value)) => JsonFormat::Constant((*value).into()),
+        Some(Kind::NumberValue(number)) => JsonFormat::Constant(json_number(*number)),
+        Some(Kind::NullValue(_)) | None => JsonFormat::Constant(serde_json::Value::Null),
+    })
+}
+
+/// Whole numbers are written without a fraction.
+fn json_number(number: f64) -> serde_json::Value {
+    #[expect(clippy::cast_possible_truncation, reason = "checked by converting back")]
+    let whole = number as i64;
+    if whole as f64 == number { whole.into() } else { number.into() }
+}
+
+fn log_filter(proto: &AccessLogFilter) -> Result<LogFilter> {
+    let AccessLogFilter { filter_specifier } = proto;
+    Ok(match required("", filter_specifier)? {
+        FilterSpecifier::StatusCodeFilter(StatusCodeFilter { comparison: proto }) => {
+            LogFilter::Status(comparison(proto.as_ref()).at("status_code_filter")?)
+        }
+        FilterSpecifier::DurationFilter(DurationFilter { comparison: proto }) => {
+            LogFilter::Duration(comparison(proto.as_ref()).at("duration_filter")?)
+        }
+        FilterSpecifier::NotHealthCheckFilter(NotHealthCheckFilter {}) => LogFilter::NotHealthCheck,
+        FilterSpecifier::TraceableFilter(TraceableFilter {}) => LogFilter::Traceable,
+        FilterSpecifier::RuntimeFilter(proto) => {
+            LogFilter::Fraction(runtime_filter(proto).at("runtime_filter")?)
+        }
+        FilterSpecifier::AndFilter(AndFilter { filters }) => {
+            LogFilter::And(filter_list(filters).at("and_filter")?)
+        }
+        FilterSpecifier::OrFilter(OrFilter { filters }) => {
+            LogFilter::Or(filter_list(filters).at("or_filter")?)
+        }
+        FilterSpecifier::HeaderFilter(HeaderFilter { header }) => {
+            let header = required("header_filter.header", header)?;
+            LogFilter::Header(header_matcher(header).at("header_filter.header")?)
+        }
+        FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter { flags }) => {
+            LogFilter::ResponseFlag(flags.iter().map(|flag| flag.as_str().into()).collect())
+        }
+        FilterSpecifier::GrpcStatusFilter(proto) => grpc_status(proto).at("grpc_status_filter")?,
+    })
+}
+
+fn filter_list(protos: &[AccessLogFilter]) -> Result<Vec<LogFilter>> {
+    if protos.len() < 2 {
+        return refuse("filters", "at least two are required");
+    }
+    each("filters", protos, log_filter)
+}
+
+fn comparison(proto: Option<&ComparisonFilter>) -> Result<Comparison> {
+    let Some(ComparisonFilter { op, value }) = proto else {
+        return refuse("comparison", "required");
+    };
+    let op = match enumeration("comparison.op", *op)? {
+        Op::Eq => ComparisonOp::Equal,
+        Op::Ge => ComparisonOp::AtLeast,
+        Op::Le => ComparisonOp::AtMost,
+        Op::Ne => ComparisonOp::NotEqual,
+    };
+    let RuntimeUInt32 { default_value, runtime_key: _ } = required("comparison.value", value)?;
+    Ok(Comparison { op, value: u64::from(*default_value) })
+}
+
+/// Without a fraction the runtime key decides alone, and there is none: nothing is logged, as in Envoy.
+fn runtime_filter(proto: &RuntimeFilter) -> Result<Fraction> {
+    let RuntimeFilter { runtime_key: _, percent_sampled, use_independent_randomness: _ } = proto;
+    match percent_sampled {
+        Some(proto) => fraction(proto).at("percent_sampled"),
+        None => Ok(Fraction { numerator: 0, denominator: 100 }),
+    }
+}
+
+fn grpc_status(proto: &GrpcStatusFilter) -> Result<LogFilter> {
+    let GrpcStatusFilter { statuses, exclude } = proto;
+    let codes = each("statuses", statuses, |status| {
+        let status: Status = enumeration("", *status)?;
+        u16::try_from(i32::from(status)).map_err(|_| String::from("is no gRPC status")).at("")
+    })?;
+    Ok(LogFilter::GrpcStatus { codes, exclude: *exclude })
+}

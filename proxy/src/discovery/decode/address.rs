@@ -1,0 +1,68 @@
+//! Addresses and address ranges.
+
+use std::net::{IpAddr, SocketAddr};
+
+use xds::envoy::config::core::v3::address::Address as AddressKind;
+use xds::envoy::config::core::v3::socket_address::{PortSpecifier, Protocol};
+use xds::envoy::config::core::v3::{Address, CidrRange, SocketAddress};
+
+use super::errors::{At, Result, refuse, required};
+use super::value::{enumeration, non_empty};
+use crate::config;
+
+/// A socket address as written: a literal IP address or a name, with a port.
+pub(super) struct HostPort<'a> {
+    /// IP address or DNS name.
+    pub(super) host: &'a str,
+    /// The port, which may be 0.
+    pub(super) port: u16,
+    /// Whether an IPv6 wildcard also takes IPv4.
+    pub(super) ipv4_compat: bool,
+}
+
+/// A TCP address of either kind.
+pub(super) fn host_port(proto: &Address) -> Result<HostPort<'_>> {
+    let Address { address } = proto;
+    let AddressKind::SocketAddress(socket) = required("", address)?;
+    socket_address(socket).at("socket_address")
+}
+
+fn socket_address(proto: &SocketAddress) -> Result<HostPort<'_>> {
+    let SocketAddress { protocol, address, ipv4_compat, port_specifier } = proto;
+    if enumeration::<Protocol>("protocol", *protocol)? == Protocol::Udp {
+        return refuse("protocol", "UDP is not supported by this version");
+    }
+    let host = non_empty("address", address)?;
+    let PortSpecifier::PortValue(port) = required("port_value", port_specifier)?;
+    let port = port_number("port_value", *port)?;
+    Ok(HostPort { host, port, ipv4_compat: *ipv4_compat })
+}
+
+/// The port in `field`.
+pub(super) fn port_number(field: &str, port: u32) -> Result<u16> {
+    u16::try_from(port).map_err(|_| String::from("a port is at most 65535")).at(field)
+}
+
+/// A literal address, to listen on.
+pub(super) fn listening(proto: &Address) -> Result<(SocketAddr, bool)> {
+    let HostPort { host, port, ipv4_compat } = host_port(proto)?;
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Ok((SocketAddr::new(ip, port), ipv4_compat)),
+        Err(_) => refuse("socket_address.address", format!("{host:?} is no IP address")),
+    }
+}
+
+/// An address block.
+pub(super) fn cidr_range(proto: &CidrRange) -> Result<config::address::CidrRange> {
+    let CidrRange { address_prefix, prefix_len } = proto;
+    let prefix: IpAddr = address_prefix
+        .parse()
+        .map_err(|_| format!("{address_prefix:?} is no IP address"))
+        .at("address_prefix")?;
+    let longest = if prefix.is_ipv4() { 32 } else { 128 };
+    u8::try_from(prefix_len.unwrap_or(0))
+        .ok()
+        .and_then(|length| config::address::CidrRange::new(prefix, length))
+        .ok_or_else(|| format!("must be at most {longest}"))
+        .at("prefix_len")
+}

@@ -1,0 +1,126 @@
+//! The bootstrap: node, admin listener, static resources, and the files of dynamic ones.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use xds::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
+use xds::envoy::config::bootstrap::v3::{Admin, Bootstrap};
+use xds::envoy::config::core::v3::{Locality, Node};
+use xds::envoy::config::listener::v3::Listener;
+use xds::json::to_json;
+
+use super::address::listening;
+use super::cluster::cluster;
+use super::errors::{At, Result, both, each, optional, refuse};
+use super::listener::listener;
+use super::runtime::layered_runtime;
+use super::source::{file_source, no_management_server};
+use super::tls::secret;
+use crate::config::source::FileSource;
+use crate::config::{self, Name};
+
+/// A bootstrap file.
+pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstrap> {
+    let Bootstrap {
+        node: identity,
+        static_resources,
+        dynamic_resources,
+        stats_flush_interval: _,
+        layered_runtime: runtime,
+        admin: admin_api,
+        enable_dispatcher_stats: _,
+    } = proto;
+    let absent = StaticResources::default();
+    let resources = static_resources.as_ref().unwrap_or(&absent);
+    let listeners: Vec<&str> = resources.listeners.iter().map(|it| it.name.as_str()).collect();
+    let (resources, (sources, (admin, _))) = both(
+        statics(resources).at("static_resources"),
+        both(
+            optional("dynamic_resources", dynamic_resources, dynamics),
+            both(
+                optional("admin", admin_api, admin),
+                optional("layered_runtime", runtime, |it| layered_runtime(it, &listeners)),
+            ),
+        ),
+    )?;
+    let (lds, cds) = sources.unwrap_or_default();
+    Ok(config::bootstrap::Bootstrap {
+        node: identity.as_ref().map(node).unwrap_or_default(),
+        admin: admin.flatten(),
+        lds,
+        cds,
+        ..resources
+    })
+}
+
+/// The static resources, in a bootstrap that holds nothing else yet.
+fn statics(proto: &StaticResources) -> Result<config::bootstrap::Bootstrap> {
+    let StaticResources { listeners, clusters, secrets } = proto;
+    let (listeners, (clusters, secrets)) = both(
+        each("listeners", listeners, |proto: &Listener| listener(proto).map(Arc::new)),
+        both(
+            each("clusters", clusters, |proto| cluster(proto).map(Arc::new)),
+            each("secrets", secrets, secret),
+        ),
+    )?;
+    unique("listeners", listeners.iter().map(|listener| &listener.name))?;
+    unique("clusters", clusters.iter().map(|cluster| &cluster.name))?;
+    unique("secrets", secrets.iter().map(|secret| &secret.name))?;
+    Ok(config::bootstrap::Bootstrap { listeners, clusters, secrets, ..Default::default() })
+}
+
+fn unique<'a>(field: &str, names: impl Iterator<Item = &'a Name>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for (index, name) in names.enumerate() {
+        if !seen.insert(name) {
+            return refuse(&format!("{field}[{index}].name"), format!("duplicate name {name:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn dynamics(proto: &DynamicResources) -> Result<(Option<FileSource>, Option<FileSource>)> {
+    let DynamicResources { lds_config, cds_config, ads_config } = proto;
+    if ads_config.is_some() {
+        return no_management_server("ads_config");
+    }
+    both(
+        optional("lds_config", lds_config, file_source),
+        optional("cds_config", cds_config, file_source),
+    )
+}
+
+fn admin(proto: &Admin) -> Result<Option<config::bootstrap::Admin>> {
+    let Admin {
+        access_log: _,
+        access_log_path: _,
+        profile_path: _,
+        address,
+        ignore_global_conn_limit: _,
+    } = proto;
+    let address = optional("address", address, listening)?;
+    Ok(address.map(|(address, _)| config::bootstrap::Admin { address }))
+}
+
+fn node(proto: &Node) -> config::bootstrap::Node {
+    let Node {
+        id,
+        cluster,
+        metadata: _,
+        locality,
+        user_agent_name: _,
+        client_features: _,
+        user_agent_version_type: _,
+    } = proto;
+    let absent = Locality::default();
+    let Locality { region, zone, sub_zone } = locality.as_ref().unwrap_or(&absent);
+    config::bootstrap::Node {
+        id: id.clone(),
+        cluster: cluster.clone(),
+        locality: (region.clone(), zone.clone(), sub_zone.clone()),
+        metadata: to_json(proto)
+            .get_mut("metadata")
+            .map(serde_json::Value::take)
+            .unwrap_or_default(),
+    }
+}

@@ -1,0 +1,105 @@
+//! The endpoints of a cluster.
+
+use std::sync::Arc;
+
+use prost_types::Struct;
+use prost_types::value::Kind;
+use xds::envoy::config::core::v3::{HealthStatus as Health, Locality, Metadata};
+use xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use xds::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+};
+
+use super::address::host_port;
+use super::errors::{At, Result, each, optional, refuse, required};
+use super::value::{bounded, enumeration, name};
+use crate::config::HashMap;
+use crate::config::address::Address;
+use crate::config::endpoint::{self, HealthStatus, LoadAssignment};
+
+/// The namespace of metadata that chooses a transport socket.
+const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
+
+/// All endpoints of a cluster.
+pub(super) fn load_assignment(proto: &ClusterLoadAssignment) -> Result<LoadAssignment> {
+    let ClusterLoadAssignment { cluster_name, endpoints, policy: _ } = proto;
+    let localities = each("endpoints", endpoints, locality_endpoints)?;
+    Ok(LoadAssignment {
+        cluster_name: name("cluster_name", cluster_name)?,
+        endpoints: localities.into_iter().flatten().collect(),
+    })
+}
+
+fn locality_endpoints(proto: &LocalityLbEndpoints) -> Result<Vec<endpoint::Endpoint>> {
+    let LocalityLbEndpoints {
+        locality,
+        metadata: _,
+        lb_endpoints,
+        load_balancing_weight: _,
+        priority,
+        proximity: _,
+    } = proto;
+    if *priority != 0 {
+        return refuse("priority", "priorities other than 0 are not supported by this version");
+    }
+    let absent = Locality::default();
+    let Locality { region, zone, sub_zone } = locality.as_ref().unwrap_or(&absent);
+    let locality = Arc::new(endpoint::Locality {
+        region: region.clone(),
+        zone: zone.clone(),
+        sub_zone: sub_zone.clone(),
+        priority: *priority,
+    });
+    let endpoints = each("lb_endpoints", lb_endpoints, |proto| lb_endpoint(proto, &locality))?;
+    let total: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
+    if total > u64::from(u32::MAX) {
+        return refuse("lb_endpoints", format!("the sum of the weights exceeds {}", u32::MAX));
+    }
+    Ok(endpoints)
+}
+
+fn lb_endpoint(
+    proto: &LbEndpoint,
+    locality: &Arc<endpoint::Locality>,
+) -> Result<endpoint::Endpoint> {
+    let LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = proto;
+    let HostIdentifier::Endpoint(Endpoint { address, health_check_config: _, hostname }) =
+        required("endpoint", host_identifier)?;
+    let socket = host_port(required("endpoint.address", address)?).at("endpoint.address")?;
+    let address = match socket.host.parse() {
+        Ok(ip) => Address::Ip(std::net::SocketAddr::new(ip, socket.port)),
+        Err(_) => Address::Dns { host: socket.host.into(), port: socket.port },
+    };
+    Ok(endpoint::Endpoint {
+        address,
+        hostname: hostname.as_str().into(),
+        weight: bounded("load_balancing_weight", *load_balancing_weight, 1, (1, u32::MAX))?,
+        locality: Arc::clone(locality),
+        health: match enumeration("health_status", *health_status)? {
+            Health::Unknown | Health::Healthy => HealthStatus::Healthy,
+            Health::Unhealthy | Health::Timeout => HealthStatus::Unhealthy,
+            Health::Draining => HealthStatus::Draining,
+            Health::Degraded => HealthStatus::Degraded,
+        },
+        transport_socket_match: optional("metadata", metadata, socket_match)?.unwrap_or_default(),
+    })
+}
+
+/// Other namespaces are for subset balancing, which is refused at the cluster.
+fn socket_match(proto: &Metadata) -> Result<HashMap<String, String>> {
+    let Metadata { filter_metadata } = proto;
+    match filter_metadata.get(TRANSPORT_SOCKET_MATCH) {
+        Some(criteria) => socket_criteria(criteria).at("filter_metadata").at(""),
+        None => Ok(HashMap::default()),
+    }
+}
+
+/// Texts by name, as transport socket matches compare them.
+pub(super) fn socket_criteria(proto: &Struct) -> Result<HashMap<String, String>> {
+    let Struct { fields } = proto;
+    let text = |(key, value): (&String, &prost_types::Value)| match &value.kind {
+        Some(Kind::StringValue(text)) => Ok((key.clone(), text.clone())),
+        _ => refuse(&format!("[{key:?}]"), "only texts can be compared by this version"),
+    };
+    fields.iter().map(text).collect()
+}

@@ -1,0 +1,144 @@
+//! Filter chains: when one is taken, its TLS, its filter.
+
+use std::sync::Arc;
+
+use xds::envoy::config::core::v3::TransportSocket;
+use xds::envoy::config::core::v3::transport_socket::ConfigType as SocketConfig;
+use xds::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
+use xds::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
+use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch};
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use xds::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
+
+use super::address::{cidr_range, port_number};
+use super::errors::{At, Result, both, each, optional, refuse, required};
+use super::extension::{unpack, unsupported};
+use super::http::connection_manager;
+use super::tls;
+use super::value::{enumeration, limit, non_empty};
+use crate::config::Name;
+use crate::config::listener::{self, NetworkFilter, SourceType};
+use crate::config::tls::DownstreamTls;
+
+/// How long a client may take for its handshake; Envoy has no limit.
+const HANDSHAKE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A chain; `unnamed` is its name if it has none.
+pub(super) fn filter_chain(proto: &FilterChain, unnamed: &str) -> Result<listener::FilterChain> {
+    let FilterChain {
+        filter_chain_match: matcher,
+        filters,
+        metadata: _,
+        transport_socket,
+        transport_socket_connect_timeout,
+        name,
+    } = proto;
+    let (filter, tls) =
+        both(terminal_filter(filters), optional("transport_socket", transport_socket, transport))?;
+    Ok(listener::FilterChain {
+        name: Name::from(if name.is_empty() { unnamed } else { name }),
+        matcher: optional("filter_chain_match", matcher, chain_match)?.unwrap_or_default(),
+        tls: tls.flatten(),
+        handshake_timeout: limit(
+            "transport_socket_connect_timeout",
+            transport_socket_connect_timeout.as_ref(),
+            Some(HANDSHAKE_TIMEOUT),
+        )?,
+        filter,
+    })
+}
+
+fn terminal_filter(filters: &[Filter]) -> Result<NetworkFilter> {
+    let mut decoded = each("filters", filters, network_filter)?;
+    match (decoded.pop(), decoded.len()) {
+        (Some(filter), 0) => Ok(filter),
+        (Some(_), _) => {
+            refuse("filters[0]", "a terminal filter must be the last filter of the chain")
+        }
+        (None, _) => refuse("filters", "a chain needs the HTTP connection manager as its filter"),
+    }
+}
+
+fn network_filter(proto: &Filter) -> Result<NetworkFilter> {
+    let Filter { name, config_type } = proto;
+    non_empty("name", name)?;
+    let FilterConfig::TypedConfig(any) = required("typed_config", config_type)?;
+    match unpack::<HttpConnectionManager>(any).at("typed_config")? {
+        Some(proto) => {
+            let manager = connection_manager(&proto).at("typed_config")?;
+            Ok(NetworkFilter::Http(Arc::new(manager)))
+        }
+        None => unsupported(any).at("typed_config"),
+    }
+}
+
+fn transport(proto: &TransportSocket) -> Result<Option<Arc<DownstreamTls>>> {
+    let TransportSocket { name, config_type } = proto;
+    non_empty("name", name)?;
+    let SocketConfig::TypedConfig(any) = required("typed_config", config_type)?;
+    if let Some(RawBuffer {}) = unpack(any).at("typed_config")? {
+        return Ok(None);
+    }
+    match unpack::<DownstreamTlsContext>(any).at("typed_config")? {
+        Some(proto) => Ok(Some(Arc::new(tls::downstream(&proto).at("typed_config")?))),
+        None => unsupported(any).at("typed_config"),
+    }
+}
+
+fn chain_match(proto: &FilterChainMatch) -> Result<listener::FilterChainMatch> {
+    let FilterChainMatch {
+        destination_port,
+        prefix_ranges,
+        direct_source_prefix_ranges,
+        source_type,
+        source_prefix_ranges,
+        source_ports,
+        server_names,
+        transport_protocol,
+        application_protocols,
+    } = proto;
+    Ok(listener::FilterChainMatch {
+        destination_port: destination_port
+            .map(|port| some_port("destination_port", port))
+            .transpose()?,
+        destination: each("prefix_ranges", prefix_ranges, cidr_range)?,
+        server_names: each("server_names", server_names, |name| server_name(name))?,
+        transport_protocol: match transport_protocol.as_str() {
+            "" => None,
+            "tls" | "raw_buffer" => Some(transport_protocol.as_str().into()),
+            _ => return refuse("transport_protocol", "must be tls or raw_buffer"),
+        },
+        application_protocols: application_protocols.iter().map(|it| it.as_str().into()).collect(),
+        direct_source: each(
+            "direct_source_prefix_ranges",
+            direct_source_prefix_ranges,
+            cidr_range,
+        )?,
+        source_type: match enumeration("source_type", *source_type)? {
+            ConnectionSourceType::Any => SourceType::Any,
+            ConnectionSourceType::SameIpOrLoopback => SourceType::SameIpOrLoopback,
+            ConnectionSourceType::External => SourceType::External,
+        },
+        source: each("source_prefix_ranges", source_prefix_ranges, cidr_range)?,
+        source_ports: each("source_ports", source_ports, |port| some_port("", *port))?,
+    })
+}
+
+fn some_port(field: &str, port: u32) -> Result<u16> {
+    match port_number(field, port)? {
+        0 => refuse(field, "must be 1 to 65535"),
+        port => Ok(port),
+    }
+}
+
+fn server_name(name: &str) -> Result<Box<str>> {
+    let rest = name.strip_prefix("*.").unwrap_or(name);
+    if rest.is_empty() {
+        return refuse("", "must not be empty");
+    }
+    if rest.contains('*') {
+        return refuse("", "partial wildcards are not supported in \"server_names\"");
+    }
+    Ok(name.to_ascii_lowercase().into())
+}

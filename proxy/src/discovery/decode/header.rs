@@ -1,0 +1,62 @@
+//! Headers to add and to remove.
+
+use http::header::HeaderName;
+use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use xds::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+
+use super::errors::{At, Result, both, each, refuse, required};
+use super::value::{enumeration, header_name};
+use crate::config::format::Format;
+use crate::config::header::{AppendAction, HeaderMutations, HeaderToAdd};
+
+/// The changes in `{side}_headers_to_add` and `{side}_headers_to_remove`; `side` is `request` or `response`.
+pub(super) fn mutations(
+    side: &str,
+    add: &[HeaderValueOption],
+    remove: &[String],
+) -> Result<HeaderMutations> {
+    let add = each(&format!("{side}_headers_to_add"), add, header_to_add);
+    let remove = each(&format!("{side}_headers_to_remove"), remove, |name| removed(name));
+    let (add, remove) = both(add, remove)?;
+    Ok(HeaderMutations { add, remove })
+}
+
+fn header_to_add(proto: &HeaderValueOption) -> Result<HeaderToAdd> {
+    let HeaderValueOption { header, append, append_action, keep_empty_value } = proto;
+    let HeaderValue { key, value } = required("header", header)?;
+    if is_fixed(key) {
+        return refuse("header.key", ":-prefixed and host headers may not be modified");
+    }
+    let action = match (append, enumeration("append_action", *append_action)?) {
+        (None | Some(true), HeaderAppendAction::AppendIfExistsOrAdd) => {
+            AppendAction::AppendIfExistsOrAdd
+        }
+        (None, HeaderAppendAction::AddIfAbsent) => AppendAction::AddIfAbsent,
+        (None, HeaderAppendAction::OverwriteIfExistsOrAdd)
+        | (Some(false), HeaderAppendAction::AppendIfExistsOrAdd) => {
+            AppendAction::OverwriteIfExistsOrAdd
+        }
+        (None, HeaderAppendAction::OverwriteIfExists) => AppendAction::OverwriteIfExists,
+        (Some(_), _) => return refuse("append", "cannot be set together with append_action"),
+    };
+    if value.bytes().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n')) {
+        return refuse("header.value", "must not hold line breaks or zero bytes");
+    }
+    Ok(HeaderToAdd {
+        name: header_name(key).at("header.key")?,
+        value: Format::parse(value).at("header.value")?,
+        action,
+        keep_empty: *keep_empty_value,
+    })
+}
+
+fn removed(name: &str) -> Result<HeaderName> {
+    if is_fixed(name) {
+        return refuse("", ":-prefixed and host headers may not be removed");
+    }
+    header_name(name)
+}
+
+fn is_fixed(name: &str) -> bool {
+    name.starts_with(':') || name.eq_ignore_ascii_case("host")
+}

@@ -1,0 +1,282 @@
+//! The HTTP connection manager and its filters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::HeaderValue;
+use xds::envoy::config::core::v3::scheme_header_transformation::Transformation;
+use xds::envoy::config::core::v3::{HttpProtocolOptions, SchemeHeaderTransformation};
+use xds::envoy::extensions::filters::http::router::v3::Router;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    CodecType as Codec, ForwardClientCertDetails, InternalAddressConfig,
+    PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation as ServerHeader,
+    SetCurrentClientCertDetails, StripPortMode, UpgradeConfig,
+};
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, Rds,
+};
+
+use super::access_log::access_log;
+use super::address::cidr_range;
+use super::errors::{At, Result, each, optional, refuse, required};
+use super::extension::{message_name, unpack, unsupported};
+use super::http_options::{common_http, http1, http2, upgrades};
+use super::route::route_config;
+use super::source::file_source;
+use super::value::{bounded, enumeration, limit, name, non_empty, optional_duration, unless_empty};
+use crate::config::address::CidrRange;
+use crate::config::http::{
+    self, ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpLimits,
+    PathNormalisation, RequestIdOptions, RouteSource, ServerHeaderTransformation, StripPort,
+};
+use crate::config::source::ResourceSource;
+
+/// What Envoy calls itself in `server`.
+const SERVER_NAME: &str = "envoy";
+/// Envoy's default.
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Envoy has none, which lets a client hold a connection with half a request for ever.
+const HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Envoy's default.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Envoy's default.
+const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An HTTP connection manager.
+pub(super) fn connection_manager(
+    proto: &HttpConnectionManager,
+) -> Result<http::HttpConnectionManager> {
+    // One name a line would fill a screen.
+    #[rustfmt::skip]
+    let HttpConnectionManager {
+        codec_type, stat_prefix, http_filters, tracing: _, common_http_protocol_options,
+        http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
+        scheme_header_transformation: scheme_change, max_request_headers_kb, stream_idle_timeout, request_timeout,
+        request_headers_timeout, drain_timeout, delayed_close_timeout, access_log: access_logs,
+        use_remote_address, xff_num_trusted_hops, internal_address_config, skip_xff_append, via,
+        generate_request_id, preserve_external_request_id, always_set_request_id_in_response,
+        forward_client_cert_details, set_current_client_cert_details, proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, normalize_path,
+        merge_slashes, path_with_escaped_slashes_action, strip_matching_host_port,
+        stream_error_on_invalid_http_message, strip_trailing_host_dot, append_x_forwarded_port,
+        route_specifier, strip_port_mode,
+    } = proto;
+    let timeouts = [
+        stream_idle_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        delayed_close_timeout,
+    ];
+    let router = router(http_filters)?;
+    Ok(http::HttpConnectionManager {
+        stat_prefix: name("stat_prefix", stat_prefix)?,
+        codec: codec(*codec_type)?,
+        routes: routes(route_specifier.as_ref())?,
+        server_name: header_value("server_name", server_name)?.unwrap_or(SERVER_NAME.into()),
+        server_header: server_header(*server_header_transformation)?,
+        via: header_value("via", via)?,
+        use_remote_address: use_remote_address.unwrap_or(false),
+        xff_num_trusted_hops: *xff_num_trusted_hops,
+        skip_xff_append: *skip_xff_append,
+        internal_addresses: internal_addresses(internal_address_config.as_ref())?,
+        represent_ipv4_as_mapped: *represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        forward_client_cert: forward_client_cert(*forward_client_cert_details)?,
+        client_cert_details: client_cert_details(set_current_client_cert_details.as_ref()),
+        request_id: RequestIdOptions {
+            generate: generate_request_id.unwrap_or(true),
+            preserve_external: *preserve_external_request_id,
+            always_in_response: *always_set_request_id_in_response,
+        },
+        path: path(*normalize_path, *merge_slashes, *path_with_escaped_slashes_action)?,
+        strip_port: strip_port(*strip_matching_host_port, strip_port_mode.as_ref())?,
+        strip_trailing_host_dot: *strip_trailing_host_dot,
+        suppress_envoy_headers: router.suppress_envoy_headers,
+        append_x_forwarded_port: *append_x_forwarded_port,
+        scheme_overwrite: optional("scheme_header_transformation", scheme_change, scheme)?,
+        http1: http1(http_protocol_options.as_ref()).at("http_protocol_options")?,
+        http2: http2(http2_protocol_options.as_ref()).at("http2_protocol_options")?,
+        limits: limits(common_http_protocol_options.as_ref(), *max_request_headers_kb, timeouts)?,
+        upgrades: upgrades(upgrade_configs, |UpgradeConfig { upgrade_type, enabled }| {
+            (upgrade_type, *enabled)
+        })?,
+        proxy_100_continue: *proxy_100_continue,
+        access_logs: each("access_log", access_logs, |proto| access_log(proto).map(Arc::new))?,
+        stream_error_on_invalid_http_message: stream_error_on_invalid_http_message.unwrap_or(false),
+    })
+}
+
+fn codec(proto: i32) -> Result<CodecType> {
+    Ok(match enumeration("codec_type", proto)? {
+        Codec::Auto => CodecType::Auto,
+        Codec::Http1 => CodecType::Http1,
+        Codec::Http2 => CodecType::Http2,
+        Codec::Http3 => return refuse("codec_type", "HTTP3 is not supported by this version"),
+    })
+}
+
+fn routes(proto: Option<&RouteSpecifier>) -> Result<RouteSource> {
+    Ok(match proto {
+        Some(RouteSpecifier::RouteConfig(proto)) => {
+            RouteSource::Inline(Arc::new(route_config(proto).at("route_config")?))
+        }
+        Some(RouteSpecifier::Rds(proto)) => RouteSource::Rds(rds(proto).at("rds")?),
+        None => return refuse("", "required: route_config or rds"),
+    })
+}
+
+fn rds(proto: &Rds) -> Result<ResourceSource> {
+    let Rds { config_source, route_config_name } = proto;
+    let source = required("config_source", config_source)?;
+    Ok(ResourceSource {
+        name: name("route_config_name", route_config_name)?,
+        file: file_source(source).at("config_source")?,
+    })
+}
+
+/// The router, which must be the last filter and the only one that is not skipped.
+fn router(filters: &[HttpFilter]) -> Result<Router> {
+    let mut routers = each("http_filters", filters, filter)?;
+    let Some(Some(last)) = routers.pop() else {
+        return refuse("http_filters", "the last filter must be envoy.filters.http.router");
+    };
+    match routers.iter().position(Option::is_some) {
+        None => Ok(last),
+        Some(index) => refuse(
+            &format!("http_filters[{index}]"),
+            "a terminal filter must be the last filter of the chain",
+        ),
+    }
+}
+
+/// The router if the filter is one; none if the filter may be skipped.
+fn filter(proto: &HttpFilter) -> Result<Option<Router>> {
+    let HttpFilter { name, is_optional, disabled, config_type } = proto;
+    non_empty("name", name)?;
+    let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
+    if let Some(router) = unpack::<Router>(any).at("typed_config")? {
+        if *disabled {
+            return refuse("disabled", "the last filter of the chain cannot be disabled");
+        }
+        return Ok(Some(router));
+    }
+    if *is_optional || *disabled {
+        let filter = message_name(any);
+        tracing::warn!(
+            name,
+            filter,
+            "this HTTP filter is not supported; it is optional or disabled, so it is skipped"
+        );
+        return Ok(None);
+    }
+    unsupported(any).at("typed_config")
+}
+
+fn internal_addresses(proto: Option<&InternalAddressConfig>) -> Result<Vec<CidrRange>> {
+    let Some(InternalAddressConfig { cidr_ranges }) = proto else { return Ok(Vec::new()) };
+    each("cidr_ranges", cidr_ranges, cidr_range).at("internal_address_config")
+}
+
+fn header_value(field: &str, text: &str) -> Result<Option<Box<str>>> {
+    HeaderValue::from_str(text).map_err(|_| String::from("is no header value")).at(field)?;
+    Ok(unless_empty(text))
+}
+
+fn server_header(proto: i32) -> Result<ServerHeaderTransformation> {
+    Ok(match enumeration("server_header_transformation", proto)? {
+        ServerHeader::Overwrite => ServerHeaderTransformation::Overwrite,
+        ServerHeader::AppendIfAbsent => ServerHeaderTransformation::AppendIfAbsent,
+        ServerHeader::PassThrough => ServerHeaderTransformation::PassThrough,
+    })
+}
+
+fn forward_client_cert(proto: i32) -> Result<ForwardClientCert> {
+    Ok(match enumeration("forward_client_cert_details", proto)? {
+        ForwardClientCertDetails::Sanitize => ForwardClientCert::Sanitize,
+        ForwardClientCertDetails::ForwardOnly => ForwardClientCert::ForwardOnly,
+        ForwardClientCertDetails::AppendForward => ForwardClientCert::AppendForward,
+        ForwardClientCertDetails::SanitizeSet => ForwardClientCert::SanitizeSet,
+        ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+    })
+}
+
+fn client_cert_details(proto: Option<&SetCurrentClientCertDetails>) -> ClientCertDetails {
+    let Some(proto) = proto else { return ClientCertDetails::default() };
+    let SetCurrentClientCertDetails { subject, cert, chain, dns, uri } = proto;
+    ClientCertDetails {
+        subject: subject.unwrap_or(false),
+        cert: *cert,
+        chain: *chain,
+        dns: *dns,
+        uri: *uri,
+    }
+}
+
+fn path(
+    normalize: Option<bool>,
+    merge_slashes: bool,
+    escaped_slashes: i32,
+) -> Result<PathNormalisation> {
+    use PathWithEscapedSlashesAction as Action;
+    let escaped_slashes = match enumeration("path_with_escaped_slashes_action", escaped_slashes)? {
+        Action::ImplementationSpecificDefault | Action::KeepUnchanged => EscapedSlashes::Keep,
+        Action::RejectRequest => EscapedSlashes::Reject,
+        Action::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
+        Action::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
+    };
+    let normalize = normalize.unwrap_or(false);
+    Ok(PathNormalisation { normalize, merge_slashes, escaped_slashes })
+}
+
+fn strip_port(matching: bool, mode: Option<&StripPortMode>) -> Result<StripPort> {
+    match (matching, mode) {
+        (true, Some(StripPortMode::StripAnyHostPort(true))) => refuse(
+            "strip_any_host_port",
+            "only one of strip_matching_host_port and strip_any_host_port can be set",
+        ),
+        (false, Some(StripPortMode::StripAnyHostPort(true))) => Ok(StripPort::Any),
+        (true, _) => Ok(StripPort::Matching),
+        (false, _) => Ok(StripPort::No),
+    }
+}
+
+fn scheme(proto: &SchemeHeaderTransformation) -> Result<Box<str>> {
+    let SchemeHeaderTransformation { transformation } = proto;
+    match required("scheme_to_overwrite", transformation)? {
+        Transformation::SchemeToOverwrite(scheme)
+            if matches!(scheme.as_str(), "http" | "https") =>
+        {
+            Ok(scheme.as_str().into())
+        }
+        Transformation::SchemeToOverwrite(_) => {
+            refuse("scheme_to_overwrite", "must be http or https")
+        }
+    }
+}
+
+/// Limits of connections and requests; `timeouts` are those of streams, requests, request headers, draining and
+/// delayed closing.
+fn limits(
+    common: Option<&HttpProtocolOptions>,
+    headers_kb: Option<u32>,
+    timeouts: [&Option<prost_types::Duration>; 5],
+) -> Result<HttpLimits> {
+    let [stream_idle, request, headers, drain, delayed_close] = timeouts.map(Option::as_ref);
+    let common = common_http(common).at("common_http_protocol_options")?;
+    Ok(HttpLimits {
+        max_request_headers: bounded("max_request_headers_kb", headers_kb, 60, (1, 8192))? * 1024,
+        max_headers_count: common.max_headers_count,
+        idle_timeout: common.idle_timeout,
+        max_connection_duration: common.max_connection_duration,
+        max_stream_duration: common.max_stream_duration,
+        max_requests_per_connection: common.max_requests_per_connection,
+        underscores: common.underscores,
+        stream_idle_timeout: limit("stream_idle_timeout", stream_idle, Some(STREAM_IDLE_TIMEOUT))?,
+        request_timeout: limit("request_timeout", request, None)?,
+        request_headers_timeout: limit("request_headers_timeout", headers, Some(HEADERS_TIMEOUT))?,
+        drain_timeout: optional_duration("drain_timeout", drain)?.unwrap_or(DRAIN_TIMEOUT),
+        delayed_close_timeout: optional_duration("delayed_close_timeout", delayed_close)?
+            .unwrap_or(DELAYED_CLOSE_TIMEOUT),
+    })
+}

@@ -1,0 +1,189 @@
+//! Forwarding: which cluster, what changes on the way, and how long it may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use xds::envoy::config::core::v3::RoutingPriority;
+use xds::envoy::config::route::v3::route_action::{
+    ClusterNotFoundResponseCode, ClusterSpecifier as ClusterKind, HostRewriteSpecifier,
+    MaxStreamDuration, UpgradeConfig,
+};
+use xds::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as WeightedHostRewrite;
+use xds::envoy::config::route::v3::weighted_cluster::{ClusterWeight, RandomValueSpecifier};
+use xds::envoy::config::route::v3::{RouteAction, WeightedCluster};
+use xds::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+
+use super::errors::{At, Result, each, optional, refuse, required};
+use super::extension::per_filter_config;
+use super::header::mutations;
+use super::http_options::upgrades;
+use super::matcher::header_ref;
+use super::retry::retry_policy;
+use super::rewrite::regex_rewrite;
+use super::value::{
+    enumeration, header_name, limit, name, optional_duration, unless_empty, unless_zero,
+};
+use crate::config;
+use crate::config::format::Format;
+use crate::config::route::{
+    ClusterSpecifier, ClusterTarget, HostRewrite, PathRewrite, Priority, WeightedClusters,
+};
+
+/// Envoy's default for a route's timeout.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a forwarding route does.
+pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAction> {
+    let RouteAction {
+        cluster_not_found_response_code,
+        prefix_rewrite,
+        regex_rewrite,
+        path_rewrite,
+        append_x_forwarded_host,
+        timeout,
+        idle_timeout,
+        retry_policy: retry,
+        priority,
+        upgrade_configs,
+        max_stream_duration: stream,
+        cluster_specifier,
+        host_rewrite_specifier,
+    } = proto;
+    Ok(config::route::RouteAction {
+        cluster: cluster(cluster_specifier.as_ref())?,
+        cluster_not_found_status: not_found_status(*cluster_not_found_response_code)?,
+        path_rewrite: path(prefix_rewrite, regex_rewrite.as_ref(), path_rewrite)?,
+        host_rewrite: host(host_rewrite_specifier.as_ref())?,
+        append_x_forwarded_host: *append_x_forwarded_host,
+        timeout: limit("timeout", timeout.as_ref(), Some(DEFAULT_TIMEOUT))?,
+        idle_timeout: optional_duration("idle_timeout", idle_timeout.as_ref())?.map(unless_zero),
+        max_stream_duration: match stream {
+            Some(proto) => max_stream_duration(proto).at("max_stream_duration")?,
+            None => None,
+        },
+        retry_policy: optional("retry_policy", retry, retry_policy)?.map(Arc::new),
+        priority: match enumeration("priority", *priority)? {
+            RoutingPriority::Default => Priority::Default,
+            RoutingPriority::High => Priority::High,
+        },
+        upgrades: upgrades(upgrade_configs, |UpgradeConfig { upgrade_type, enabled }| {
+            (upgrade_type, *enabled)
+        })?,
+    })
+}
+
+fn max_stream_duration(proto: &MaxStreamDuration) -> Result<Option<Option<Duration>>> {
+    let MaxStreamDuration { max_stream_duration } = proto;
+    let duration = optional_duration("max_stream_duration", max_stream_duration.as_ref())?;
+    Ok(duration.map(unless_zero))
+}
+
+fn not_found_status(proto: i32) -> Result<StatusCode> {
+    Ok(match enumeration("cluster_not_found_response_code", proto)? {
+        ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ClusterNotFoundResponseCode::NotFound => StatusCode::NOT_FOUND,
+        ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
+    })
+}
+
+fn cluster(proto: Option<&ClusterKind>) -> Result<ClusterSpecifier> {
+    Ok(match proto {
+        Some(ClusterKind::Cluster(text)) => ClusterSpecifier::Name(name("cluster", text)?),
+        Some(ClusterKind::ClusterHeader(text)) => {
+            ClusterSpecifier::Header(header_ref(text).at("cluster_header")?)
+        }
+        Some(ClusterKind::WeightedClusters(proto)) => {
+            ClusterSpecifier::Weighted(weighted_clusters(proto).at("weighted_clusters")?)
+        }
+        None => return refuse("", "required: cluster, cluster_header or weighted_clusters"),
+    })
+}
+
+fn weighted_clusters(proto: &WeightedCluster) -> Result<WeightedClusters> {
+    let WeightedCluster {
+        clusters,
+        total_weight: _,
+        runtime_key_prefix: _,
+        random_value_specifier,
+    } = proto;
+    let clusters = each("clusters", clusters, weighted_cluster)?;
+    let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
+    if total == 0 {
+        return refuse("clusters", "the sum of the weights must be greater than 0");
+    }
+    if total > u64::from(u32::MAX) {
+        return refuse("clusters", format!("the sum of the weights exceeds {}", u32::MAX));
+    }
+    let random_value_header = match random_value_specifier {
+        Some(RandomValueSpecifier::HeaderName(name)) => Some(header_name(name).at("header_name")?),
+        None => None,
+    };
+    Ok(WeightedClusters { clusters, total, random_value_header })
+}
+
+fn weighted_cluster(proto: &ClusterWeight) -> Result<config::route::WeightedCluster> {
+    let ClusterWeight {
+        name,
+        cluster_header,
+        weight,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        typed_per_filter_config,
+        host_rewrite_specifier,
+    } = proto;
+    per_filter_config(typed_per_filter_config)?;
+    let target = match (name.as_str(), cluster_header.as_str()) {
+        ("", "") => return refuse("", "name or cluster_header is required"),
+        (name, "") => ClusterTarget::Name(name.into()),
+        ("", header) => ClusterTarget::Header(header_ref(header).at("cluster_header")?),
+        _ => return refuse("", "only one of name and cluster_header may be set"),
+    };
+    Ok(config::route::WeightedCluster {
+        target,
+        weight: *required("weight", weight)?,
+        request_headers: mutations("request", request_headers_to_add, request_headers_to_remove)?,
+        response_headers: mutations(
+            "response",
+            response_headers_to_add,
+            response_headers_to_remove,
+        )?,
+        host_rewrite: match host_rewrite_specifier {
+            Some(WeightedHostRewrite::HostRewriteLiteral(host)) => unless_empty(host),
+            None => None,
+        },
+    })
+}
+
+fn path(prefix: &str, regex: Option<&RegexMatchAndSubstitute>, full: &str) -> Result<PathRewrite> {
+    Ok(match (prefix, regex, full) {
+        ("", None, "") => PathRewrite::None,
+        (prefix, None, "") => PathRewrite::Prefix(prefix.into()),
+        ("", Some(proto), "") => PathRewrite::Regex(regex_rewrite(proto).at("regex_rewrite")?),
+        ("", None, full) => PathRewrite::Full(Format::parse(full).at("path_rewrite")?),
+        _ => {
+            return refuse(
+                "",
+                "only one of prefix_rewrite, regex_rewrite and path_rewrite may be set",
+            );
+        }
+    })
+}
+
+fn host(proto: Option<&HostRewriteSpecifier>) -> Result<HostRewrite> {
+    Ok(match proto {
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) if !host.is_empty() => {
+            HostRewrite::Literal(host.as_str().into())
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(true)) => HostRewrite::Auto,
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) if !name.is_empty() => {
+            HostRewrite::Header(header_name(name).at("host_rewrite_header")?)
+        }
+        Some(HostRewriteSpecifier::HostRewritePathRegex(proto)) => {
+            HostRewrite::PathRegex(regex_rewrite(proto).at("host_rewrite_path_regex")?)
+        }
+        Some(_) | None => HostRewrite::None,
+    })
+}
