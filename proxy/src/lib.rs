@@ -1,5 +1,6 @@
 //! Outrigger's data plane.
 
+pub mod admin;
 pub mod cluster;
 pub mod config;
 pub mod discovery;

@@ -3,5 +3,6 @@
 pub mod access_log;
 pub mod logging;
 pub mod metrics;
+pub mod process;
 pub mod response_flags;
 pub mod trace;

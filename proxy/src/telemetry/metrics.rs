@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::process;
 use stats::Group;
 
 pub use cell::{
@@ -115,11 +116,26 @@ impl Metrics {
             stats.sample(scope, &mut out);
         }
         drop(subscriptions);
+        self.refresh(&out);
         self.server.sample(&Scope::Root, &mut out);
         for probe in &*self.probes.lock() {
             probe.collect(&mut out);
         }
         out.into_vec()
+    }
+}
+
+impl Metrics {
+    /// Brings what is derived from elsewhere up to date, given the listeners' samples.
+    fn refresh(&self, samples: &Samples) {
+        let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let memory = process::memory();
+        self.server.memory_allocated.set(bytes(memory.anonymous));
+        self.server.memory_heap_size.set(bytes(memory.data));
+        self.server.memory_physical_size.set(bytes(memory.resident));
+        let open = samples
+            .gauge_total("downstream_cx_active", |scope| matches!(scope, Scope::Listener(_)));
+        self.server.total_connections.set(open);
     }
 }
 

@@ -186,6 +186,12 @@ impl Samples {
         self.all.push(Sample { scope: scope.clone(), name, help, tag, value, used });
     }
 
+    /// Sum of the gauges called `name` in all scopes that `of` takes.
+    pub(super) fn gauge_total(&self, name: &str, of: impl Fn(&Scope) -> bool) -> i64 {
+        let named = self.all.iter().filter(|sample| sample.name == name && of(&sample.scope));
+        named.map(|sample| if let Value::Gauge(value) = sample.value { value } else { 0 }).sum()
+    }
+
     pub(super) fn into_vec(self) -> Vec<Sample> {
         self.all
     }

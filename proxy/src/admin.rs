@@ -1,0 +1,132 @@
+//! The admin API: what Envoy's looks like, read-only by GET, on the control runtime.
+//!
+//! `admin/endpoints.rs` is the table of paths; each file beside it answers one of them. What the answers
+//! are made of comes through [`AdminState`], whose traits let each part of the proxy show itself without
+//! knowing HTTP. Everything that changes something needs POST, and a browser on another site gets nothing.
+
+pub mod certs;
+pub mod clusters;
+mod config_dump;
+mod endpoints;
+mod home;
+mod listeners;
+mod logging;
+mod memory;
+mod parameters;
+mod ready;
+mod reply;
+mod same_site;
+pub mod server_info;
+mod stats;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use crate::config::Name;
+use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::logging::Logging;
+use crate::telemetry::metrics::Metrics;
+use certs::CertificateChain;
+use clusters::ClusterStatus;
+use server_info::ServerInfo;
+
+/// Everything the admin API shows and moves.
+#[derive(Clone)]
+pub struct AdminState {
+    /// Who this process is and how it was started.
+    pub info: Arc<ServerInfo>,
+    /// Its statistics.
+    pub metrics: Arc<Metrics>,
+    /// The levels of its log.
+    pub logging: Logging,
+    /// Its access logs.
+    pub access_logs: AccessLogger,
+    /// Starting, draining, ending.
+    pub control: Arc<dyn Control>,
+    /// Clusters and their endpoints.
+    pub clusters: Arc<dyn Clusters>,
+    /// The configuration in force.
+    pub configuration: Arc<dyn Configuration>,
+    /// The certificates in use.
+    pub certificates: Arc<dyn Certificates>,
+}
+
+/// The state of the process (Envoy `admin.v3.ServerInfo.State`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Serving.
+    Live,
+    /// Told to fail health checks, or draining.
+    Draining,
+    /// Waiting for the first configuration.
+    PreInitializing,
+    /// Waiting for what the first configuration names.
+    Initializing,
+}
+
+/// How listeners are to be drained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// Let connections end within the drain time before the listeners are closed.
+    pub graceful: bool,
+    /// Only listeners with traffic direction INBOUND.
+    pub inbound_only: bool,
+    /// Drain connections but never close the listeners.
+    pub skip_exit: bool,
+}
+
+/// What the process does as a whole. None of these waits for what it begins.
+pub trait Control: Send + Sync {
+    /// The state now; [`State::Draining`] also while health checks are to fail.
+    fn state(&self) -> State;
+
+    /// Listeners by name with the addresses they are bound to.
+    fn listeners(&self) -> Vec<(Name, SocketAddr)>;
+
+    /// Begins to drain listeners.
+    fn drain_listeners(&self, drain: Drain);
+
+    /// Begins to end the process, as SIGTERM does.
+    fn quit(&self);
+
+    /// Lets health checks fail, or succeed again.
+    fn fail_health_checks(&self, fail: bool);
+}
+
+/// The clusters in use.
+pub trait Clusters: Send + Sync {
+    /// Every cluster with its endpoints, in the order they are to be shown.
+    fn status(&self) -> Vec<ClusterStatus>;
+}
+
+/// The configuration in force.
+pub trait Configuration: Send + Sync {
+    /// The messages of Envoy's `/config_dump` as JSON with `@type`, in Envoy's order: bootstrap, clusters,
+    /// endpoints (only with `include_eds`), listeners, scoped routes, routes, secrets. Private keys may
+    /// still be in it: they are removed here.
+    fn dump(&self, include_eds: bool) -> Vec<Value>;
+}
+
+/// The certificates in use.
+pub trait Certificates: Send + Sync {
+    /// One entry per TLS context.
+    fn list(&self) -> Vec<CertificateChain>;
+}
+
+/// Serves the API until `shutdown` resolves.
+///
+/// # Errors
+/// The listener fails for good.
+pub async fn serve(
+    listener: TcpListener,
+    state: AdminState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, endpoints::router(state)).with_graceful_shutdown(shutdown).await
+}
+
+#[cfg(test)]
+mod tests;

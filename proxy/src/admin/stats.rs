@@ -1,0 +1,126 @@
+//! `/stats` and `/stats/prometheus`: statistics, filtered.
+
+use std::time::SystemTime;
+
+use regex::Regex;
+
+use super::parameters::Parameters;
+use super::reply::Reply;
+use super::{AdminState, State, certs};
+use crate::telemetry::metrics::{self, Buckets, Sample, Value};
+
+pub(super) const PARAMETERS: &[(&str, &str)] = &[
+    USED_ONLY,
+    FILTER,
+    INVERT,
+    ("format", "Format to use; One of (text, json, prometheus)"),
+    ("type", "Stat types to include.; One of (All, Counters, Histograms, Gauges, TextReadouts)"),
+    ("histogram_buckets", "Histogram bucket display mode; One of (cumulative, disjoint, summary)"),
+];
+
+pub(super) const PROMETHEUS_PARAMETERS: &[(&str, &str)] = &[USED_ONLY, FILTER, INVERT];
+
+const USED_ONLY: (&str, &str) =
+    ("usedonly", "Only include stats that have been written by system since restart");
+const FILTER: (&str, &str) = ("filter", "Regular expression (Google re2) for filtering stats");
+const INVERT: (&str, &str) = ("invert_filter", "Invert the filter regex");
+
+pub(super) fn answer(state: &AdminState, parameters: &Parameters) -> Reply {
+    match parameters.get("format") {
+        None | Some("" | "text") => printed(state, parameters, metrics::text, Reply::text),
+        Some("json") => printed(state, parameters, metrics::json, Reply::raw_json),
+        Some("prometheus") => prometheus(state, parameters),
+        Some(_) => Reply::bad_request("usage: /stats?format=(json|prometheus|text)\n"),
+    }
+}
+
+pub(super) fn prometheus(state: &AdminState, parameters: &Parameters) -> Reply {
+    match Selection::parse(parameters) {
+        Ok(selection) => Reply::text(metrics::prometheus(selection.collect(state)))
+            .with_content_type(metrics::PROMETHEUS_CONTENT_TYPE),
+        Err(reply) => reply,
+    }
+}
+
+fn printed(
+    state: &AdminState,
+    parameters: &Parameters,
+    print: fn(&[Sample], Buckets) -> String,
+    reply: fn(String) -> Reply,
+) -> Reply {
+    let buckets = match parameters.get("histogram_buckets") {
+        None | Some("" | "summary") => Buckets::Summary,
+        Some("cumulative") => Buckets::Cumulative,
+        Some("disjoint") => Buckets::Disjoint,
+        Some(_) => {
+            return Reply::bad_request(
+                "usage: /stats?histogram_buckets=(cumulative|disjoint|summary)\n",
+            );
+        }
+    };
+    match Selection::parse(parameters) {
+        Ok(selection) => reply(print(&selection.collect(state), buckets)),
+        Err(reply) => reply,
+    }
+}
+
+/// Which statistics are wanted.
+struct Selection {
+    used_only: bool,
+    filter: Option<Regex>,
+    invert: bool,
+    kind: fn(&Value) -> bool,
+}
+
+impl Selection {
+    fn parse(parameters: &Parameters) -> Result<Self, Reply> {
+        Ok(Self {
+            used_only: parameters.has("usedonly"),
+            filter: parameters.regex("filter", "Invalid re2 regex")?,
+            invert: parameters.has("invert_filter"),
+            kind: match parameters.get("type") {
+                None | Some("" | "All") => |_| true,
+                Some("Counters") => |value| matches!(value, Value::Counter(_)),
+                Some("Gauges") => |value| matches!(value, Value::Gauge(_)),
+                Some("Histograms") => |value| matches!(value, Value::Histogram(_)),
+                // There are none.
+                Some("TextReadouts") => |_| false,
+                Some(_) => return Err(Reply::bad_request("invalid &type= param")),
+            },
+        })
+    }
+
+    fn collect(&self, state: &AdminState) -> Vec<Sample> {
+        refresh(state);
+        let mut samples = state.metrics.collect();
+        samples.retain(|sample| self.wants(sample));
+        samples
+    }
+
+    fn wants(&self, sample: &Sample) -> bool {
+        let matches = |filter: &Regex| filter.is_match(&sample.to_string()) != self.invert;
+        (sample.used || !self.used_only)
+            && (self.kind)(&sample.value)
+            && self.filter.as_ref().is_none_or(matches)
+    }
+}
+
+/// Brings what is only worth knowing when asked up to date.
+fn refresh(state: &AdminState) {
+    /// What Envoy says when there is no certificate.
+    const NEVER: i64 = u32::MAX as i64;
+    let server = state.metrics.server();
+    let (live, number) = match state.control.state() {
+        State::Live => (1, 0),
+        State::Draining => (0, 1),
+        State::PreInitializing => (0, 2),
+        State::Initializing => (0, 3),
+    };
+    server.live.set(live);
+    server.state.set(number);
+    let uptime = state.info.started.elapsed().as_secs();
+    server.uptime.set(i64::try_from(uptime).unwrap_or(i64::MAX));
+    let days = certs::days_until_first_expires(&state.certificates.list(), SystemTime::now());
+    let days = days.and_then(|days| i64::try_from(days).ok());
+    server.days_until_first_cert_expiring.set(days.unwrap_or(NEVER));
+}

@@ -1,0 +1,354 @@
+//! The API over a real socket, held against what a real Envoy 1.40 answers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::certs::{AltName, CertificateStatus};
+use super::clusters::HostStatus;
+use super::server_info::CommandLine;
+use super::*;
+use crate::config::bootstrap::Node;
+use crate::config::cluster::Thresholds;
+use crate::telemetry::logging::Level;
+
+/// A proxy with one listener and one cluster that remembers what it was told.
+#[derive(Default)]
+struct Proxy {
+    failing: AtomicBool,
+    told: parking_lot::Mutex<Vec<String>>,
+}
+
+impl Control for Proxy {
+    fn state(&self) -> State {
+        if self.failing.load(Ordering::Relaxed) { State::Draining } else { State::Live }
+    }
+
+    fn listeners(&self) -> Vec<(Name, SocketAddr)> {
+        vec![("l1".into(), "127.0.0.1:19802".parse().unwrap())]
+    }
+
+    fn drain_listeners(&self, drain: Drain) {
+        self.told.lock().push(format!("{drain:?}"));
+    }
+
+    fn quit(&self) {
+        self.told.lock().push("quit".to_owned());
+    }
+
+    fn fail_health_checks(&self, fail: bool) {
+        self.failing.store(fail, Ordering::Relaxed);
+    }
+}
+
+impl Clusters for Proxy {
+    fn status(&self) -> Vec<ClusterStatus> {
+        let limits = Thresholds {
+            max_connections: 10,
+            max_pending_requests: 10,
+            max_requests: 10,
+            ..Thresholds::default()
+        };
+        let host = HostStatus {
+            address: "127.0.0.1:19803".parse().unwrap(),
+            hostname: "".into(),
+            weight: 1,
+            locality: Default::default(),
+            health: Default::default(),
+            ejected: false,
+            success_rate: None,
+            local_origin_success_rate: None,
+            cx_active: 0,
+            cx_connect_fail: 6,
+            cx_total: 6,
+            rq_active: 0,
+            rq_pending_active: 0,
+            rq_error: 6,
+            rq_success: 0,
+            rq_timeout: 0,
+            rq_total: 0,
+        };
+        vec![ClusterStatus {
+            name: "c1".into(),
+            stat_name: "c1".into(),
+            added_via_api: false,
+            thresholds: [limits, Thresholds::default()],
+            success_rate: Default::default(),
+            local_origin_success_rate: Default::default(),
+            hosts: vec![host],
+        }]
+    }
+}
+
+impl Configuration for Proxy {
+    fn dump(&self, include_eds: bool) -> Vec<Value> {
+        let kind = |name: &str| format!("type.googleapis.com/envoy.admin.v3.{name}ConfigDump");
+        let cluster = |name: &str| {
+            let key = json!({"private_key": {"inline_string": "SECRET"}});
+            json!({"cluster": {"@type": "c", "name": name, "tls": key}, "last_updated": "now"})
+        };
+        let mut configs = vec![
+            json!({"@type": kind("Bootstrap"), "bootstrap": {"node": {"id": "n"}}}),
+            json!({"@type": kind("Clusters"), "static_clusters": [cluster("c1"), cluster("d")]}),
+            json!({"@type": kind("Listeners")}),
+        ];
+        if include_eds {
+            configs.push(json!({"@type": kind("Endpoints")}));
+        }
+        configs
+    }
+}
+
+impl Certificates for Proxy {
+    fn list(&self) -> Vec<CertificateChain> {
+        let issued = UNIX_EPOCH + Duration::from_secs(1_795_411_533);
+        let leaf = CertificateStatus {
+            path: "/c.pem".to_owned(),
+            serial_number: "45f6".to_owned(),
+            subject_alt_names: vec![
+                AltName::Dns("x.test".to_owned()),
+                AltName::Uri("spiffe://a/b".to_owned()),
+                AltName::Ip("10.0.0.1".parse().unwrap()),
+            ],
+            valid_from: issued,
+            expires: SystemTime::now() + Duration::from_secs(50 * 86_400 - 60),
+        };
+        vec![CertificateChain { authorities: Vec::new(), own: vec![leaf] }]
+    }
+}
+
+/// The API on a socket of its own; it ends with the test's runtime.
+struct Api {
+    address: SocketAddr,
+    proxy: Arc<Proxy>,
+    metrics: Arc<Metrics>,
+}
+
+async fn api() -> Api {
+    let proxy = Arc::new(Proxy::default());
+    let metrics = Arc::new(Metrics::default());
+    let info = ServerInfo {
+        started: Instant::now(),
+        node: Node { id: "sidecar".to_owned(), ..Node::default() },
+        options: CommandLine { concurrency: 2, mode: "Serve".to_owned(), ..Default::default() },
+    };
+    let state = AdminState {
+        info: Arc::new(info),
+        metrics: Arc::clone(&metrics),
+        logging: Logging::detached(Level::Info),
+        access_logs: AccessLogger::start(Arc::clone(&metrics)).unwrap(),
+        control: proxy.clone(),
+        clusters: proxy.clone(),
+        configuration: proxy.clone(),
+        certificates: proxy.clone(),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, state, std::future::pending()));
+    Api { address, proxy, metrics }
+}
+
+/// Status, head and body of an answer.
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        assert!(self.head.contains("content-type: application/json"), "{}", self.head);
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Api {
+    async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "").await
+    }
+
+    async fn post(&self, path: &str) -> Answer {
+        self.send("POST", path, "").await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &str) -> Answer {
+        let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let host = self.address;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+}
+
+#[tokio::test]
+async fn clusters_are_printed_as_envoy_prints_them() {
+    let api = api().await;
+    assert_eq!(api.get("/clusters").await.body, include_str!("reference/clusters.txt"));
+    assert_eq!(api.get("/clusters?filter=%5Ed").await.body, "");
+    assert_eq!(api.get("/clusters?filter=[").await.status, 400);
+    let json = api.get("/clusters?format=json").await.json();
+    let status = &json["cluster_statuses"][0];
+    assert_eq!(status["name"], "c1");
+    assert_eq!(status["circuit_breakers"]["thresholds"][1]["priority"], "HIGH");
+    let host = &status["host_statuses"][0];
+    assert_eq!(host["stats"][0], json!({"name": "cx_connect_fail", "value": "6"}));
+    assert_eq!(host["stats"][3], json!({"name": "rq_success"}));
+    assert_eq!(host["stats"][6], json!({"name": "cx_active", "type": "GAUGE"}));
+    assert_eq!(host["health_status"], json!({"eds_health_status": "HEALTHY"}));
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": 19803}});
+    assert_eq!(host["address"], address);
+}
+
+#[tokio::test]
+async fn help_says_what_envoys_does_of_what_is_here() {
+    let api = api().await;
+    let help = api.get("/help").await.body;
+    let reference = include_str!("reference/help.txt");
+    for line in help.lines().filter(|line| line.starts_with("  /") || !line.starts_with(' ')) {
+        assert!(reference.lines().any(|known| known == line), "{line}");
+    }
+    let unknown = api.get("/nope").await;
+    assert_eq!((unknown.status, unknown.body), (404, format!("invalid path. {help}")));
+    let page = api.get("/").await;
+    assert!(page.head.contains("text/html") && page.body.contains("action=\"/quitquitquit\""));
+}
+
+#[tokio::test]
+async fn nothing_changes_by_get_or_for_another_site() {
+    let api = api().await;
+    for endpoint in endpoints::ENDPOINTS.iter().filter(|endpoint| endpoint.changes) {
+        let answer = api.get(endpoint.path).await;
+        assert_eq!(answer.status, 405, "{}", endpoint.path);
+        assert_eq!(answer.body, "Method GET not allowed, POST required.");
+        let foreign = api.send("POST", endpoint.path, "origin: http://evil.example\r\n").await;
+        assert_eq!(foreign.status, 403, "{}", endpoint.path);
+    }
+    assert!(api.proxy.told.lock().is_empty());
+    assert!(!api.proxy.failing.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn posts_reach_the_proxy() {
+    let api = api().await;
+    assert_eq!(api.get("/ready").await.body, "LIVE\n");
+    assert_eq!(api.post("/healthcheck/fail").await.body, "OK\n");
+    let ready = api.get("/ready").await;
+    assert_eq!((ready.status, &*ready.body), (503, "DRAINING\n"));
+    assert_eq!(api.post("/healthcheck/ok").await.body, "OK\n");
+    assert_eq!(api.get("/ready").await.status, 200);
+    api.post("/drain_listeners?graceful&inboundonly").await;
+    api.post("/quitquitquit").await;
+    let drain = Drain { graceful: true, inbound_only: true, skip_exit: false };
+    assert_eq!(*api.proxy.told.lock(), [format!("{drain:?}"), "quit".to_owned()]);
+    let shard = api.metrics.cluster("c1");
+    shard.upstream_rq_total.add(3);
+    api.post("/reset_counters").await;
+    let stats = api.get("/stats?filter=c1.upstream_rq_total").await;
+    assert_eq!(stats.body, "cluster.c1.upstream_rq_total: 0\n");
+    assert_eq!(api.post("/reopen_logs").await.body, "OK\n");
+}
+
+#[tokio::test]
+async fn statistics_are_selected_and_formatted() {
+    let api = api().await;
+    let (shard, _unused) = (api.metrics.cluster("c1"), api.metrics.http("ing"));
+    shard.upstream_rq_total.inc();
+    shard.upstream_rq_active.inc();
+    let used = api.get("/stats?usedonly&filter=upstream_rq").await.body;
+    assert_eq!(used, "cluster.c1.upstream_rq_active: 1\ncluster.c1.upstream_rq_total: 1\n");
+    let gauges = api.get("/stats?type=Gauges&usedonly&filter=c1").await.body;
+    assert_eq!(gauges, "cluster.c1.upstream_rq_active: 1\n");
+    let json = api.get("/stats?format=json&filter=c1.upstream_rq_total").await.body;
+    assert_eq!(json, r#"{"stats":[{"name":"cluster.c1.upstream_rq_total","value":1}]}"#);
+    let live = api.get("/stats?filter=server.(live|state)").await.body;
+    assert_eq!(live, "server.live: 1\nserver.state: 0\n");
+    let days = api.get("/stats?filter=days_until").await.body;
+    assert_eq!(days, "server.days_until_first_cert_expiring: 49\n");
+    let prometheus = api.get("/stats/prometheus?filter=c1.upstream_rq_total").await;
+    assert!(prometheus.head.contains("content-type: text/plain; version=0.0.4"));
+    assert!(
+        prometheus.body.ends_with("envoy_cluster_upstream_rq_total{envoy_cluster_name=\"c1\"} 1\n")
+    );
+    let other = api.get("/stats?format=prometheus&filter=c1.upstream_rq_total").await;
+    assert_eq!(prometheus.body, other.body);
+    for bad in ["format=xml", "type=Bad", "filter=[", "histogram_buckets=bad"] {
+        assert_eq!(api.get(&format!("/stats?{bad}")).await.status, 400, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn dumps_are_cut_to_what_was_asked_for_and_hold_no_keys() {
+    let api = api().await;
+    let all = api.get("/config_dump").await;
+    assert!(!all.body.contains("SECRET"));
+    assert!(all.body.starts_with("{\n \"configs\": [\n  {\n   \"@type\": "));
+    let bootstrap = all.json()["configs"][0].clone();
+    let kind = "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump";
+    assert_eq!(bootstrap, json!({"@type": kind, "bootstrap": {"node": {"id": "n"}}}));
+    let with_eds = api.get("/config_dump?include_eds").await.json();
+    assert_eq!(with_eds["configs"].as_array().unwrap().len(), 4);
+    let masked = api.get("/config_dump?mask=bootstrap").await.json();
+    assert_eq!(masked, json!({"configs": [bootstrap]}));
+    let query = "resource=static_clusters&mask=cluster.name&name_regex=%5Ec1$";
+    let resource = api.get(&format!("/config_dump?{query}")).await.json();
+    let kind = "type.googleapis.com/envoy.admin.v3.ClustersConfigDump.StaticCluster";
+    let cluster = json!({"@type": kind, "cluster": {"@type": "c", "name": "c1"}});
+    assert_eq!(resource, json!({"configs": [cluster]}));
+    assert_eq!(api.get("/config_dump?resource=dynamic_listeners").await.body, "{}\n");
+    for (query, status) in [
+        ("resource=nope", 404),
+        ("resource=bootstrap", 400),
+        ("mask=nope", 400),
+        ("name_regex=[", 400),
+    ] {
+        assert_eq!(api.get(&format!("/config_dump?{query}")).await.status, status, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn log_levels_are_shown_and_set() {
+    let api = api().await;
+    let shown = api.post("/logging").await.body;
+    assert!(shown.starts_with("active loggers:\n  admin: info\n") && shown.ends_with("\n\n"));
+    assert!(api.post("/logging?level=warning").await.body.contains("  http: warning\n"));
+    let one = api.post("/logging?http=debug").await.body;
+    assert!(one.contains("  http: debug\n") && one.contains("  pool: warning\n"));
+    assert!(api.post("/logging?paths=pool:off,http:trace").await.body.contains("  pool: off\n"));
+    for bad in ["level=loud", "nope=info", "paths=nope:info", "a=info&b=info"] {
+        let answer = api.post(&format!("/logging?{bad}")).await;
+        assert_eq!(answer.status, 400, "{bad}");
+        assert!(answer.body.contains("usage: /logging?level=<level>"));
+    }
+}
+
+#[tokio::test]
+async fn the_rest_has_envoys_shape() {
+    let api = api().await;
+    assert_eq!(api.get("/listeners").await.body, "l1::127.0.0.1:19802\n");
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": 19802}});
+    assert_eq!(
+        api.get("/listeners?format=json").await.json(),
+        json!({"listener_statuses": [{"name": "l1", "local_address": address}]})
+    );
+    let info = api.get("/server_info").await.json();
+    assert_eq!(info["state"], "LIVE");
+    assert_eq!(info["node"]["id"], "sidecar");
+    assert_eq!(info["command_line_options"]["concurrency"], 2);
+    assert_eq!(info["version"].as_str().unwrap().split('/').count(), 5);
+    let certificate = &api.get("/certs").await.json()["certificates"][0]["cert_chain"][0];
+    assert_eq!(certificate["days_until_expiration"], "49");
+    assert_eq!(certificate["valid_from"], "2026-11-23T05:25:33Z");
+    assert_eq!(certificate["subject_alt_names"][1], json!({"uri": "spiffe://a/b"}));
+    let memory = api.get("/memory").await.json();
+    assert!(memory["total_physical_bytes"].as_str().unwrap().parse::<u64>().unwrap() > 1 << 20);
+    assert_eq!(api.get("/runtime").await.json(), json!({"entries": {}, "layers": []}));
+    assert_eq!(api.send("HEAD", "/ready", "").await.body, "");
+}
