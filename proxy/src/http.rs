@@ -1,15 +1,29 @@
 //! The HTTP connection manager: what happens to a request between the client's connection and the
 //! upstream's.
 
+pub mod body;
+pub mod canonical;
 pub mod client_cert;
+pub mod connection;
+pub mod deadline;
+pub mod facts;
+pub mod finish;
 pub mod forwarded;
 pub mod hop_by_hop;
 pub mod host;
+pub mod io;
+pub mod local_reply;
 pub mod names;
 pub mod overrides;
 pub mod path;
 pub mod protocol;
 pub mod replay;
+pub mod request_body;
 pub mod request_id;
+pub mod respond;
 pub mod retry;
+pub mod router;
+pub mod service;
+pub mod stream;
 pub mod timeout;
+pub mod upgrade;

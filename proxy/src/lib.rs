@@ -1,16 +1,44 @@
-//! Outrigger's data plane.
+//! Outrigger's data plane: a proxy configured by Envoy's v3 API.
+//!
+//! The path of a request, file by file: [`listener::accept`] takes the connection, [`listener::inspector`] peeks at it,
+//! [`filter_chain`] picks its chain and TLS ends there; [`http::connection`] speaks HTTP/1 or HTTP/2 with the client,
+//! [`http::service`] brings the request into canonical form and asks [`route`] what to do with it, [`http::router`] forwards it:
+//! [`cluster`] picks a host, [`pool`] a connection to it, [`upstream`] dials when there is none. [`http::body`] carries the response
+//! back, and [`http::finish`] counts and logs it.
+//!
+//! Configuration comes the other way: [`discovery`] reads bytes, checks them and links them into a [`snapshot`], which is published
+//! in one store; a request loads it once.
+//!
+//! A module uses only those listed after it:
 
 pub mod admin;
-pub mod cluster;
-pub mod config;
+
 pub mod discovery;
-pub mod filter_chain;
-pub mod http;
+
 pub mod listener;
-pub mod net;
-pub mod pool;
-pub mod route;
+
+pub mod http;
+
+pub mod worker;
+
 pub mod snapshot;
-pub mod telemetry;
-pub mod tls;
+
+pub mod filter_chain;
+
+pub mod cluster;
+
+pub mod pool;
+
 pub mod upstream;
+
+pub mod route;
+
+pub mod tls;
+
+pub mod telemetry;
+
+pub mod config;
+
+pub mod net;
+
+pub mod drain;

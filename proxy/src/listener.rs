@@ -1,5 +1,5 @@
-//! Listening sockets and the choice of a filter chain for each connection.
+//! Listeners: sockets opened and closed as the configuration says, connections accepted and matched to a filter chain.
 
+pub mod accept;
 pub mod inspector;
-
-pub use crate::filter_chain;
+pub mod manager;

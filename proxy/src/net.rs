@@ -1,4 +1,7 @@
 //! Sockets and bytes: what the proxy needs from the operating system.
 
 pub mod body;
+pub mod own_address;
 pub mod socket;
+
+pub use own_address::own_address;

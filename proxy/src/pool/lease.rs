@@ -63,8 +63,8 @@ impl Lease {
     }
 
     /// What the TLS handshake said; none for plain text.
-    pub fn peer(&self) -> Option<&PeerInfo> {
-        self.held.grant.connection.facts.peer.as_ref()
+    pub fn peer(&self) -> Option<Rc<PeerInfo>> {
+        self.held.grant.connection.facts.peer.clone()
     }
 
     /// Sends `request` and waits for the head of the response.

@@ -64,7 +64,7 @@ impl Connections {
             wire,
             observer,
             local_address,
-            peer,
+            peer: peer.map(Rc::new),
             opened,
             idle_since: Cell::new(Instant::now()),
             told_idle: Cell::new(None),

@@ -1,0 +1,150 @@
+//! A request's head made canonical once: checked, its path and host normalised, its caller identified, its hop
+//! taken off. What is matched afterwards is what is forwarded.
+
+use std::borrow::Cow;
+
+use http::header::{EXPECT, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
+
+use super::client_cert::{self, Hop};
+use super::connection::{Connection, Served};
+use super::forwarded::{self, Caller};
+use super::local_reply::LocalReply;
+use super::path::{self, Canonical};
+use super::protocol::{self, Reject};
+use super::stream::{Head, Stream};
+use super::{hop_by_hop, host, request_id, upgrade};
+use crate::config::http::HttpConnectionManager;
+use crate::telemetry::response_flags::ResponseFlags;
+use crate::telemetry::trace::TraceContext;
+
+/// Brings the head of `stream`'s request into canonical form and fixes it there.
+///
+/// # Errors
+/// The answer for a request that goes no further; its head is fixed all the same, for the logs.
+pub fn admit(stream: &Stream, mut parts: Parts) -> Result<(), Box<LocalReply>> {
+    let config = stream.served.config();
+    let refused = |reject: Reject| Box::new(LocalReply::from(reject));
+    let checked = protocol::check(&parts, &config.http1, &config.limits).map_err(refused);
+    let authority = checked.as_ref().map_or("", |authority| authority);
+    let port = stream.connection.downstream.local.port();
+    let authority =
+        host::stripped(authority, config.strip_port, config.strip_trailing_host_dot, port);
+    let authority: Box<str> = authority.into();
+    let checked = checked.map(drop);
+    let target = target(&parts);
+    let path = path::canonical(&target, &config.path);
+    let mut headers = std::mem::take(&mut parts.headers);
+    let action = config.limits.underscores;
+    let checked = checked.and_then(|()| {
+        protocol::apply_underscores(&mut headers, action, parts.version).map_err(refused)
+    });
+    let scheme = identify(stream, &mut headers, &parts);
+    let (path, checked) = settle(stream, path, target, checked);
+    let Parts { method, version, .. } = parts;
+    stream.fix_head(Head { method, scheme, authority, path, headers, version });
+    checked
+}
+
+impl From<Reject> for LocalReply {
+    fn from(reject: Reject) -> Self {
+        let reply = Self::new(reject.status, reject.details);
+        if reject.protocol_error {
+            reply.flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
+        } else {
+            reply
+        }
+    }
+}
+
+/// Path and query as the client sent them; the authority for CONNECT.
+fn target(parts: &Parts) -> Cow<'static, str> {
+    match parts.uri.path_and_query() {
+        Some(target) => Cow::Owned(target.as_str().to_owned()),
+        None => Cow::Borrowed(if parts.method == Method::CONNECT { "" } else { "/" }),
+    }
+}
+
+/// The path to go on with, and the answer if there is none to go on with.
+fn settle(
+    stream: &Stream,
+    path: Canonical,
+    target: Cow<'static, str>,
+    checked: Result<(), Box<LocalReply>>,
+) -> (Box<str>, Result<(), Box<LocalReply>>) {
+    let stats = &stream.served.stats;
+    let unchanged = Box::from(target);
+    match path {
+        Canonical::Unchanged => (unchanged, checked),
+        Canonical::Rewritten(path) => (path.into(), checked),
+        Canonical::Redirect(location) => {
+            stats.downstream_rq_redirected_with_normalized_path.inc();
+            let reply = LocalReply::redirect(StatusCode::TEMPORARY_REDIRECT, &location);
+            let reply = LocalReply { details: "path_normalization_failed".into(), ..reply };
+            (unchanged, checked.and(Err(Box::new(reply))))
+        }
+        Canonical::Reject(details) => {
+            stats.downstream_rq_failed_path_normalization.inc();
+            let reply = LocalReply::new(StatusCode::BAD_REQUEST, details);
+            (unchanged, checked.and(Err(Box::new(reply))))
+        }
+    }
+}
+
+/// Takes off the client's hop and writes down who is calling; returns the scheme.
+fn identify(stream: &Stream, headers: &mut HeaderMap, parts: &Parts) -> &'static str {
+    let (connection, served) = (&stream.connection, &stream.served);
+    let config = served.config();
+    let upgrades = upgrade::requested(headers).is_some() && parts.version != Version::HTTP_2;
+    hop_by_hop::strip_request(headers, upgrades);
+    headers.remove(HOST);
+    if !config.proxy_100_continue {
+        // The codec answers it as soon as the body is read.
+        headers.remove(EXPECT);
+    }
+    let internal_only: &[_] =
+        stream.table().map_or(&[], |table| &table.config().internal_only_headers);
+    let caller = forwarded::apply(headers, config, internal_only, &connection.forwarded);
+    let Caller { address, internal, edge } = caller;
+    stream.client.set(address);
+    stream.internal.set(internal);
+    connection.worker.with_random(|random| {
+        request_id::ensure(headers, config.request_id, edge, random);
+        let context = TraceContext::ensure(headers, false, || random.u64(..));
+        stream.set_trace(context);
+    });
+    let tls = connection.downstream.tls.as_ref();
+    let presented = tls.is_some_and(|peer| peer.presented());
+    client_cert::apply(headers, config.forward_client_cert, presented, || {
+        served.client_cert_element(connection)
+    });
+    if let Some(via) = &served.chain.http.fixed.via {
+        hop_by_hop::append_via(headers, via);
+    }
+    forwarded::scheme(parts.uri.scheme(), headers, config, &connection.forwarded)
+}
+
+impl Served {
+    /// This hop's element of `x-forwarded-client-cert`, made once per connection and configuration.
+    fn client_cert_element(&self, connection: &Connection) -> Option<HeaderValue> {
+        let make = || element(self.config(), connection);
+        self.client_cert.get_or_init(make).clone()
+    }
+}
+
+fn element(config: &HttpConnectionManager, connection: &Connection) -> Option<HeaderValue> {
+    let peer = connection.downstream.tls.as_ref()?;
+    let certificate = peer.certificate()?;
+    let details = &config.client_cert_details;
+    let hop = Hop {
+        by: peer.local().map_or(&[], |local| local.uri_sans()),
+        hash: certificate.sha256(),
+        cert: details.cert.then(|| certificate.url_encoded_pem()),
+        chain: details.chain.then(|| peer.url_encoded_chain()).flatten(),
+        subject: details.subject.then(|| certificate.subject()),
+        uri: details.uri.then(|| certificate.uri_sans()),
+        dns: details.dns.then(|| certificate.dns_sans()),
+    };
+    hop.element()
+}

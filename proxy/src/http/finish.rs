@@ -1,0 +1,63 @@
+//! The end of a stream, reached exactly once however it comes: counted, logged, its connection told.
+
+use std::rc::Rc;
+
+use http::Version;
+
+use super::stream::Stream;
+use crate::config::format::millis;
+use crate::telemetry::response_flags::ResponseFlags;
+
+/// Ends its stream when dropped. A stream that was not [completed](Finish::completed) by then ended
+/// because the client went away.
+#[derive(Debug)]
+pub struct Finish {
+    stream: Rc<Stream>,
+}
+
+impl Finish {
+    /// Begins to count `stream` as active.
+    pub fn begin(stream: Rc<Stream>, version: Version) -> Self {
+        let stats = &stream.served.stats;
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        if version == Version::HTTP_2 {
+            stats.downstream_rq_http2_total.inc();
+        } else {
+            stats.downstream_rq_http1_total.inc();
+        }
+        Self { stream }
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &Rc<Stream> {
+        &self.stream
+    }
+
+    /// Notes that the response was handed to the codec whole.
+    pub fn completed(&mut self) {
+        self.stream.set_ended();
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        let stream = &*self.stream;
+        let stats = &stream.served.stats;
+        if !stream.has_ended() {
+            stream.flag(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+            stream.set_details("downstream_remote_disconnect");
+            stats.downstream_rq_rx_reset.inc();
+        }
+        stats.downstream_rq_active.dec();
+        if let Some(status) = stream.status() {
+            stats.response(status.as_u16());
+            stats.downstream_rq_time.record(millis(stream.age()));
+        }
+        let worker = &stream.connection.worker;
+        for log in &stream.served.config().access_logs {
+            worker.log.log(log, stream);
+        }
+        stream.connection.request_ends();
+    }
+}

@@ -1,0 +1,74 @@
+//! The last changes to a response before the codec sends it: the headers that every response of this proxy has.
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
+
+use super::body::DownstreamBody;
+use super::finish::Finish;
+use super::local_reply::LocalReply;
+use super::stream::Stream;
+use super::{hop_by_hop, names, request_id};
+use crate::route::Found;
+
+/// A response of the proxy itself, before or without a route.
+pub fn local(finish: Finish, reply: LocalReply) -> Response<DownstreamBody> {
+    answer(finish, reply, None)
+}
+
+/// A response of the proxy itself that `found` asks for: the route's header changes apply.
+pub fn routed(finish: Finish, reply: LocalReply, found: Found) -> Response<DownstreamBody> {
+    answer(finish, reply, Some(found))
+}
+
+/// A response of the proxy itself in place of one that did not come from upstream after `attempts`, if the
+/// client may know their number.
+pub fn upstream_failure(
+    finish: Finish,
+    mut reply: LocalReply,
+    attempts: Option<u32>,
+) -> Response<DownstreamBody> {
+    if let Some(attempts) = attempts {
+        reply.headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempts.into());
+    }
+    answer(finish, reply, None)
+}
+
+fn answer(finish: Finish, reply: LocalReply, found: Option<Found>) -> Response<DownstreamBody> {
+    let stream = finish.stream();
+    stream.flag(reply.flags);
+    stream.set_details(reply.details.clone());
+    let head = stream.head();
+    let grpc = head.is_some_and(super::stream::Head::is_grpc);
+    let bodiless = head.is_some_and(|head| head.method == Method::HEAD);
+    let mut response = reply.into_response(grpc, bodiless);
+    if let (Some(found), Some(table)) = (found, stream.table()) {
+        table.mutate_response(found, None, response.headers_mut(), &**stream);
+    }
+    let status = response.status();
+    dress(stream, status, response.headers_mut());
+    response.map(|body: Bytes| DownstreamBody::full(body, finish))
+}
+
+/// Adds what every response has, and notes what the logs want to know of it.
+pub fn dress(stream: &Stream, status: StatusCode, headers: &mut HeaderMap) {
+    let served = &stream.served;
+    let config = served.config();
+    let fixed = &served.chain.http.fixed;
+    if let Some(server) = &fixed.server {
+        hop_by_hop::set_server(headers, config.server_header, server);
+    }
+    if let Some(via) = &fixed.via {
+        hop_by_hop::append_via(headers, via);
+    }
+    hop_by_hop::set_date(headers, &stream.connection.worker.date(stream.start.wall));
+    if let Some(head) = stream.head() {
+        request_id::copy_to_response(headers, &head.headers, config.request_id);
+        if head.version != Version::HTTP_2 && stream.connection.is_draining() {
+            stream.served.stats.downstream_cx_drain_close.inc();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+    stream.set_status(status);
+    stream.keep_response_headers(&fixed.logged, headers);
+}

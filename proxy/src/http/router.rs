@@ -1,0 +1,192 @@
+//! The last filter: a routed request goes to its cluster, as often as its retry policy allows, and the answer comes back.
+
+pub mod attempt;
+pub mod exchange;
+pub mod failure;
+pub mod request;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use self::attempt::Answer;
+pub use self::attempt::InFlight;
+use self::exchange::{Exchange, Source};
+use super::body::{CutShort, DownstreamBody, Limits};
+use super::finish::Finish;
+use super::local_reply::LocalReply;
+use super::overrides::Overrides;
+use super::stream::{Head, Stream};
+use super::{hop_by_hop, names, respond, upgrade};
+use crate::cluster::LocalCluster;
+use crate::config::format::millis;
+use crate::config::route::{Route, RouteAction};
+use crate::route::weighted::Target;
+use crate::route::{Found, RouteTable};
+use crate::telemetry::response_flags::ResponseFlags;
+
+/// What routing decided about a request that goes upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// The request's stream.
+    pub stream: &'a Rc<Stream>,
+    /// Its head.
+    pub head: &'a Head,
+    /// The table it was routed by.
+    pub table: &'a RouteTable,
+    /// Where in the table its route is.
+    pub found: Found,
+    /// Its route.
+    pub route: &'a Route,
+    /// What the route says.
+    pub action: &'a RouteAction,
+    /// The cluster chosen.
+    pub target: Target<'a>,
+}
+
+/// Forwards the request that `plan` is for; `client` switches protocols if the upstream agrees to.
+///
+/// # Errors
+/// Nothing can be answered any more: the client's stream is cut.
+pub async fn forward(
+    plan: Plan<'_>,
+    body: Incoming,
+    client: Option<OnUpgrade>,
+    finish: Finish,
+) -> Result<Response<DownstreamBody>, CutShort> {
+    let stream = plan.stream;
+    stream.served.stats.rq_total.inc();
+    let Some(cluster) = cluster(&plan) else {
+        return Ok(respond::local(finish, no_cluster(&plan)));
+    };
+    let protocol = match wanted_upgrade(&plan) {
+        Ok(protocol) => protocol,
+        Err(reply) => return Ok(respond::local(finish, *reply)),
+    };
+    let upgrading = protocol.is_some();
+    let mut overrides = Overrides::default();
+    let Some(outgoing) = request::Outgoing::new(&plan, &mut overrides) else {
+        let reply = LocalReply::new(StatusCode::INTERNAL_SERVER_ERROR, "path_rewrite_failed");
+        return Ok(respond::local(finish, reply));
+    };
+    if upgrading {
+        stream.request_arrived(stream.start.instant);
+    }
+    let source = Source::new(&plan, &cluster, body, upgrading);
+    let mut exchange = Exchange::new(plan, cluster, outgoing, source, overrides);
+    let result = exchange.run().await;
+    let attempts = exchange.attempts();
+    match result {
+        Ok(answer) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Ok(switch(&plan, answer, client, attempts, finish))
+        }
+        Ok(answer) => Ok(pass_on(&plan, &exchange, answer, attempts, finish)),
+        Err(failure) => {
+            if let Some(reason) = failure.transport() {
+                stream.upstream.borrow_mut().failure = Some(reason);
+            }
+            let reply = failure.reply(attempts > 1);
+            let reply = exchange.with_alternative_status(reply);
+            Ok(respond::upstream_failure(finish, reply, plan.shows_attempts().then_some(attempts)))
+        }
+    }
+}
+
+/// The cluster that routing named, as this worker knows it.
+fn cluster(plan: &Plan<'_>) -> Option<Rc<LocalCluster>> {
+    let spec = plan.stream.served.snapshot.clusters.get(plan.target.cluster)?;
+    let name = Arc::clone(&spec.config.name);
+    plan.stream.upstream.borrow_mut().cluster = Some(name);
+    Some(plan.stream.connection.worker.clusters.get(spec))
+}
+
+fn no_cluster(plan: &Plan<'_>) -> LocalReply {
+    plan.stream.served.stats.no_cluster.inc();
+    LocalReply::new(plan.action.cluster_not_found_status, "cluster_not_found")
+        .flag(ResponseFlags::NO_CLUSTER_FOUND)
+}
+
+/// The protocol the client wants to switch to, if it may.
+fn wanted_upgrade<'a>(plan: &Plan<'a>) -> Result<Option<&'a str>, Box<LocalReply>> {
+    let Some(protocol) = upgrade::requested(&plan.head.headers) else { return Ok(None) };
+    let served = &plan.stream.served;
+    if upgrade::allowed(protocol, &plan.action.upgrades, &served.config().upgrades) {
+        return Ok(Some(protocol));
+    }
+    served.stats.downstream_rq_ws_on_non_ws_route.inc();
+    Err(Box::new(LocalReply::new(StatusCode::FORBIDDEN, "upgrade_failed")))
+}
+
+impl Plan<'_> {
+    /// Whether the client sees how many attempts it took.
+    fn shows_attempts(&self) -> bool {
+        let host = self.table.virtual_host(self.found);
+        host.is_some_and(|host| host.include_attempt_count_in_response)
+    }
+
+    /// Turns the upstream's head into the one the client gets.
+    fn dress(&self, answer: &mut Answer, attempts: u32, switching: bool) {
+        let stream = self.stream;
+        let status = answer.response.status();
+        let headers = answer.response.headers_mut();
+        hop_by_hop::strip_response(headers, switching);
+        if !self.suppresses_envoy_headers() {
+            hop_by_hop::set_service_time(headers, millis(answer.service_time));
+        }
+        if self.shows_attempts() {
+            headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempts.into());
+        }
+        self.table.mutate_response(self.found, self.target.weighted, headers, &**stream);
+        respond::dress(stream, status, headers);
+        stream.set_details("via_upstream");
+    }
+}
+
+/// Passes the upstream's response on.
+fn pass_on(
+    plan: &Plan<'_>,
+    exchange: &Exchange<'_>,
+    mut answer: Answer,
+    attempts: u32,
+    finish: Finish,
+) -> Response<DownstreamBody> {
+    plan.dress(&mut answer, attempts, false);
+    let limits = Limits::new(exchange.deadlines().after_headers(plan.stream), exchange.idle());
+    // HTTP/1 clients get trailers only if the operator says that they can take them.
+    let trailers =
+        plan.head.version == Version::HTTP_2 || plan.stream.served.config().http1.enable_trailers;
+    let Answer { response, in_flight, .. } = answer;
+    let (mut parts, body) = response.into_parts();
+    parts.version = Version::default();
+    parts.extensions.clear();
+    Response::from_parts(parts, DownstreamBody::upstream(body, limits, trailers, in_flight, finish))
+}
+
+/// Lets both sides switch protocols.
+fn switch(
+    plan: &Plan<'_>,
+    mut answer: Answer,
+    client: Option<OnUpgrade>,
+    attempts: u32,
+    finish: Finish,
+) -> Response<DownstreamBody> {
+    let Some(client) = client else {
+        // The upstream switched unasked: whatever follows is no HTTP.
+        let reply = LocalReply::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream_reset_before_response_started{protocol_error}",
+        );
+        return respond::local(finish, reply.flag(ResponseFlags::UPSTREAM_PROTOCOL_ERROR));
+    };
+    plan.dress(&mut answer, attempts, true);
+    let Answer { mut response, in_flight, .. } = answer;
+    let server = hyper::upgrade::on(&mut response);
+    let idle = plan.action.idle_timeout.flatten();
+    let (mut parts, body) = response.into_parts();
+    parts.extensions.clear();
+    tokio::task::spawn_local(upgrade::tunnel(client, server, idle, body, in_flight, finish));
+    Response::from_parts(parts, DownstreamBody::detached())
+}

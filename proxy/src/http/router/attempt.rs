@@ -1,0 +1,255 @@
+//! One attempt: pick an endpoint, take a connection, send the request, wait for the head of the response.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response, Version};
+
+use super::exchange::Exchange;
+use super::failure::Failure;
+use crate::cluster::{LocalCluster, LocalHost, Outcome};
+use crate::config::format::millis;
+use crate::http::{names, retry};
+use crate::net::body::RequestBody;
+use crate::pool::{Cause, Lease, Need, ResponseBody, Reuse, SendError, Stage};
+use crate::upstream::http::Protocol;
+
+/// A response from upstream.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its head, and its body still to come.
+    pub response: Response<ResponseBody>,
+    /// What is counted until its end.
+    pub in_flight: InFlight,
+    /// How long the upstream took from the end of the request.
+    pub service_time: Duration,
+}
+
+/// A request under way: its end is counted on its cluster.
+#[derive(Debug)]
+pub struct InFlight {
+    cluster: Rc<LocalCluster>,
+    host: Rc<LocalHost>,
+    arrived: Option<Instant>,
+}
+
+impl InFlight {
+    /// Counts a response that came whole.
+    pub fn completed(self) {
+        if let Some(arrived) = self.arrived {
+            self.cluster.stats.upstream_rq_time.record(millis(arrived.elapsed()));
+        }
+    }
+
+    /// Counts a response that was broken off by the upstream.
+    pub fn failed(&self) {
+        self.cluster.stats.upstream_rq_rx_reset.inc();
+        self.cluster.report(&self.host, Outcome::Failed);
+    }
+
+    /// Counts a response that was given up by the proxy.
+    pub fn expired(&self) {
+        self.cluster.stats.upstream_rq_timeout.inc();
+        self.cluster.stats.upstream_rq_tx_reset.inc();
+    }
+}
+
+impl Exchange<'_> {
+    /// Makes one attempt.
+    ///
+    /// # Errors
+    /// Why no response came.
+    pub(super) async fn attempt(&mut self) -> Result<Answer, Failure> {
+        let begin = Instant::now();
+        let host = self.pick()?;
+        let result = self.try_host(&host, begin).await;
+        match &result {
+            Ok(answer) => {
+                let status = answer.response.status().as_u16();
+                self.cluster.stats.response(status);
+                self.cluster.report(&host, Outcome::Response(verdict(&answer.response)));
+            }
+            Err(failure) => {
+                self.count(failure);
+                if let Some(outcome) = outcome(failure) {
+                    self.cluster.report(&host, outcome);
+                }
+            }
+        }
+        if self.avoids_previous_hosts().is_some() {
+            self.avoid.push(host.id());
+        }
+        result
+    }
+
+    fn pick(&self) -> Result<Rc<LocalHost>, Failure> {
+        let stream = self.plan.stream;
+        let attempts = self.avoids_previous_hosts().unwrap_or(1);
+        let picked = stream
+            .connection
+            .worker
+            .with_random(|random| self.cluster.pick(&self.avoid, attempts, random));
+        let Some(host) = picked else {
+            self.cluster.stats.upstream_cx_none_healthy.inc();
+            return Err(Failure::NoHost);
+        };
+        let mut facts = stream.upstream.borrow_mut();
+        facts.host = Some(host.address());
+        facts.hostname = Some(host.hostname());
+        facts.attempts = self.attempts();
+        facts.local = None;
+        facts.failure = None;
+        Ok(host)
+    }
+
+    /// Sends the request to `host`. A request on a connection that was already dying is sent once more on
+    /// a fresh one, if that cannot make it count twice.
+    async fn try_host(&self, host: &Rc<LocalHost>, begin: Instant) -> Result<Answer, Failure> {
+        let mut reuse = if self.is_repeatable() { Reuse::Any } else { Reuse::Verified };
+        let mut request = None;
+        loop {
+            let need = Need {
+                priority: self.plan.action.priority,
+                downstream: match self.plan.head.version {
+                    Version::HTTP_2 => Protocol::Http2,
+                    _ => Protocol::Http1,
+                },
+                host: Some(&self.outgoing.host),
+                reuse,
+            };
+            let lease = self.within(begin, host.acquire(need)).await?.map_err(Failure::Connect)?;
+            let next = match request.take() {
+                Some(request) => request,
+                None => self.request(host)?,
+            };
+            match self.send(lease, next, host, begin).await? {
+                Ok(answer) => return Ok(answer),
+                Err(mut error) => {
+                    request = error.request.take().map(|request| *request);
+                    if reuse == Reuse::Never || !self.may_replay(&error, request.is_some()) {
+                        return Err(Failure::Send(error));
+                    }
+                    reuse = Reuse::Never;
+                }
+            }
+        }
+    }
+
+    fn request(&self, host: &LocalHost) -> Result<Request<RequestBody>, Failure> {
+        let body = self.body().ok_or_else(|| {
+            // Only a body that was consumed without being kept is gone.
+            Failure::Send(SendError {
+                stage: Stage::SentNothingBack,
+                reused: true,
+                cause: Cause::Closed,
+                request: None,
+                source: None,
+            })
+        })?;
+        Ok(self.outgoing.request(
+            &self.plan,
+            &self.timeouts,
+            self.attempts(),
+            &host.hostname(),
+            body,
+        ))
+    }
+
+    async fn send(
+        &self,
+        lease: Lease,
+        request: Request<RequestBody>,
+        host: &Rc<LocalHost>,
+        begin: Instant,
+    ) -> Result<Result<Answer, SendError>, Failure> {
+        let stream = self.plan.stream;
+        let timeline = &stream.timeline;
+        {
+            let mut facts = stream.upstream.borrow_mut();
+            facts.local = lease.local_address();
+            facts.tls = lease.peer();
+            facts.version = Some(match lease.protocol() {
+                Protocol::Http1 => Version::HTTP_11,
+                Protocol::Http2 => Version::HTTP_2,
+            });
+        }
+        timeline.upstream_begin.set(Some(Instant::now()));
+        let sent = self.within(begin, lease.send(request)).await?;
+        Ok(sent.map(|response| {
+            timeline.response_begin.set(Some(Instant::now()));
+            stream.touch();
+            let in_flight = InFlight {
+                cluster: Rc::clone(&self.cluster),
+                host: Rc::clone(host),
+                arrived: timeline.request_end.get(),
+            };
+            Answer { response, in_flight, service_time: stream.waited() }
+        }))
+    }
+
+    /// Whether the request goes out again on a fresh connection, apart from any retry policy.
+    fn may_replay(&self, error: &SendError, returned: bool) -> bool {
+        let stage = match error.stage {
+            Stage::NotProcessed => retry::Stage::Unsent,
+            Stage::SentNothingBack => retry::Stage::Sent,
+            Stage::Partial => retry::Stage::Responding,
+        };
+        let closed = matches!(error.cause, Cause::Closed | Cause::GoAway);
+        closed
+            && retry::may_replay_on_fresh(self.is_repeatable(), error.reused, stage)
+            && (returned || self.can_send_again())
+    }
+
+    fn count(&self, failure: &Failure) {
+        let stats = &self.cluster.stats;
+        match failure {
+            Failure::Send(error) if matches!(error.cause, Cause::Reset | Cause::RefusedStream) => {
+                stats.upstream_rq_rx_reset.inc();
+            }
+            Failure::Send(error) if error.cause == Cause::Protocol => {
+                stats.upstream_cx_protocol_error.inc();
+            }
+            Failure::Expired(..) => stats.upstream_rq_tx_reset.inc(),
+            _ => {}
+        }
+        // Envoy counts the status it answers with among the cluster's responses.
+        if !matches!(failure, Failure::NoHost) {
+            stats.response(failure.reply(false).status.as_u16());
+        }
+    }
+}
+
+/// The status that counts for outlier detection: a gRPC status, if there is one, as its HTTP equivalent.
+fn verdict<B>(response: &Response<B>) -> u16 {
+    let grpc = response.headers().get(names::GRPC_STATUS).and_then(|value| value.to_str().ok());
+    match grpc.and_then(|status| status.parse::<u8>().ok()) {
+        None => response.status().as_u16(),
+        Some(0) => 200,
+        Some(1) => 499,
+        Some(3 | 9 | 11) => 400,
+        Some(4) => 504,
+        Some(5) => 404,
+        Some(6 | 10) => 409,
+        Some(7) => 403,
+        Some(8) => 429,
+        Some(12) => 501,
+        Some(14) => 503,
+        Some(16) => 401,
+        Some(_) => 500,
+    }
+}
+
+/// What a failure tells about the endpoint; none if it is not the endpoint's fault.
+fn outcome(failure: &Failure) -> Option<Outcome> {
+    use crate::http::deadline::Expired;
+    use crate::upstream::failure::ConnectError;
+    match failure {
+        Failure::NoHost | Failure::Connect(ConnectError::Overflow(_)) => None,
+        Failure::Send(error) if error.cause == Cause::RequestBody => None,
+        Failure::Connect(_) | Failure::Send(_) => Some(Outcome::Failed),
+        Failure::Expired(Expired::Route | Expired::PerTry | Expired::PerTryIdle, _) => {
+            Some(Outcome::Timeout)
+        }
+        Failure::Expired(..) => None,
+    }
+}

@@ -1,0 +1,286 @@
+//! All attempts of one request: what may be tried again, when, and what the client gets in the end.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::Plan;
+use super::attempt::Answer;
+use super::failure::Failure;
+use super::request::Outgoing;
+use crate::cluster::{HostId, LocalCluster};
+use crate::config::retry::RetryPolicy;
+use crate::http::deadline::{Deadlines, Expired};
+use crate::http::local_reply::LocalReply;
+use crate::http::overrides::Overrides;
+use crate::http::replay::Replay;
+use crate::http::request_body::RequestStream;
+use crate::http::retry::{self, Decision, Refusal, RetryState};
+use crate::http::timeout::Timeouts;
+use crate::net::body::RequestBody;
+use crate::pool::circuit_breaker::{LocalBreaker, Permit};
+use crate::pool::{Cause, Stage};
+use crate::telemetry::response_flags::ResponseFlags;
+use crate::upstream::failure::ConnectError;
+
+/// Where the request's body comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// There is none.
+    Empty,
+    /// The client, with what was read kept for another attempt as far as the limit allows.
+    Client(Replay<RequestStream>),
+}
+
+impl Source {
+    /// The body of `plan`'s request; an upgrade has none.
+    pub fn new(plan: &Plan<'_>, cluster: &LocalCluster, body: Incoming, upgrading: bool) -> Self {
+        if upgrading || body.is_end_stream() {
+            return Self::Empty;
+        }
+        let config = &cluster.spec().config;
+        let host = plan.table.virtual_host(plan.found);
+        let limit = plan
+            .route
+            .request_body_buffer_limit
+            .or(host.and_then(|host| host.request_body_buffer_limit))
+            .unwrap_or(config.buffer_limit.into());
+        let trailers = config.http.enable_trailers || plan.head.version == http::Version::HTTP_2;
+        let stream = RequestStream::new(body, Rc::clone(plan.stream), trailers);
+        Self::Client(Replay::new(stream, limit))
+    }
+
+    /// The body for one more attempt; none if it cannot be sent again.
+    fn body(&self) -> Option<RequestBody> {
+        match self {
+            Self::Empty => Some(RequestBody::Empty),
+            Self::Client(replay) => replay.attempt().map(RequestBody::stream),
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client(replay) => replay.can_replay(),
+        }
+    }
+}
+
+/// One request and all its attempts.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    pub(super) plan: Plan<'a>,
+    pub(super) cluster: Rc<LocalCluster>,
+    pub(super) outgoing: Outgoing,
+    pub(super) timeouts: Timeouts,
+    pub(super) avoid: Vec<HostId>,
+    source: Source,
+    policy: Option<&'a RetryPolicy>,
+    retry: RetryState<'a>,
+    deadlines: Deadlines,
+    repeatable: bool,
+    timeout_means_no_content: bool,
+    retry_permit: Option<Permit>,
+}
+
+impl<'a> Exchange<'a> {
+    /// An exchange before its first attempt.
+    pub fn new(
+        plan: Plan<'a>,
+        cluster: Rc<LocalCluster>,
+        outgoing: Outgoing,
+        source: Source,
+        overrides: Overrides,
+    ) -> Self {
+        let host = plan.table.virtual_host(plan.found);
+        let policy = plan.action.retry_policy.as_deref();
+        let policy = policy.or(host.and_then(|host| host.retry_policy.as_deref()));
+        let timeouts = Timeouts::new(plan.action.timeout, policy, &overrides);
+        let (method, headers) = (&plan.head.method, &plan.head.headers);
+        let deadlines = deadlines(&plan, &cluster, &timeouts);
+        Self {
+            timeout_means_no_content: overrides.timeout_means_no_content,
+            repeatable: retry::is_repeatable(method, headers),
+            retry: RetryState::new(policy, overrides, method, headers),
+            avoid: Vec::new(),
+            retry_permit: None,
+            plan,
+            cluster,
+            outgoing,
+            timeouts,
+            source,
+            policy,
+            deadlines,
+        }
+    }
+
+    /// Attempts so far.
+    pub fn attempts(&self) -> u32 {
+        self.retry.attempt()
+    }
+
+    /// The timeouts of the whole stream.
+    pub fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
+    }
+
+    /// How long the response may stand still.
+    pub fn idle(&self) -> Option<Duration> {
+        self.deadlines.idle
+    }
+
+    /// Whether requests like this may be processed twice.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    pub(super) fn avoids_previous_hosts(&self) -> Option<u32> {
+        let policy = self.policy.filter(|policy| policy.avoid_previous_hosts)?;
+        Some(policy.host_selection_attempts)
+    }
+
+    pub(super) fn breaker(&self) -> &LocalBreaker {
+        self.cluster.breaker(self.plan.action.priority)
+    }
+
+    pub(super) fn can_send_again(&self) -> bool {
+        self.source.is_kept()
+    }
+
+    /// The body for the attempt that begins now.
+    pub(super) fn body(&self) -> Option<RequestBody> {
+        self.source.body()
+    }
+
+    /// Tries until there is an answer to give.
+    ///
+    /// # Errors
+    /// The last failure.
+    pub async fn run(&mut self) -> Result<Answer, Failure> {
+        loop {
+            let result = self.attempt().await;
+            let decision = self.consider(&result);
+            let Decision::Retry { after } = decision else {
+                self.note_refusal(&result, decision);
+                return result;
+            };
+            let stats = &self.cluster.stats;
+            let Some(permit) = self.breaker().try_retry() else {
+                stats.upstream_rq_retry_overflow.inc();
+                self.plan.stream.flag(ResponseFlags::UPSTREAM_OVERFLOW);
+                return result;
+            };
+            stats.upstream_rq_retry.inc();
+            stats.upstream_rq_retry_backoff_exponential.inc();
+            drop(result);
+            let pause = tokio::time::sleep(after);
+            let stream = self.plan.stream;
+            if let Err(expired) = self.deadlines.within(stream, None, pause).await {
+                return Err(self.expired(expired));
+            }
+            self.retry_permit = Some(permit);
+        }
+    }
+
+    /// Waits for `work` of the attempt that began at `begin`.
+    pub(super) async fn within<T>(
+        &self,
+        begin: Instant,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let stream = self.plan.stream;
+        self.deadlines
+            .within(stream, Some(begin), work)
+            .await
+            .map_err(|expired| self.expired(expired))
+    }
+
+    fn expired(&self, expired: Expired) -> Failure {
+        let (cluster, http) = (&self.cluster.stats, &self.plan.stream.served.stats);
+        match expired {
+            Expired::Route => cluster.upstream_rq_timeout.inc(),
+            Expired::PerTry => cluster.upstream_rq_per_try_timeout.inc(),
+            Expired::PerTryIdle => cluster.upstream_rq_per_try_idle_timeout.inc(),
+            Expired::Idle => http.downstream_rq_idle_timeout.inc(),
+            Expired::Request => http.downstream_rq_timeout.inc(),
+            Expired::Duration => http.downstream_rq_max_duration_reached.inc(),
+        }
+        Failure::Expired(expired, self.plan.stream.timeline.request_end.get().is_some())
+    }
+
+    fn consider(&mut self, result: &Result<Answer, Failure>) -> Decision {
+        let kept = self.source.is_kept();
+        let Self { retry, plan, .. } = self;
+        plan.stream.connection.worker.with_random(|random| match result {
+            Ok(answer) => {
+                let response = &answer.response;
+                retry.after_response(response.status(), response.headers(), kept, random)
+            }
+            Err(failure) => match kind(failure) {
+                Some(kind) => retry.after_failure(kind, kept, random),
+                None => Decision::No(Refusal::NotRetriable),
+            },
+        })
+    }
+
+    fn note_refusal(&self, result: &Result<Answer, Failure>, decision: Decision) {
+        let stats = &self.cluster.stats;
+        match decision {
+            Decision::No(Refusal::LimitExceeded) => {
+                stats.upstream_rq_retry_limit_exceeded.inc();
+                self.plan.stream.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            }
+            Decision::No(Refusal::BodyNotKept) => stats.retry_or_shadow_abandoned.inc(),
+            _ if result.is_ok() && self.attempts() > 1 => stats.upstream_rq_retry_success.inc(),
+            _ => {}
+        }
+    }
+
+    /// A timeout may be answered with 204 if a trusted caller asked for that.
+    pub fn with_alternative_status(&self, reply: LocalReply) -> LocalReply {
+        if self.timeout_means_no_content
+            && reply.flags.contains(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT)
+        {
+            return LocalReply {
+                status: StatusCode::NO_CONTENT,
+                body: bytes::Bytes::new(),
+                ..reply
+            };
+        }
+        reply
+    }
+}
+
+/// The failure in the words of the retry rules; none for what no rule covers.
+fn kind(failure: &Failure) -> Option<retry::Failure> {
+    Some(match failure {
+        Failure::NoHost => return None,
+        Failure::Connect(ConnectError::Overflow(_)) => retry::Failure::Overflow,
+        Failure::Connect(_) => retry::Failure::Connect,
+        Failure::Send(error) => match (error.cause, error.stage) {
+            (Cause::RequestBody, _) => return None,
+            (Cause::RefusedStream, _) => retry::Failure::Refused,
+            (_, Stage::NotProcessed) => retry::Failure::Reset { request_sent: false },
+            _ => retry::Failure::Reset { request_sent: true },
+        },
+        Failure::Expired(Expired::PerTry | Expired::PerTryIdle, _) => retry::Failure::PerTryTimeout,
+        Failure::Expired(..) => return None,
+    })
+}
+
+fn deadlines(plan: &Plan<'_>, cluster: &LocalCluster, timeouts: &Timeouts) -> Deadlines {
+    let limits = &plan.stream.served.config().limits;
+    let upstream = cluster.spec().config.http.max_stream_duration;
+    let duration = plan.action.max_stream_duration.unwrap_or(limits.max_stream_duration);
+    Deadlines {
+        route: timeouts.request,
+        per_try: timeouts.per_try,
+        per_try_idle: timeouts.per_try_idle,
+        idle: plan.action.idle_timeout.unwrap_or(limits.stream_idle_timeout),
+        request: limits.request_timeout,
+        duration: [duration, upstream].into_iter().flatten().min(),
+    }
+}

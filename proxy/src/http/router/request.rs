@@ -1,0 +1,135 @@
+//! The request as the upstream will see it: the route's header changes, the new host and path, the hints for the next hop.
+
+use std::fmt::Write as _;
+
+use http::header::{HOST, HeaderValue};
+use http::{HeaderMap, Method, Request, Uri};
+
+use super::Plan;
+use crate::config::route::{ClusterSpecifier, HostRewrite, WeightedCluster};
+use crate::http::names;
+use crate::http::overrides::Overrides;
+use crate::http::timeout::Timeouts;
+use crate::net::body::RequestBody;
+use crate::route::rewrite;
+
+/// A request ready to be sent, as often as need be.
+#[derive(Debug)]
+pub struct Outgoing {
+    method: Method,
+    target: Uri,
+    headers: HeaderMap,
+    /// The host it is for, before an endpoint's own name takes its place.
+    pub host: Box<str>,
+}
+
+impl Outgoing {
+    /// What `plan` makes of the request it is for. `overrides` reads and takes what a trusted caller asked for.
+    /// None if a rewrite made a target that is no target.
+    pub fn new(plan: &Plan<'_>, overrides: &mut Overrides) -> Option<Self> {
+        let (stream, head) = (&**plan.stream, plan.head);
+        let mut headers = head.headers.clone();
+        *overrides = Overrides::take(&mut headers);
+        let weighted = plan.target.weighted;
+        plan.table.mutate_request(plan.found, weighted, &mut headers, stream);
+        let view = crate::config::matcher::RequestHead { headers: &headers, ..head.view() };
+        let rewritten = rewrite::host(plan.action, plan.weighted(), &view);
+        let host: Box<str> = rewritten.as_ref().map_or(&*head.authority, |host| &host.name).into();
+        let replaced = rewritten.as_ref().and_then(|host| host.original);
+        let replaced = replaced.or(plan.rewrites_host_later().then_some(&*head.authority));
+        let replaced = replaced.map(ToOwned::to_owned);
+        let path = rewrite::path(&plan.route.matcher, &plan.action.path_rewrite, &view, stream);
+        if let Some(original) = replaced {
+            keep_host(plan, &mut headers, &original);
+        }
+        if let Some(path) = &path
+            && *path != *head.path
+        {
+            stream.set_original_path(&head.path);
+            if !plan.suppresses_envoy_headers()
+                && let Ok(original) = HeaderValue::from_str(&head.path)
+            {
+                headers.insert(names::X_ENVOY_ORIGINAL_PATH, original);
+            }
+        }
+        let target = path.as_deref().unwrap_or(&head.path);
+        let target = if target.is_empty() { &host } else { target };
+        let target = Uri::try_from(target).ok()?;
+        Some(Self { method: head.method.clone(), target, headers, host })
+    }
+
+    /// The request for attempt number `attempt`, with `body`, to the endpoint called `hostname`.
+    pub fn request(
+        &self,
+        plan: &Plan<'_>,
+        timeouts: &Timeouts,
+        attempt: u32,
+        hostname: &str,
+        body: RequestBody,
+    ) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.clone();
+        let mut headers = self.headers.clone();
+        if !plan.suppresses_envoy_headers() {
+            timeouts.announce(&mut headers, plan.stream.waited());
+        }
+        if plan.counts_attempts() {
+            headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempt.into());
+        }
+        let host =
+            if plan.rewrites_host_later() && !hostname.is_empty() { hostname } else { &self.host };
+        if let Ok(host) = HeaderValue::from_str(host) {
+            headers.insert(HOST, host);
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// The weighted cluster chosen, if the route has weights.
+    pub fn weighted(&self) -> Option<&'a WeightedCluster> {
+        match &self.action.cluster {
+            ClusterSpecifier::Weighted(weighted) => weighted.clusters.get(self.target.weighted?),
+            ClusterSpecifier::Name(_) | ClusterSpecifier::Header(_) => None,
+        }
+    }
+
+    /// Whether the host becomes the endpoint's name, which is known only once it is chosen.
+    fn rewrites_host_later(&self) -> bool {
+        matches!(self.action.host_rewrite, HostRewrite::Auto)
+    }
+
+    pub(super) fn suppresses_envoy_headers(&self) -> bool {
+        self.stream.served.config().suppress_envoy_headers
+    }
+
+    fn counts_attempts(&self) -> bool {
+        let host = self.table.virtual_host(self.found);
+        host.is_some_and(|host| host.include_request_attempt_count)
+    }
+}
+
+/// Tells the upstream which host was replaced.
+fn keep_host(plan: &Plan<'_>, headers: &mut HeaderMap, original: &str) {
+    if !plan.suppresses_envoy_headers()
+        && let Ok(original) = HeaderValue::from_str(original)
+    {
+        headers.insert(names::X_ENVOY_ORIGINAL_HOST, original);
+    }
+    if plan.action.append_x_forwarded_host {
+        append_forwarded_host(headers, original);
+    }
+}
+
+fn append_forwarded_host(headers: &mut HeaderMap, authority: &str) {
+    let mut value = String::new();
+    for known in headers.get_all(names::X_FORWARDED_HOST) {
+        let _ = write!(value, "{},", String::from_utf8_lossy(known.as_bytes()));
+    }
+    value.push_str(authority);
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(names::X_FORWARDED_HOST, value);
+    }
+}

@@ -1,0 +1,121 @@
+//! One request, from its head to the response that the codec sends: made canonical, routed, answered or forwarded.
+
+use std::rc::Rc;
+
+use http::{Request, Response, StatusCode};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::body::{CutShort, DownstreamBody};
+use super::connection::Connection;
+use super::finish::Finish;
+use super::local_reply::LocalReply;
+use super::router::{self, Plan};
+use super::stream::{Head, Stream};
+use super::{canonical, names, respond};
+use crate::config::matcher::RequestHead;
+use crate::config::route::{Action, DirectResponse, Redirect, Route};
+use crate::route::{Found, RouteTable, TlsPresence, redirect, weighted};
+use crate::telemetry::response_flags::ResponseFlags;
+
+/// Serves one request of `connection`. An error cuts the connection (HTTP/1) or resets the stream (HTTP/2).
+pub async fn serve(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<DownstreamBody>, CutShort> {
+    let served = connection.served();
+    let stream = Stream::begin(Rc::clone(&connection), Rc::clone(&served));
+    let finish = Finish::begin(Rc::clone(&stream), request.version());
+    connection.request_begins(&served);
+    if request.body().is_end_stream() {
+        stream.request_arrived(stream.start.instant);
+    }
+    let (mut parts, body) = request.into_parts();
+    let upgrade = parts.extensions.remove();
+    let admitted = canonical::admit(&stream, parts);
+    let Some(head) = stream.head() else { return Ok(respond::local(finish, unreadable())) };
+    if let Err(reply) = admitted {
+        return Ok(respond::local(finish, *reply));
+    }
+    match decide(&stream, head) {
+        Verdict::Reply(reply) => Ok(respond::local(finish, *reply)),
+        Verdict::Routed(reply, found) => Ok(respond::routed(finish, *reply, found)),
+        Verdict::Forward(plan) => router::forward(plan, body, upgrade, finish).await,
+    }
+}
+
+/// What a request without any head to speak of gets.
+fn unreadable() -> LocalReply {
+    LocalReply::new(StatusCode::BAD_REQUEST, "http1.codec_error")
+}
+
+/// What is done with a request.
+enum Verdict<'a> {
+    /// Answered before any route.
+    Reply(Box<LocalReply>),
+    /// Answered by its route.
+    Routed(Box<LocalReply>, Found),
+    /// Forwarded.
+    Forward(Plan<'a>),
+}
+
+fn decide<'a>(stream: &'a Rc<Stream>, head: &'a Head) -> Verdict<'a> {
+    let view = head.view();
+    let Some((table, found)) = find(stream, &view) else { return no_route(stream) };
+    stream.set_route(found);
+    if table.wants_https(found, forwarded_proto(head), stream.internal.get()) {
+        let location = redirect::to_https(&view);
+        let reply = LocalReply::redirect(StatusCode::MOVED_PERMANENTLY, &location);
+        return Verdict::Reply(Box::new(reply));
+    }
+    let Some(route) = table.route(found) else { return no_route(stream) };
+    match &route.action {
+        Action::Forward(action) => {
+            let target = weighted::target(action, &view, stream.random());
+            Verdict::Forward(Plan { stream, head, table, found, route, action, target })
+        }
+        Action::Redirect(redirect) => {
+            stream.served.stats.rq_redirect.inc();
+            Verdict::Routed(Box::new(redirected(redirect, route, head)), found)
+        }
+        Action::DirectResponse(response) => {
+            stream.served.stats.rq_direct_response.inc();
+            Verdict::Routed(Box::new(direct(response, &view)), found)
+        }
+    }
+}
+
+fn find<'a>(stream: &'a Stream, view: &RequestHead<'_>) -> Option<(&'a RouteTable, Found)> {
+    let table = stream.table()?;
+    let tls = stream.connection.downstream.tls.as_ref().map_or(TlsPresence::default(), |peer| {
+        TlsPresence { presented: peer.presented(), validated: peer.validated() }
+    });
+    Some((table, table.find(view, stream.random(), tls)?))
+}
+
+fn no_route(stream: &Stream) -> Verdict<'static> {
+    stream.served.stats.no_route.inc();
+    let reply = LocalReply::new(StatusCode::NOT_FOUND, "route_not_found");
+    Verdict::Reply(Box::new(reply.flag(ResponseFlags::NO_ROUTE_FOUND)))
+}
+
+fn redirected(redirect: &Redirect, route: &Route, head: &Head) -> LocalReply {
+    let location =
+        redirect::location(redirect, &route.matcher, &head.view(), forwarded_proto(head));
+    LocalReply::redirect(redirect.status, &location)
+}
+
+fn direct(response: &DirectResponse, view: &RequestHead<'_>) -> LocalReply {
+    let reply = if response.status == StatusCode::CREATED || response.status.is_redirection() {
+        LocalReply::redirect(response.status, &redirect::to_itself(view))
+    } else {
+        LocalReply::new(response.status, "direct_response")
+    };
+    reply.body(response.body.clone())
+}
+
+/// How the client connected, as `x-forwarded-proto` says by now.
+fn forwarded_proto(head: &Head) -> &str {
+    let value = head.headers.get(names::X_FORWARDED_PROTO);
+    value.and_then(|value| value.to_str().ok()).unwrap_or(head.scheme)
+}

@@ -1,0 +1,340 @@
+//! One request and its response as facts: what logs, metrics, header formats and retry decisions ask about.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::connection::{Connection, Served};
+use crate::config::Name;
+use crate::config::matcher::RequestHead;
+use crate::route::{Found, RouteTable};
+use crate::telemetry::response_flags::ResponseFlags;
+use crate::telemetry::trace::TraceContext;
+use crate::worker::Moment;
+
+/// A request's head as it is matched, forwarded and logged: normalised once, never changed back.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The method.
+    pub method: Method,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Host header or `:authority`.
+    pub authority: Box<str>,
+    /// Path and query.
+    pub path: Box<str>,
+    /// Everything else.
+    pub headers: HeaderMap,
+    /// Version the client speaks.
+    pub version: Version,
+}
+
+impl Head {
+    /// The head as matchers see it.
+    pub fn view(&self) -> RequestHead<'_> {
+        RequestHead {
+            method: &self.method,
+            scheme: self.scheme,
+            authority: &self.authority,
+            path_and_query: &self.path,
+            headers: &self.headers,
+        }
+    }
+
+    /// Whether this is a gRPC request, by its content type.
+    pub fn is_grpc(&self) -> bool {
+        let Some(kind) = self.headers.get(http::header::CONTENT_TYPE) else { return false };
+        let rest = kind.as_bytes().strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    }
+}
+
+/// Facts about the newest upstream attempt.
+#[derive(Debug, Clone, Default)]
+pub struct Upstream {
+    /// The cluster chosen.
+    pub cluster: Option<Name>,
+    /// The endpoint chosen.
+    pub host: Option<SocketAddr>,
+    /// Its configured or resolved name.
+    pub hostname: Option<Name>,
+    /// Our side of the connection.
+    pub local: Option<SocketAddr>,
+    /// Version spoken.
+    pub version: Option<Version>,
+    /// Why the transport failed.
+    pub failure: Option<String>,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// What TLS to it established.
+    pub tls: Option<Rc<crate::tls::peer::PeerInfo>>,
+}
+
+/// The moments of a stream that durations are computed from.
+#[derive(Debug, Default)]
+pub struct Timeline {
+    /// The last byte of the request came from the client.
+    pub request_end: Cell<Option<Instant>>,
+    /// The request's headers went upstream.
+    pub upstream_begin: Cell<Option<Instant>>,
+    /// The request's last byte went upstream.
+    pub upstream_request_end: Cell<Option<Instant>>,
+    /// The response's headers came.
+    pub response_begin: Cell<Option<Instant>>,
+    /// Anything at all moved.
+    pub activity: Cell<Option<Instant>>,
+}
+
+/// Everything known about one request while it is served.
+#[derive(Debug)]
+pub struct Stream {
+    /// The connection it came on.
+    pub connection: Rc<Connection>,
+    /// The configuration it is served by.
+    pub served: Rc<Served>,
+    /// When it came.
+    pub start: Moment,
+    /// Unique on its worker.
+    pub id: u64,
+    /// When what happened.
+    pub timeline: Timeline,
+    /// The newest attempt.
+    pub upstream: RefCell<Upstream>,
+    /// The client as forwarded headers or the connection say.
+    pub client: Cell<SocketAddr>,
+    /// Whether the client is inside the trusted network.
+    pub internal: Cell<bool>,
+    head: OnceCell<Head>,
+    original_path: OnceCell<Box<str>>,
+    route: Cell<Option<Found>>,
+    status: Cell<Option<StatusCode>>,
+    flags: Cell<ResponseFlags>,
+    details: RefCell<std::borrow::Cow<'static, str>>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    response_headers: RefCell<Vec<(HeaderName, HeaderValue)>>,
+    trailers: RefCell<Option<HeaderMap>>,
+    ended: Cell<bool>,
+    arrival: RefCell<Option<Waker>>,
+    trace: Cell<Option<TraceContext>>,
+    random: u64,
+}
+
+impl Stream {
+    /// The facts of a request that begins now.
+    pub fn begin(connection: Rc<Connection>, served: Rc<Served>) -> Rc<Self> {
+        let worker = &connection.worker;
+        let (id, random) = (worker.next_id(), worker.random());
+        let client = Cell::new(connection.downstream.remote);
+        Rc::new(Self {
+            start: Moment::now(),
+            id,
+            timeline: Timeline::default(),
+            upstream: RefCell::default(),
+            client,
+            internal: Cell::new(false),
+            head: OnceCell::new(),
+            original_path: OnceCell::new(),
+            route: Cell::new(None),
+            status: Cell::new(None),
+            flags: Cell::new(ResponseFlags::default()),
+            details: RefCell::new("".into()),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            response_headers: RefCell::default(),
+            trailers: RefCell::default(),
+            ended: Cell::new(false),
+            arrival: RefCell::new(None),
+            trace: Cell::new(None),
+            random,
+            connection,
+            served,
+        })
+    }
+
+    /// The request's head, once it has been read and normalised.
+    pub fn head(&self) -> Option<&Head> {
+        self.head.get()
+    }
+
+    /// Fixes the request's head; the first call decides.
+    pub fn fix_head(&self, head: Head) -> &Head {
+        self.head.get_or_init(|| head)
+    }
+
+    /// The trace it belongs to.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.trace.get()
+    }
+
+    /// Notes the trace it belongs to.
+    pub fn set_trace(&self, context: TraceContext) {
+        self.trace.set(Some(context));
+    }
+
+    /// The random number all of this request's choices are made with.
+    pub fn random(&self) -> u64 {
+        self.random
+    }
+
+    /// The route table it is served by.
+    pub fn table(&self) -> Option<&RouteTable> {
+        self.served.chain.http.routes.as_deref()
+    }
+
+    /// The route taken.
+    pub fn route(&self) -> Option<Found> {
+        self.route.get()
+    }
+
+    /// Notes the route taken.
+    pub fn set_route(&self, found: Found) {
+        self.route.set(Some(found));
+    }
+
+    /// The path before a rewrite, for `x-envoy-original-path`.
+    pub fn original_path(&self) -> Option<&str> {
+        self.original_path.get().map(AsRef::as_ref)
+    }
+
+    /// Notes the path before a rewrite.
+    pub fn set_original_path(&self, path: &str) {
+        let _ = self.original_path.set(path.into());
+    }
+
+    /// The status sent to the client.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status.get()
+    }
+
+    /// Notes the status sent to the client.
+    pub fn set_status(&self, status: StatusCode) {
+        self.status.set(Some(status));
+    }
+
+    /// What went wrong, as Envoy's flags.
+    pub fn flags(&self) -> ResponseFlags {
+        self.flags.get()
+    }
+
+    /// Adds a flag.
+    pub fn flag(&self, flags: ResponseFlags) {
+        let mut all = self.flags.get();
+        all.insert(flags);
+        self.flags.set(all);
+    }
+
+    /// Notes where the response came from (`%RESPONSE_CODE_DETAILS%`).
+    pub fn set_details(&self, details: impl Into<std::borrow::Cow<'static, str>>) {
+        *self.details.borrow_mut() = details.into();
+    }
+
+    /// Reads the details.
+    pub fn with_details<T>(&self, read: impl FnOnce(&str) -> T) -> T {
+        read(&self.details.borrow())
+    }
+
+    /// Body bytes came from the client.
+    pub fn received(&self, bytes: usize) {
+        self.received.set(self.received.get() + bytes as u64);
+    }
+
+    /// Body bytes from the client so far.
+    pub fn bytes_received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// Body bytes went to the client.
+    pub fn sent(&self, bytes: usize) {
+        self.sent.set(self.sent.get() + bytes as u64);
+    }
+
+    /// Body bytes to the client so far.
+    pub fn bytes_sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    /// Whether the proxy's part is over: the response is sent whole, or was cut short for a known reason.
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Notes that the proxy's part is over.
+    pub fn set_ended(&self) {
+        self.ended.set(true);
+    }
+
+    /// Notes when the last byte of the request came from the client; the first call decides.
+    pub fn request_arrived(&self, at: Instant) {
+        if self.timeline.request_end.get().is_none() {
+            self.timeline.request_end.set(Some(at));
+            if let Some(waker) = self.arrival.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Wakes the task of `cx` when the request has arrived whole: some timeouts begin only then.
+    pub fn wake_on_arrival(&self, cx: &Context<'_>) {
+        if self.timeline.request_end.get().is_none() {
+            *self.arrival.borrow_mut() = Some(cx.waker().clone());
+        }
+    }
+
+    /// Something moved: the stream is not idle.
+    pub fn touch(&self) {
+        self.timeline.activity.set(Some(Instant::now()));
+    }
+
+    /// Since when nothing has moved.
+    pub fn quiet_since(&self) -> Instant {
+        self.timeline.activity.get().unwrap_or(self.start.instant)
+    }
+
+    /// How long the request has waited since it arrived whole; nothing while it is still arriving.
+    pub fn waited(&self) -> Duration {
+        self.timeline.request_end.get().map_or(Duration::ZERO, |end| end.elapsed())
+    }
+
+    /// Age of the stream.
+    pub fn age(&self) -> Duration {
+        self.start.instant.elapsed()
+    }
+
+    /// Keeps those response headers that the access logs ask for.
+    pub fn keep_response_headers(&self, wanted: &[HeaderName], headers: &HeaderMap) {
+        let mut kept = self.response_headers.borrow_mut();
+        for name in wanted {
+            kept.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
+        }
+    }
+
+    /// Reads a kept response header.
+    pub fn with_response_header<T>(
+        &self,
+        name: &HeaderName,
+        read: impl FnOnce(&HeaderValue) -> T,
+    ) -> Option<T> {
+        let kept = self.response_headers.borrow();
+        kept.iter().find(|(known, _)| known == name).map(|(_, value)| read(value))
+    }
+
+    /// Keeps the response's trailers.
+    pub fn keep_trailers(&self, trailers: &HeaderMap) {
+        *self.trailers.borrow_mut() = Some(trailers.clone());
+    }
+
+    /// Reads a trailer of the response.
+    pub fn with_trailer<T>(
+        &self,
+        name: &HeaderName,
+        read: impl FnOnce(&HeaderValue) -> T,
+    ) -> Option<T> {
+        self.trailers.borrow().as_ref()?.get(name).map(read)
+    }
+}

@@ -1,0 +1,182 @@
+//! Upgraded streams (WebSocket and others): both sides switch protocols, then bytes are copied until one ends.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use http::header::{CONNECTION, UPGRADE};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::finish::Finish;
+use super::router::InFlight;
+use super::stream::Stream;
+use crate::config::http::UpgradeConfig;
+use crate::pool::ResponseBody;
+use crate::telemetry::response_flags::ResponseFlags;
+
+/// The protocol a request asks to switch to (RFC 9110, section 7.8); none if it asks for none.
+pub fn requested(headers: &HeaderMap) -> Option<&str> {
+    let wants = headers.get_all(CONNECTION).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    if !wants {
+        return None;
+    }
+    headers.get(UPGRADE)?.to_str().ok().map(str::trim).filter(|protocol| !protocol.is_empty())
+}
+
+/// Whether `protocol` may be switched to: what the route says goes before what the connection manager says.
+pub fn allowed(protocol: &str, route: &[UpgradeConfig], manager: &[UpgradeConfig]) -> bool {
+    let find = |list: &[UpgradeConfig]| {
+        let entry = list.iter().find(|entry| entry.upgrade_type.eq_ignore_ascii_case(protocol));
+        entry.map(|entry| entry.enabled)
+    };
+    find(route).or_else(|| find(manager)).unwrap_or(false)
+}
+
+/// Copies between both sides once they have switched; ends the stream when either side does.
+pub async fn tunnel(
+    client: OnUpgrade,
+    server: OnUpgrade,
+    idle: Option<Duration>,
+    body: ResponseBody,
+    in_flight: InFlight,
+    mut finish: Finish,
+) {
+    let stream = Rc::clone(finish.stream());
+    let stats = &stream.served.stats;
+    stats.downstream_cx_upgrades_total.inc();
+    stats.downstream_cx_upgrades_active.inc();
+    let ended = match tokio::try_join!(client, server) {
+        Ok((client, server)) => {
+            let server = Watched { io: TokioIo::new(server), stream: &stream };
+            copy(TokioIo::new(client), server, idle, &stream).await
+        }
+        Err(error) => Err(io::Error::other(error)),
+    };
+    if let Err(error) = ended {
+        if error.kind() == io::ErrorKind::TimedOut {
+            stream.flag(ResponseFlags::STREAM_IDLE_TIMEOUT);
+            stream.set_details("stream_idle_timeout");
+        }
+        tracing::debug!(%error, "an upgraded stream broke off");
+    }
+    stats.downstream_cx_upgrades_active.dec();
+    drop(body);
+    in_flight.completed();
+    finish.completed();
+}
+
+async fn copy(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    mut server: impl AsyncRead + AsyncWrite + Unpin,
+    idle: Option<Duration>,
+    stream: &Stream,
+) -> io::Result<()> {
+    let copying = async { tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop) };
+    let silence = async {
+        let Some(limit) = idle else { return std::future::pending().await };
+        loop {
+            let due = stream.quiet_since() + limit;
+            if due <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(due.into()).await;
+        }
+    };
+    tokio::select! {
+        result = copying => result,
+        () = silence => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing moved in time")),
+        () = cut(stream) => Err(io::Error::other("the proxy shuts down")),
+    }
+}
+
+/// Resolves when the connection must end now, whatever is in flight.
+async fn cut(stream: &Stream) {
+    std::future::poll_fn(|cx| match stream.connection.control().poll_phase(cx) {
+        crate::drain::Phase::Closing => Poll::Ready(()),
+        _ => Poll::Pending,
+    })
+    .await;
+}
+
+/// The upstream's side, with every byte counted on the stream.
+struct Watched<'a, S> {
+    io: S,
+    stream: &'a Stream,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.io).poll_read(cx, buf);
+        let read = buf.filled().len() - before;
+        if read > 0 {
+            self.stream.sent(read);
+            self.stream.touch();
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write(cx, data);
+        if let Poll::Ready(Ok(written)) = &result {
+            self.stream.received(*written);
+            self.stream.touch();
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, enabled: bool) -> UpgradeConfig {
+        UpgradeConfig { upgrade_type: name.into(), enabled }
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_headers() {
+        let mut headers = HeaderMap::new();
+        headers.insert(UPGRADE, "websocket".parse().unwrap());
+        assert_eq!(requested(&headers), None);
+        headers.insert(CONNECTION, "keep-alive, Upgrade".parse().unwrap());
+        assert_eq!(requested(&headers), Some("websocket"));
+    }
+
+    #[test]
+    fn the_route_decides_before_the_connection_manager() {
+        let manager = [entry("websocket", true)];
+        assert!(allowed("WebSocket", &[], &manager));
+        assert!(!allowed("WebSocket", &[entry("websocket", false)], &manager));
+        assert!(allowed("other", &[entry("other", true)], &manager));
+        assert!(!allowed("other", &[], &manager));
+    }
+}

@@ -1,0 +1,158 @@
+//! What one worker thread owns: its view of the snapshot, its clusters and pools, its statistics, its clock.
+//!
+//! Everything here is single-threaded (`Rc`, `Cell`): a request is served on the worker that accepted it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::HeaderValue;
+
+use crate::cluster::{Clusters, LocalClusters};
+use crate::config::{HashMap, Name};
+use crate::snapshot::{Reader, Snapshot, SnapshotCell};
+use crate::telemetry::access_log::{AccessLogger, LogBuffer};
+use crate::telemetry::metrics::{HttpStats, ListenerStats, Metrics};
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The published configuration.
+    pub snapshots: Arc<SnapshotCell>,
+    /// Live state of clusters and hosts.
+    pub clusters: Arc<Clusters>,
+    /// Statistics.
+    pub metrics: Arc<Metrics>,
+    /// Access-log sinks.
+    pub access_log: AccessLogger,
+}
+
+/// One worker thread's own state.
+#[derive(Debug)]
+pub struct Worker {
+    /// Position among the workers, from 0.
+    pub id: usize,
+    /// Clusters with their pools.
+    pub clusters: Rc<LocalClusters>,
+    /// Access-log lines on their way out.
+    pub log: Rc<LogBuffer>,
+    /// What all workers share.
+    pub shared: Shared,
+    reader: RefCell<Reader>,
+    held: RefCell<Rc<Held>>,
+    http_stats: RefCell<HashMap<Name, Arc<HttpStats>>>,
+    listener_stats: RefCell<HashMap<Name, Arc<ListenerStats>>>,
+    date: RefCell<Date>,
+    random: RefCell<fastrand::Rng>,
+    next_id: Cell<u64>,
+}
+
+/// A snapshot as one worker's requests share it: counted without touching another core's cache line.
+#[derive(Debug)]
+pub struct Held(Arc<Snapshot>);
+
+impl std::ops::Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+#[derive(Debug)]
+struct Date {
+    second: u64,
+    value: HeaderValue,
+}
+
+impl Worker {
+    /// The state of worker number `id`.
+    pub fn new(id: usize, shared: Shared) -> Self {
+        let mut reader = shared.snapshots.reader();
+        let held = Rc::new(Held(Arc::clone(reader.load())));
+        Self {
+            id,
+            clusters: Rc::new(LocalClusters::new(Arc::clone(&shared.clusters))),
+            log: Rc::new(shared.access_log.buffer()),
+            reader: RefCell::new(reader),
+            held: RefCell::new(held),
+            http_stats: RefCell::default(),
+            listener_stats: RefCell::default(),
+            date: RefCell::new(Date { second: 0, value: HeaderValue::from_static("") }),
+            random: RefCell::new(fastrand::Rng::new()),
+            next_id: Cell::new(0),
+            shared,
+        }
+    }
+
+    /// The newest snapshot. The same `Rc` comes back until a new one is published, so callers may
+    /// compare pointers.
+    pub fn snapshot(&self) -> Rc<Held> {
+        let mut reader = self.reader.borrow_mut();
+        let newest = reader.load();
+        let mut held = self.held.borrow_mut();
+        if !Arc::ptr_eq(&held.0, newest) {
+            *held = Rc::new(Held(Arc::clone(newest)));
+        }
+        Rc::clone(&held)
+    }
+
+    /// This worker's shard of the statistics of a connection manager.
+    pub fn http_stats(&self, stat_prefix: &Name) -> Arc<HttpStats> {
+        let mut known = self.http_stats.borrow_mut();
+        let make = || self.shared.metrics.http(stat_prefix);
+        Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
+    }
+
+    /// This worker's shard of the statistics of a listener.
+    pub fn listener_stats(&self, stat_prefix: &Name) -> Arc<ListenerStats> {
+        let mut known = self.listener_stats.borrow_mut();
+        let make = || self.shared.metrics.listener(stat_prefix);
+        Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
+    }
+
+    /// A random number.
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    /// Runs `draw` with this worker's random generator.
+    pub fn with_random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        draw(&mut self.random.borrow_mut())
+    }
+
+    /// A number no other connection or stream of this worker has.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.replace(self.next_id.get() + 1)
+    }
+
+    /// The value of a `date` header for `now`, made once per second.
+    pub fn date(&self, now: SystemTime) -> HeaderValue {
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.second != second {
+            let text = httpdate::fmt_http_date(now);
+            if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
+                *date = Date { second, value };
+            }
+        }
+        date.value.clone()
+    }
+}
+
+/// Both clocks at one moment: monotonic for durations, wall for logs.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Monotonic.
+    pub instant: Instant,
+    /// Wall clock.
+    pub wall: SystemTime,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        Self { instant: Instant::now(), wall: SystemTime::now() }
+    }
+}
