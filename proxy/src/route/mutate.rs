@@ -217,14 +217,13 @@ impl Changes {
         let mut values: SmallVec<[(&Addition, HeaderValue); 4]> = SmallVec::new();
         let mut text = Vec::new();
         for addition in &self.add {
-            let present = headers.contains_key(&addition.name);
             let wanted = match addition.action {
                 AppendAction::AppendIfExistsOrAdd | AppendAction::OverwriteIfExistsOrAdd => true,
-                AppendAction::AddIfAbsent => !present,
-                AppendAction::OverwriteIfExists => present,
+                AppendAction::AddIfAbsent => !headers.contains_key(&addition.name),
+                AppendAction::OverwriteIfExists => headers.contains_key(&addition.name),
             };
-            let value = addition.value(&Current { message, headers, facts }, &mut text);
-            if let Some(value) = value.filter(|_| wanted) {
+            let current = Current { message, headers, facts };
+            if wanted && let Some(value) = addition.value(&current, &mut text) {
                 values.push((addition, value));
             }
         }
