@@ -11,8 +11,9 @@ use super::cipher;
 /// Facts of one TLS connection. Certificates are parsed only when somebody asks.
 #[derive(Debug)]
 pub struct PeerInfo {
-    chain: Vec<CertificateDer<'static>>,
     leaf: Option<Certificate>,
+    /// What came with the leaf.
+    others: Vec<CertificateDer<'static>>,
     chain_text: OnceLock<String>,
     validated: bool,
     sni: Option<Box<str>>,
@@ -25,11 +26,14 @@ pub struct PeerInfo {
 impl PeerInfo {
     /// Reads the facts of a connection whose handshake is complete.
     pub(super) fn new(state: &CommonState, sni: Option<&str>, validated: bool) -> Self {
-        let chain: Vec<_> = state.peer_certificates().unwrap_or_default().to_vec();
+        let (leaf, others) = match state.peer_certificates() {
+            Some([leaf, others @ ..]) => (Some(Certificate::new(leaf.clone())), others.to_vec()),
+            _ => (None, Vec::new()),
+        };
         Self {
-            leaf: chain.first().cloned().map(Certificate::new),
-            validated: validated && !chain.is_empty(),
-            chain,
+            validated: validated && leaf.is_some(),
+            leaf,
+            others,
             chain_text: OnceLock::new(),
             sni: sni.map(Into::into),
             alpn: state.alpn_protocol().map(Into::into),
@@ -94,7 +98,7 @@ impl PeerInfo {
     pub fn url_encoded_chain(&self) -> Option<&str> {
         let leaf = self.leaf.as_ref()?;
         Some(self.chain_text.get_or_init(|| {
-            let others = self.chain.iter().skip(1).cloned().map(Certificate::new);
+            let others = self.others.iter().cloned().map(Certificate::new);
             others.fold(leaf.url_encoded_pem().to_owned(), |text, certificate| {
                 text + certificate.url_encoded_pem()
             })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{self, Digest};
 use parking_lot::Mutex;
 
 use super::certificate::sha256;
@@ -21,12 +22,19 @@ use crate::config::{HashMap, Invalid};
 #[derive(Debug, Default)]
 pub struct Secrets {
     named: HashMap<SecretName, SecretKind>,
-    files: Mutex<BTreeMap<PathBuf, Content>>,
+    files: Mutex<BTreeMap<PathBuf, FileContent>>,
     roots: Mutex<HashMap<DataSource, Result<Arc<Roots>, String>>>,
 }
 
-/// What a file holds, or why it cannot be read.
+/// What a source holds, or why it cannot be read.
 type Content = Result<Arc<[u8]>, String>;
+
+/// A file as it was read, and a digest of that.
+#[derive(Debug, Clone)]
+struct FileContent {
+    content: Content,
+    digest: Digest,
+}
 
 /// A digest of everything a TLS context reads; equal digests mean that nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,15 +69,16 @@ impl Secrets {
 
     /// A digest of all that `context` draws from secrets and files.
     pub fn fingerprint(&self, context: &CommonTls) -> Fingerprint {
-        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let mut digest = digest::Context::new(&digest::SHA256);
         for name in names(context) {
             digest.update(format!("{name:?}={:?};", self.named.get(name)).as_bytes());
         }
         for source in self.sources(context) {
-            match self.read(source) {
-                Ok(content) => digest.update(sha256(&content).as_ref()),
-                Err(reason) => digest.update(reason.as_bytes()),
-            }
+            let part = match source {
+                DataSource::File(path) => self.file(path).digest,
+                DataSource::Inline(_) | DataSource::Environment(_) => summary(&self.read(source)),
+            };
+            digest.update(part.as_ref());
         }
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest.finish().as_ref());
@@ -77,17 +86,23 @@ impl Secrets {
     }
 
     /// The content of `source`; the error says what to check.
-    pub fn read(&self, source: &DataSource) -> Content {
+    pub fn read(&self, source: &DataSource) -> Result<Arc<[u8]>, String> {
         match source {
             DataSource::Inline(bytes) => Ok(bytes.as_slice().into()),
             DataSource::Environment(variable) => match std::env::var_os(variable) {
                 Some(value) => Ok(value.into_encoded_bytes().into()),
                 None => Err(format!("the environment variable {variable} is not set")),
             },
-            DataSource::File(path) => {
-                self.files.lock().entry(path.clone()).or_insert_with(|| read_file(path)).clone()
-            }
+            DataSource::File(path) => self.file(path).content,
         }
+    }
+
+    fn file(&self, path: &Path) -> FileContent {
+        let read = || {
+            let content = read_file(path);
+            FileContent { digest: summary(&content), content }
+        };
+        self.files.lock().entry(path.to_owned()).or_insert_with(read).clone()
     }
 
     /// The bundle of roots in `source`. Contexts that trust the same bundle share it.
@@ -236,6 +251,13 @@ fn merge(default: &ValidationContext, discovered: &ValidationContext) -> Validat
     merged.allow_expired |= allow_expired;
     merged.accept_untrusted |= accept_untrusted;
     merged
+}
+
+fn summary(content: &Content) -> Digest {
+    match content {
+        Ok(content) => sha256(content),
+        Err(reason) => sha256(reason.as_bytes()),
+    }
 }
 
 fn read_file(path: &Path) -> Content {

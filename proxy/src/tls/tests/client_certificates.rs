@@ -3,6 +3,7 @@
 use certs::Usage;
 
 use super::*;
+use crate::tls::verify::Policy;
 
 /// A client that shows `leaf` to a server with this validation.
 async fn present(
@@ -209,4 +210,18 @@ async fn a_resumed_session_keeps_the_identity_and_ends_with_its_configuration() 
     context.common.validation = validation(trusting(&next));
     let second = server(&context).unwrap();
     assert!(!connect(&second, &client, ask).await.works);
+}
+
+#[test]
+fn a_session_outlives_its_certificates_only_when_they_may_be_expired() {
+    let (authority, _, leaf) = mesh();
+    let chain = super::super::pem::certificates(leaf.chain_pem.as_bytes()).unwrap();
+    let lenient = ValidationContext { allow_expired: true, ..trusting(&authority) };
+    for (context, outlives) in [(trusting(&authority), false), (lenient, true)] {
+        let common = common(&[], validation(context));
+        let policy = Policy::load(&common, &Secrets::default()).unwrap().unwrap();
+        let now = SystemTime::now();
+        assert!(policy.still_valid(&chain, now));
+        assert_eq!(policy.still_valid(&chain, now + Duration::from_secs(25 * 3600)), outlives);
+    }
 }
