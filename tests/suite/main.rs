@@ -53,6 +53,7 @@ mod outlier;
 mod path;
 mod protocols;
 mod retry;
+mod router_check;
 mod routing;
 mod stale_connections;
 mod timeouts;
