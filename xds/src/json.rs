@@ -27,6 +27,8 @@ pub fn any_to_json(any: &Any) -> Json {
     let mut object = Map::new();
     object.insert("@type".into(), Json::String(any.type_url.clone()));
     match content {
+        // Nothing inside: nothing unknown about it.
+        _ if any.value.is_empty() => {}
         Json::Object(fields) if !name.starts_with("google.protobuf.") => object.extend(fields),
         content => {
             object.insert("value".into(), content);

@@ -40,13 +40,13 @@ pub fn check(any: &Any) -> Result<(), Vec<Unsupported>> {
     walker.finish()
 }
 
-/// Checks the bytes of a message of this type, as [`check`] does.
+/// Checks the bytes of a message of type `M`, as [`check`] does.
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_bytes(descriptor: MessageDescriptor, bytes: &[u8]) -> Result<(), Vec<Unsupported>> {
+pub fn check_bytes<M: Name>(bytes: &[u8]) -> Result<(), Vec<Unsupported>> {
     let mut walker = Walker::default();
-    walker.encoded(descriptor, bytes, "");
+    walker.packed(&M::type_url(), bytes, "");
     walker.finish()
 }
 
@@ -206,6 +206,9 @@ mod tests {
             nested = Any::from_msg(&nested).unwrap();
         }
         assert!(texts(&nested)[0].contains("more than 32 messages"));
+
+        assert!(check_bytes::<Cluster>(&with_field(&Cluster::default(), 4001)).is_err());
+        assert_eq!(check_bytes::<Cluster>(&[]), Ok(()));
 
         let broken = Any { type_url: Cluster::type_url(), value: vec![0x0a, 0x7f] };
         assert!(

@@ -80,6 +80,11 @@ impl Document {
         Self { name: name.into(), text: text.into() }
     }
 
+    /// The text.
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
     /// What the document is called in errors.
     pub fn name(&self) -> &Arc<str> {
         &self.name
@@ -108,7 +113,12 @@ impl Document {
     /// The text is parsed anew: positions are wanted only when something is wrong.
     pub fn locate(&self, path: &str) -> Option<Position> {
         let root = tree::parse(&self.text).ok()?;
-        Some(path::locate(&root, path))
+        Some(path::locate(&root, path).0)
+    }
+
+    /// Whether there is a value at `path`.
+    pub fn contains(&self, path: &str) -> bool {
+        tree::parse(&self.text).is_ok_and(|root| path::locate(&root, path).1.is_empty())
     }
 
     /// An error of the field at `path`, with its place in this document.

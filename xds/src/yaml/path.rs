@@ -43,10 +43,11 @@ impl Path {
     }
 }
 
-/// Where the value at `path` starts; for a path that does not exist, its nearest ancestor.
+/// Where the value at `path` starts, or its nearest ancestor, and what is left of the path there: nothing
+/// if the value exists.
 ///
 /// Names match in snake_case and lowerCamelCase. A map's key may be written `["key"]`, `[key]` or `.key`.
-pub(super) fn locate(root: &Node<'_>, path: &str) -> Position {
+pub(super) fn locate<'p>(root: &Node<'_>, path: &'p str) -> (Position, &'p str) {
     let mut node = root;
     let mut at = root.at;
     let mut rest = path;
@@ -59,7 +60,7 @@ pub(super) fn locate(root: &Node<'_>, path: &str) -> Position {
         let Some((child, child_at, remaining)) = step else { break };
         (node, at, rest) = (child, child_at, remaining);
     }
-    at
+    (at, rest)
 }
 
 type Step<'t, 'a, 'p> = Option<(&'t Node<'a>, Position, &'p str)>;
@@ -83,17 +84,14 @@ fn map_entry<'t, 'a, 'p>(entries: &'t [(Key<'a>, Node<'a>)], path: &'p str) -> S
 
 fn after_key<'p>(key: &str, path: &'p str) -> Option<&'p str> {
     if let Some(inside) = path.strip_prefix('[') {
-        return after_name(inside, &format!("{key:?}"))
-            .or_else(|| after_name(inside, key))?
+        return inside
+            .strip_prefix(format!("{key:?}").as_str())
+            .or_else(|| inside.strip_prefix(key))?
             .strip_prefix(']');
     }
     let path = path.strip_prefix('.').unwrap_or(path);
-    let rest = after_name(path, key).or_else(|| after_name(path, &snake_case(key)))?;
+    let rest = path.strip_prefix(key).or_else(|| path.strip_prefix(snake_case(key).as_str()))?;
     (rest.is_empty() || rest.starts_with(['.', '['])).then_some(rest)
-}
-
-fn after_name<'p>(path: &'p str, name: &str) -> Option<&'p str> {
-    path.strip_prefix(name)
 }
 
 fn snake_case(name: &str) -> String {
@@ -124,7 +122,7 @@ clusters:
     connect_timeout: 1x
 ";
         let root = tree::parse(text).unwrap();
-        let at = |path: &str| locate(&root, path).to_string();
+        let at = |path: &str| locate(&root, path).0.to_string();
         assert_eq!(at("clusters[1].connect_timeout"), "7:22");
         assert_eq!(at("clusters[1].lb_policy"), "6:5");
         assert_eq!(at("clusters[0].typed_extension_protocol_options"), "3:5");
@@ -137,6 +135,8 @@ clusters:
             assert_eq!(at(&format!("{options}{path}")), "5:9", "{path}");
         }
         assert_eq!(at("clusters[7]"), "1:1");
+        assert_eq!(locate(&root, "clusters[7].name").1, "[7].name");
+        assert_eq!(locate(&root, "clusters[1].name").1, "");
         assert_eq!(at("admin.address"), "1:1");
         assert_eq!(at(""), "1:1");
     }
@@ -144,7 +144,7 @@ clusters:
     #[test]
     fn a_key_is_no_prefix_of_another() {
         let root = tree::parse("name: x\nname_suffix: y\n").unwrap();
-        assert_eq!(locate(&root, "name_suffix").line, 2);
-        assert_eq!(locate(&root, "name").line, 1);
+        assert_eq!(locate(&root, "name_suffix").0.line, 2);
+        assert_eq!(locate(&root, "name").0.line, 1);
     }
 }

@@ -1,0 +1,125 @@
+//! Holds the subset against Envoy's own descriptors: every field and enum value we declare must be Envoy's,
+//! by number, name, type, label and one-of.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use prost_reflect::{
+    DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, ServiceDescriptor,
+};
+use xds::DESCRIPTOR_POOL;
+
+#[test]
+fn the_subset_is_a_subset_of_envoys_api() {
+    let packages: BTreeSet<String> = DESCRIPTOR_POOL
+        .all_messages()
+        .map(|message| message.package_name().to_owned())
+        .filter(|package| package.starts_with("envoy."))
+        .collect();
+    let Some(envoy) = envoys_descriptors(&packages) else {
+        eprintln!(
+            "SKIPPED: Envoy's descriptors are not here; `pip install xds-protos` brings them"
+        );
+        return;
+    };
+    let mut differences = Vec::new();
+    for ours in DESCRIPTOR_POOL.all_messages().filter(is_envoys) {
+        match envoy.get_message_by_name(ours.full_name()) {
+            Some(theirs) => compare_messages(&ours, &theirs, &mut differences),
+            None => differences.push(format!("Envoy has no message {}", ours.full_name())),
+        }
+    }
+    for ours in DESCRIPTOR_POOL.all_enums().filter(|it| it.full_name().starts_with("envoy.")) {
+        match envoy.get_enum_by_name(ours.full_name()) {
+            Some(theirs) => compare_enums(&ours, &theirs, &mut differences),
+            None => differences.push(format!("Envoy has no enum {}", ours.full_name())),
+        }
+    }
+    for ours in DESCRIPTOR_POOL.services() {
+        match envoy.get_service_by_name(ours.full_name()) {
+            Some(theirs) => compare_services(&ours, &theirs, &mut differences),
+            None => differences.push(format!("Envoy has no service {}", ours.full_name())),
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Asks Python for them; none if it, or the package that holds them, is not installed.
+fn envoys_descriptors(packages: &BTreeSet<String>) -> Option<DescriptorPool> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoy_descriptors.py");
+    let output = Command::new("python3").arg(script).args(packages).output().ok()?;
+    if output.status.code() == Some(3) {
+        return None;
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(DescriptorPool::decode(output.stdout.as_slice()).unwrap())
+}
+
+fn is_envoys(message: &MessageDescriptor) -> bool {
+    message.full_name().starts_with("envoy.") && !message.is_map_entry()
+}
+
+fn compare_messages(ours: &MessageDescriptor, theirs: &MessageDescriptor, out: &mut Vec<String>) {
+    for field in ours.fields() {
+        let place = format!("{}.{}", ours.full_name(), field.name());
+        match theirs.get_field(field.number()) {
+            None => out.push(format!("{place}: Envoy has no field number {}", field.number())),
+            Some(other) => {
+                let (ours, theirs) = (outline(&field), outline(&other));
+                if ours != theirs {
+                    out.push(format!("{place}: ours is `{ours}`, Envoy's `{theirs}`"));
+                }
+            }
+        }
+    }
+}
+
+/// A field as it would be declared.
+fn outline(field: &FieldDescriptor) -> String {
+    let oneof = match field.containing_oneof() {
+        Some(oneof) if !oneof.is_synthetic() => format!("oneof {} ", oneof.name()),
+        _ => String::new(),
+    };
+    let kind = match field.kind() {
+        Kind::Message(entry) if entry.is_map_entry() => {
+            let (key, value) = (entry.map_entry_key_field(), entry.map_entry_value_field());
+            format!("map<{}, {}>", type_name(&key.kind()), type_name(&value.kind()))
+        }
+        kind => type_name(&kind),
+    };
+    format!("{oneof}{:?} {kind} {} = {}", field.cardinality(), field.name(), field.number())
+}
+
+fn type_name(kind: &Kind) -> String {
+    match kind {
+        Kind::Message(message) => message.full_name().to_owned(),
+        Kind::Enum(known) => known.full_name().to_owned(),
+        scalar => format!("{scalar:?}"),
+    }
+}
+
+fn compare_enums(ours: &EnumDescriptor, theirs: &EnumDescriptor, out: &mut Vec<String>) {
+    for value in ours.values() {
+        let other = theirs.get_value(value.number());
+        if !other.is_some_and(|other| other.name() == value.name()) {
+            let place = format!("{}.{}", ours.full_name(), value.name());
+            out.push(format!("{place}: Envoy has no value of this name and number"));
+        }
+    }
+}
+
+fn compare_services(ours: &ServiceDescriptor, theirs: &ServiceDescriptor, out: &mut Vec<String>) {
+    for method in ours.methods() {
+        let same = theirs.methods().any(|other| {
+            other.name() == method.name()
+                && other.input().full_name() == method.input().full_name()
+                && other.output().full_name() == method.output().full_name()
+                && other.is_client_streaming() == method.is_client_streaming()
+                && other.is_server_streaming() == method.is_server_streaming()
+        });
+        if !same {
+            out.push(format!("{}: Envoy has no such method", method.full_name()));
+        }
+    }
+}
