@@ -62,7 +62,7 @@ pub enum Discovery {
 }
 
 /// Envoy `Cluster.DnsLookupFamily`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DnsFamily {
     /// AUTO: IPv6, and IPv4 if there is none.
     #[default]

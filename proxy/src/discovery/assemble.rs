@@ -1,0 +1,372 @@
+//! Owns all current resources and publishes each change as one whole snapshot, or refuses it and leaves
+//! everything as it was.
+//!
+//! Files that changed together are tried together. Those that errors point at are refused and the rest is
+//! tried again, so that one bad file holds back nothing but itself.
+
+mod candidates;
+mod check;
+mod contexts;
+mod endpoints;
+mod link;
+pub(in crate::discovery) mod state;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use xds::yaml::Error as Located;
+
+use self::candidates::Candidates;
+pub(super) use self::candidates::{Refusal, Source};
+use self::link::{Linked, link, unchanged};
+use self::state::State;
+use self::stats::Stats;
+use super::Unpublished;
+use super::dns::{Found, Lookups};
+use super::dump::ConfigDump;
+use super::file;
+use super::file::bootstrap::{self, BootstrapFile, Sources};
+use super::file::watch::Watch;
+use crate::config::Invalid;
+use crate::snapshot::Snapshot;
+use crate::telemetry::metrics::Metrics;
+
+/// Longest wait for the first answer to each name before the first snapshot is published without it.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Hands a snapshot to those who serve it: opens sockets, then stores it.
+pub type Publish<'a> = dyn FnMut(&Arc<Snapshot>) -> Result<(), Unpublished> + Send + 'a;
+
+/// All current resources, and what was made of them.
+pub struct Assembler {
+    sources: Sources,
+    state: State,
+    refused: BTreeMap<Source, Refusal>,
+    linked: Linked,
+    /// The version of the last published snapshot.
+    version: u64,
+    /// Digest of all certificate files as last read.
+    certificates: u64,
+    found: Found,
+    stats: Stats,
+    dump: Arc<ConfigDump>,
+}
+
+impl Assembler {
+    /// Reads and links everything without publishing it. A discovered file that is bad is left out for now,
+    /// as in Envoy: see [`Assembler::problems`].
+    ///
+    /// # Errors
+    /// What is wrong with the bootstrap and all that is static, including its certificates.
+    pub fn load(sources: Sources, metrics: Arc<Metrics>) -> Result<Self, Vec<Located>> {
+        let text = bootstrap::read(&sources).map_err(|error| vec![error])?;
+        let bootstrap = Arc::new(bootstrap::decode(text, None)?);
+        let mut assembler = Self {
+            sources,
+            state: State { bootstrap, files: BTreeMap::new() },
+            refused: BTreeMap::new(),
+            linked: Linked::default(),
+            version: 0,
+            certificates: 0,
+            found: Found::new(),
+            stats: Stats::new(metrics),
+            dump: Arc::default(),
+        };
+        match assembler.settle(Candidates::default(), None) {
+            Ok(()) => Ok(assembler),
+            Err(errors) => Err(errors.into_iter().chain(assembler.problems()).collect()),
+        }
+    }
+
+    /// The bootstrap as loaded, for what cannot change while the program runs: node and admin address.
+    pub fn bootstrap(&self) -> &crate::config::bootstrap::Bootstrap {
+        &self.state.bootstrap.config
+    }
+
+    /// Why the present content of some files is not in use.
+    pub fn problems(&self) -> Vec<Located> {
+        self.refused.values().flat_map(|refusal| refusal.errors.iter().cloned()).collect()
+    }
+
+    /// What `/config_dump` shows, kept up to date.
+    pub fn dump(&self) -> Arc<ConfigDump> {
+        Arc::clone(&self.dump)
+    }
+
+    /// Publishes the first snapshot once names have had their time to resolve, then every change of a
+    /// watched file and every new answer. Returns only with an error.
+    ///
+    /// `ready` is called after the first snapshot is published.
+    ///
+    /// # Errors
+    /// If the first snapshot cannot be published.
+    pub async fn run(
+        mut self,
+        publish: &mut Publish<'_>,
+        ready: impl FnOnce(),
+    ) -> Result<std::convert::Infallible, Vec<Located>> {
+        let mut lookups = Lookups::new();
+        lookups.want(&self.linked.queries);
+        lookups.first_answers(&mut self.found, FIRST_ANSWERS).await;
+        self.settle(Candidates::default(), Some(publish))?;
+        ready();
+        let mut watch = Watch::new();
+        loop {
+            let (files, directories) = self.watched();
+            watch.follow(&files, &directories);
+            lookups.want(&self.linked.queries);
+            self.found.retain(|query, _| self.linked.queries.contains(query));
+            tokio::select! {
+                () = watch.changed() => self.refresh(publish),
+                answer = lookups.answer() => {
+                    if lookups.take(answer, &mut self.found) {
+                        self.publish(Candidates::default(), publish);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at every source and certificate, and publishes what changed.
+    pub(super) fn refresh(&mut self, publish: &mut Publish<'_>) {
+        let candidates = self.changed();
+        if !candidates.is_empty() || self.certificates_digest() != self.certificates {
+            self.publish(candidates, publish);
+        }
+    }
+
+    fn publish(&mut self, candidates: Candidates, publish: &mut Publish<'_>) {
+        if let Err(errors) = self.settle(candidates, Some(publish)) {
+            log("the configuration cannot be published, the last good one stays", &errors);
+        }
+    }
+
+    /// Decodes every source whose content is not the one in use. One refused before is tried again: what
+    /// it lacked may be there now.
+    fn changed(&mut self) -> Candidates {
+        let mut candidates = Candidates::default();
+        match bootstrap::read(&self.sources) {
+            Ok(text) if text.digest != self.state.bootstrap.digest => {
+                let digest = text.digest;
+                match bootstrap::decode(text, Some(&self.state.bootstrap)) {
+                    Ok(file) => candidates.bootstrap = Some(Arc::new(file)),
+                    Err(errors) => self.refuse(Source::Bootstrap, digest, errors),
+                }
+            }
+            Ok(_) => self.forgive(&Source::Bootstrap),
+            // Between two versions a file may be gone for a moment.
+            Err(error) => tracing::debug!("{error}"),
+        }
+        for key in self.state.wanted().into_keys() {
+            let Ok(content) = file::read(&key.path) else { continue };
+            let last = self.state.files.get(&key).map(Arc::clone);
+            let source = Source::File(key.clone());
+            if last.as_ref().is_some_and(|last| last.digest == content.digest) {
+                self.forgive(&source);
+                continue;
+            }
+            match file::decode_resources(&key, &content, last.as_deref()) {
+                Ok(file) => drop(candidates.files.insert(key, Arc::new(file))),
+                Err(errors) => self.refuse(source, content.digest, errors),
+            }
+        }
+        candidates
+    }
+
+    /// Links the current state with as many of `candidates` as fit, and publishes the outcome.
+    ///
+    /// # Errors
+    /// If not even the current state can be linked or published. Nothing has changed then.
+    fn settle(
+        &mut self,
+        mut candidates: Candidates,
+        mut publish: Option<&mut Publish<'_>>,
+    ) -> Result<(), Vec<Located>> {
+        loop {
+            let errors = match self.attempt(&mut candidates, publish.as_deref_mut()) {
+                Ok((state, linked)) => {
+                    self.adopt(state, linked, &candidates);
+                    return Ok(());
+                }
+                Err(errors) => errors,
+            };
+            let blamed = self.blamed(&candidates, &errors);
+            if blamed.is_empty() {
+                return Err(errors);
+            }
+            for (source, digest) in blamed {
+                candidates.remove(&source);
+                self.refuse(source, digest, errors.clone());
+            }
+        }
+    }
+
+    /// The candidates that errors point at. Once something is in use, errors that point elsewhere are the
+    /// fault of all candidates: without them it worked.
+    fn blamed(&self, candidates: &Candidates, errors: &[Located]) -> Vec<(Source, u64)> {
+        let points_at = |source: &Source| match source {
+            Source::File(key) => {
+                let name = key.path.display().to_string();
+                errors.iter().any(|error| *error.file == *name)
+            }
+            Source::Bootstrap => {
+                errors.iter().any(|error| self.state.bootstrap.is_written_in(&error.file))
+            }
+        };
+        let blamed: Vec<_> = candidates.sources().filter(|(it, _)| points_at(it)).collect();
+        if blamed.is_empty() && self.version > 0 { candidates.sources().collect() } else { blamed }
+    }
+
+    /// Links the current state with all of `candidates`, to which the files they newly want are added.
+    fn attempt(
+        &mut self,
+        candidates: &mut Candidates,
+        publish: Option<&mut Publish<'_>>,
+    ) -> Result<(State, Linked), Vec<Located>> {
+        let mut next = self.state.clone();
+        next.files.extend(candidates.files.iter().map(|(key, it)| (key.clone(), Arc::clone(it))));
+        next.bootstrap = Arc::clone(candidates.bootstrap.as_ref().unwrap_or(&next.bootstrap));
+        self.complete(&mut next, candidates)?;
+        let mut linked = link(&next, &self.found, &self.linked, self.version + 1)?;
+        let Some(publish) = publish else { return Ok((next, linked)) };
+        if self.version > 0 && unchanged(&linked.snapshot, &self.linked.snapshot) {
+            linked.snapshot = Arc::clone(&self.linked.snapshot);
+            return Ok((next, linked));
+        }
+        publish(&linked.snapshot).map_err(|Unpublished { listener, error }| {
+            let listeners = next.listeners();
+            match listeners.iter().find(|placed| placed.value.name == listener) {
+                Some(placed) => vec![placed.origin.locate(error)],
+                None => vec![next.bootstrap.locate(error)],
+            }
+        })?;
+        self.version = linked.snapshot.version;
+        Ok((next, linked))
+    }
+
+    /// Reads files that are wanted and not there yet, and those that these want in turn.
+    fn complete(
+        &mut self,
+        next: &mut State,
+        candidates: &mut Candidates,
+    ) -> Result<(), Vec<Located>> {
+        let mut looked_at = BTreeSet::new();
+        loop {
+            let missing = next
+                .wanted()
+                .into_iter()
+                .find(|(key, _)| !next.files.contains_key(key) && !looked_at.contains(key));
+            let Some((key, wanted)) = missing else { return Ok(()) };
+            looked_at.insert(key.clone());
+            let content = file::read(&key.path).map_err(|error| {
+                let reason = format!("{} cannot be read: {error}", key.path.display());
+                vec![wanted.origin.locate(Invalid::new("", reason))]
+            })?;
+            let source = Source::File(key.clone());
+            match file::decode_resources(&key, &content, None) {
+                // A file refused a moment ago fits no better the second time.
+                Ok(_) if self.is_refused(&source, content.digest) => {}
+                Ok(file) => {
+                    let file = Arc::new(file);
+                    next.files.insert(key.clone(), Arc::clone(&file));
+                    candidates.files.insert(key, file);
+                }
+                Err(errors) => self.refuse(source, content.digest, errors),
+            }
+        }
+    }
+
+    fn is_refused(&self, source: &Source, digest: u64) -> bool {
+        self.refused.get(source).is_some_and(|refusal| refusal.digest == digest)
+    }
+
+    /// Remembers why a source is not used, and says so unless it was said before.
+    fn refuse(&mut self, source: Source, digest: u64, errors: Vec<Located>) {
+        let known = self.refused.get(&source);
+        if known.is_some_and(|known| known.digest == digest && known.errors == errors) {
+            return;
+        }
+        log(&format!("{source} is refused, the last good one stays"), &errors);
+        self.stats.refused(&source, &self.state);
+        self.refused.insert(source, Refusal { digest, errors, at: SystemTime::now() });
+        self.dump.update(&self.state, &self.refused);
+    }
+
+    /// The present content of a source is the one in use again.
+    fn forgive(&mut self, source: &Source) {
+        if self.refused.remove(source).is_some() {
+            self.dump.update(&self.state, &self.refused);
+        }
+    }
+
+    fn adopt(&mut self, mut state: State, linked: Linked, taken: &Candidates) {
+        for (source, _) in taken.sources() {
+            self.refused.remove(&source);
+            tracing::info!("{source} is in use");
+            self.stats.taken(&source, &state);
+        }
+        if let Some(bootstrap) = &taken.bootstrap {
+            warn_of_fixed_parts(&self.state.bootstrap, bootstrap);
+        }
+        if linked.kept != self.linked.kept {
+            log("a certificate is refused, the last good one stays", &linked.kept);
+        }
+        self.stats.published(&self.linked.snapshot, &linked.snapshot);
+        let wanted = state.wanted();
+        state.files.retain(|key, _| wanted.contains_key(key));
+        self.refused.retain(|source, _| match source {
+            Source::Bootstrap => true,
+            Source::File(key) => wanted.contains_key(key),
+        });
+        self.state = state;
+        self.linked = linked;
+        self.certificates = self.certificates_digest();
+        self.dump.update(&self.state, &self.refused);
+    }
+
+    fn certificates_digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for path in &self.linked.certificate_files {
+            std::fs::read(path).ok().hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
+    /// The files and directories whose change may change anything.
+    fn watched(&self) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
+        let mut files = self.linked.certificate_files.clone();
+        let mut directories = BTreeSet::new();
+        files.extend(self.sources.config_path.clone());
+        for (key, wanted) in self.state.wanted() {
+            files.insert(key.path);
+            directories.extend(wanted.directories);
+        }
+        (files, directories)
+    }
+}
+
+/// Names what a changed bootstrap says that only a restart can bring about.
+fn warn_of_fixed_parts(old: &BootstrapFile, new: &BootstrapFile) {
+    let (old, new) = (&old.proto, &new.proto);
+    for (part, changed) in [
+        ("node", old.node != new.node),
+        ("admin", old.admin != new.admin),
+        ("layered_runtime", old.layered_runtime != new.layered_runtime),
+    ] {
+        if changed {
+            tracing::warn!("the bootstrap's {part} changed: it takes effect after a restart");
+        }
+    }
+}
+
+fn log(what: &str, errors: &[Located]) {
+    for error in errors {
+        tracing::error!("{what}: {error}");
+    }
+}

@@ -1,0 +1,58 @@
+//! Checks that need more than one resource: addresses used twice, clusters that do not exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use xds::yaml::Error as Located;
+
+use super::state::State;
+use crate::config::route::{Action, ClusterSpecifier, ClusterTarget, RouteConfig};
+use crate::config::{Invalid, Name};
+
+/// Listeners that claim the address of another one.
+pub(super) fn addresses(state: &State) -> Vec<Located> {
+    let mut errors = Vec::new();
+    let mut taken = BTreeMap::new();
+    for listener in state.listeners() {
+        let (name, address) = (&listener.value.name, listener.value.address);
+        // Port 0 asks for any free port.
+        if address.port() != 0
+            && let Some(other) = taken.insert(address, name)
+        {
+            let reason = format!("{address} is the address of listener {other:?} already");
+            errors.push(listener.origin.locate(Invalid::new("address", reason)));
+        }
+    }
+    errors
+}
+
+/// Routes to clusters that are not in `known`.
+pub(super) fn clusters(table: &RouteConfig, known: &BTreeSet<Name>) -> Vec<Invalid> {
+    let mut errors = Vec::new();
+    for (host_index, host) in table.virtual_hosts.iter().enumerate() {
+        for (route_index, route) in host.routes.iter().enumerate() {
+            let Action::Forward(action) = &route.action else { continue };
+            let path = format!("virtual_hosts[{host_index}].routes[{route_index}].route");
+            match &action.cluster {
+                ClusterSpecifier::Name(name) => {
+                    errors.extend(unknown(name, known, format!("{path}.cluster")));
+                }
+                ClusterSpecifier::Weighted(weighted) => {
+                    for (index, choice) in weighted.clusters.iter().enumerate() {
+                        if let ClusterTarget::Name(name) = &choice.target {
+                            let path = format!("{path}.weighted_clusters.clusters[{index}].name");
+                            errors.extend(unknown(name, known, path));
+                        }
+                    }
+                }
+                ClusterSpecifier::Header(_) => {}
+            }
+        }
+    }
+    errors
+}
+
+fn unknown(name: &Name, known: &BTreeSet<Name>, path: String) -> Option<Invalid> {
+    let reason =
+        || format!("there is no cluster {name:?}; add it, or set validate_clusters: false");
+    (!known.contains(name)).then(|| Invalid::new(path, reason()))
+}

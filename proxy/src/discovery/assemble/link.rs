@@ -1,0 +1,321 @@
+//! Links all resources into one snapshot: compiles tables and matchers, builds TLS contexts, fills in endpoints.
+//!
+//! Pure but for reading certificate files. What did not change is taken over from the last set, pointer and all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use xds::yaml::Error as Located;
+
+use super::check;
+use super::contexts::{Context, Contexts, Outcome, Place};
+use super::endpoints;
+use super::state::{HTTP_PATH, Placed, State, TLS_PATH, chains};
+use crate::cluster::ClusterSpec;
+use crate::config::cluster::Cluster;
+use crate::config::http::{HttpConnectionManager, RouteSource};
+use crate::config::listener::{self, NetworkFilter};
+use crate::config::route::RouteConfig;
+use crate::config::source::ResourceSource;
+use crate::config::tls::{CommonTls, DownstreamTls, UpstreamTls};
+use crate::config::{HashMap, Invalid, Name};
+use crate::discovery::dns::{Found, Query};
+use crate::discovery::file::Origin;
+use crate::filter_chain::FilterChainMatcher;
+use crate::route::RouteTable;
+use crate::snapshot::{FilterChain, Http, Listener, Snapshot};
+use crate::tls::secrets::Secrets;
+
+/// A snapshot, and what is needed to link the next one.
+#[derive(Debug, Default)]
+pub(super) struct Linked {
+    pub(super) snapshot: Arc<Snapshot>,
+    /// Names to resolve for the clusters.
+    pub(super) queries: BTreeSet<Query>,
+    /// Certificate, key and trust files that contexts read.
+    pub(super) certificate_files: BTreeSet<PathBuf>,
+    /// Why contexts built from older files are still in use.
+    pub(super) kept: Vec<Located>,
+    tables: BTreeMap<Name, (ResourceSource, Arc<RouteTable>)>,
+    servers: Contexts<DownstreamTls>,
+    clients: Contexts<UpstreamTls>,
+}
+
+/// Links `state`.
+///
+/// # Errors
+/// Everything that does not fit together, with its place in the files.
+pub(super) fn link(
+    state: &State,
+    found: &Found,
+    last: &Linked,
+    version: u64,
+) -> Result<Linked, Vec<Located>> {
+    let mut linker = Linker {
+        state,
+        found,
+        last,
+        secrets: Secrets::default(),
+        next: Linked::default(),
+        errors: check::addresses(state),
+    };
+    let mut snapshot = Snapshot { version, ..Snapshot::default() };
+    let mut clusters = BTreeSet::new();
+    for placed in state.clusters() {
+        clusters.insert(Arc::clone(&placed.value.name));
+        let spec = linker.cluster(&placed);
+        snapshot.clusters.extend(spec.map(|spec| (Arc::clone(&placed.value.name), spec)));
+    }
+    for placed in state.listeners() {
+        let listener = linker.listener(&placed, &clusters);
+        snapshot.listeners.extend(listener.map(|it| (Arc::clone(&placed.value.name), it)));
+    }
+    let Linker { mut next, errors, .. } = linker;
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    snapshot.routes = next
+        .tables
+        .iter()
+        .map(|(name, (_, table))| (Arc::clone(name), Arc::clone(table)))
+        .collect();
+    next.snapshot = Arc::new(snapshot);
+    Ok(next)
+}
+
+struct Linker<'a> {
+    state: &'a State,
+    found: &'a Found,
+    last: &'a Linked,
+    secrets: Secrets,
+    next: Linked,
+    errors: Vec<Located>,
+}
+
+impl Linker<'_> {
+    fn cluster(&mut self, placed: &Placed<'_, Cluster>) -> Option<Arc<ClusterSpec>> {
+        let Placed { value: config, origin } = placed;
+        let old = self.last.snapshot.clusters.get(&config.name);
+        let resolved = endpoints::of(config, self.state, self.found, &mut self.next.queries);
+        let assignment = match resolved {
+            Ok(assignment) => assignment,
+            Err(error) => {
+                self.errors.push(origin.locate(error));
+                return None;
+            }
+        };
+        let tls = match &config.tls {
+            Some(tls) => Some(self.client_tls(config, TLS_PATH, tls, origin)?),
+            None => None,
+        };
+        let mut match_tls = Vec::new();
+        for (index, matched) in config.transport_socket_matches.iter().enumerate() {
+            let path = format!("transport_socket_matches[{index}].{TLS_PATH}");
+            match_tls.push(match &matched.tls {
+                Some(tls) => Some(self.client_tls(config, &path, tls, origin)?),
+                None => None,
+            });
+        }
+        if let Some(old) = old
+            && old.config == **config
+            && old.assignment == assignment
+            && same(&old.tls, &tls)
+            && old.match_tls.len() == match_tls.len()
+            && old.match_tls.iter().zip(&match_tls).all(|(old, new)| same(old, new))
+        {
+            return Some(Arc::clone(old));
+        }
+        let assignment = old
+            .map(|old| &old.assignment)
+            .filter(|old| **old == assignment)
+            .map_or(assignment, Arc::clone);
+        Some(Arc::new(ClusterSpec { config: Arc::clone(config), assignment, tls, match_tls }))
+    }
+
+    fn client_tls(
+        &mut self,
+        cluster: &Cluster,
+        path: &str,
+        config: &Arc<UpstreamTls>,
+        origin: &Origin,
+    ) -> Option<Arc<crate::tls::client::ClientTls>> {
+        self.learn_secrets(&config.common);
+        let place: Place = (Arc::clone(&cluster.name), path.into());
+        let outcome = self.next.clients.link(&self.last.clients, place, config, &self.secrets);
+        self.settle::<UpstreamTls>(outcome, &config.common, path, origin)
+    }
+
+    fn listener(
+        &mut self,
+        placed: &Placed<'_, listener::Listener>,
+        clusters: &BTreeSet<Name>,
+    ) -> Option<Arc<Listener>> {
+        let Placed { value: config, origin } = placed;
+        let mut linked = Vec::new();
+        for (path, chain) in chains(config) {
+            linked.push(self.chain(&config.name, chain, &origin.below(&path), clusters));
+        }
+        let mut linked: Vec<Arc<FilterChain>> = linked.into_iter().collect::<Option<_>>()?;
+        let default_chain = config.default_filter_chain.as_ref().and_then(|_| linked.pop());
+        if let Some(old) = self.last.snapshot.listeners.get(&config.name)
+            && old.config == **config
+            && old.chains.len() == linked.len()
+            && old.chains.iter().zip(&linked).all(|(old, new)| Arc::ptr_eq(old, new))
+            && same(&old.default_chain, &default_chain)
+        {
+            return Some(Arc::clone(old));
+        }
+        let rules: Vec<_> = config.filter_chains.iter().map(|chain| &chain.matcher).collect();
+        match FilterChainMatcher::compile(&rules) {
+            Ok(matcher) => Some(Arc::new(Listener {
+                config: Arc::clone(config),
+                matcher,
+                chains: linked,
+                default_chain,
+            })),
+            Err(error) => {
+                self.errors.push(origin.locate(error));
+                None
+            }
+        }
+    }
+
+    fn chain(
+        &mut self,
+        listener: &Name,
+        config: &Arc<listener::FilterChain>,
+        origin: &Origin,
+        clusters: &BTreeSet<Name>,
+    ) -> Option<Arc<FilterChain>> {
+        let old = self.last.snapshot.chain(listener, &config.name);
+        let tls = match &config.tls {
+            Some(tls) => {
+                self.learn_secrets(&tls.common);
+                let place: Place = (Arc::clone(listener), Arc::clone(&config.name));
+                let outcome = self.next.servers.link(&self.last.servers, place, tls, &self.secrets);
+                Some(self.settle::<DownstreamTls>(outcome, &tls.common, TLS_PATH, origin)?)
+            }
+            None => None,
+        };
+        let NetworkFilter::Http(http) = &config.filter;
+        let old_routes = old.and_then(|old| old.http.routes.as_ref());
+        let routes = self.routes(http, old_routes, &origin.below(HTTP_PATH), clusters)?;
+        if let Some(old) = old
+            && old.config == *config
+            && same(&old.tls, &tls)
+            && same(&old.http.routes, &routes)
+        {
+            return Some(Arc::clone(old));
+        }
+        let http = Http::new(Arc::clone(http), routes);
+        Some(Arc::new(FilterChain { config: Arc::clone(config), tls, http }))
+    }
+
+    /// The table of a connection manager: none inside while a discovered one is not there.
+    fn routes(
+        &mut self,
+        http: &HttpConnectionManager,
+        old: Option<&Arc<RouteTable>>,
+        origin: &Origin,
+        clusters: &BTreeSet<Name>,
+    ) -> Option<Option<Arc<RouteTable>>> {
+        match &http.routes {
+            RouteSource::Inline(config) => {
+                let validate = config.validate_clusters.unwrap_or(true);
+                let known = validate.then_some(clusters);
+                self.table(config, old, &origin.below("route_config"), known).map(Some)
+            }
+            RouteSource::Rds(source) => {
+                if let Some((known, table)) = self.next.tables.get(&source.name)
+                    && known == source
+                {
+                    return Some(Some(Arc::clone(table)));
+                }
+                let Some((config, origin)) = self.state.routes(source) else { return Some(None) };
+                let old = self.last.tables.get(&source.name).map(|(_, table)| table);
+                let known = config.validate_clusters.unwrap_or(false).then_some(clusters);
+                let table = self.table(config, old, origin, known)?;
+                let entry = (source.clone(), Arc::clone(&table));
+                self.next.tables.insert(Arc::clone(&source.name), entry);
+                Some(Some(table))
+            }
+        }
+    }
+
+    /// Compiles a table unless it is the old one. Clusters are looked up only then, as in Envoy: one that
+    /// is removed later leaves its routes answering 503.
+    fn table(
+        &mut self,
+        config: &Arc<RouteConfig>,
+        old: Option<&Arc<RouteTable>>,
+        origin: &Origin,
+        clusters: Option<&BTreeSet<Name>>,
+    ) -> Option<Arc<RouteTable>> {
+        if let Some(old) = old.filter(|old| old.config() == config) {
+            return Some(Arc::clone(old));
+        }
+        let dangling = clusters.map_or_else(Vec::new, |known| check::clusters(config, known));
+        if !dangling.is_empty() {
+            self.errors.extend(origin.locate_all(dangling));
+            return None;
+        }
+        match RouteTable::compile(Arc::clone(config)) {
+            Ok(table) => Some(Arc::new(table)),
+            Err(error) => {
+                self.errors.push(origin.locate(error));
+                None
+            }
+        }
+    }
+
+    /// Makes the secrets that `context` names known to the contexts built from here on.
+    fn learn_secrets(&mut self, context: &CommonTls) {
+        for name in self.secrets.missing(context) {
+            if let Some(secret) = self.state.secret(&name) {
+                self.secrets.insert(name, secret.kind.clone());
+            }
+        }
+    }
+
+    fn settle<C: Context>(
+        &mut self,
+        outcome: Outcome<C::Tls>,
+        context: &CommonTls,
+        path: &str,
+        origin: &Origin,
+    ) -> Option<Arc<C::Tls>> {
+        self.next.certificate_files.extend(self.secrets.files(context));
+        let locate = |error: Invalid| origin.locate(error.under(path));
+        match outcome {
+            Outcome::Current(tls) => Some(tls),
+            Outcome::Kept(tls, error) => {
+                self.next.kept.push(locate(error));
+                Some(tls)
+            }
+            Outcome::Failed(error) => {
+                self.errors.push(locate(error));
+                None
+            }
+        }
+    }
+}
+
+fn same<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// Whether two sets hold the very same things.
+pub(super) fn unchanged(a: &Snapshot, b: &Snapshot) -> bool {
+    fn same_map<T>(a: &HashMap<Name, Arc<T>>, b: &HashMap<Name, Arc<T>>) -> bool {
+        a.len() == b.len()
+            && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| Arc::ptr_eq(a, b)))
+    }
+    same_map(&a.listeners, &b.listeners)
+        && same_map(&a.routes, &b.routes)
+        && same_map(&a.clusters, &b.clusters)
+}

@@ -1,0 +1,197 @@
+//! All resources that were accepted, static and from files, and which files they want.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::cluster::{Cluster, Discovery};
+use crate::config::endpoint::LoadAssignment;
+use crate::config::http::RouteSource;
+use crate::config::listener::{FilterChain, Listener, NetworkFilter};
+use crate::config::route::RouteConfig;
+use crate::config::source::{FileSource, ResourceSource};
+use crate::config::tls::{CommonTls, Secret, SecretName};
+use crate::discovery::file::bootstrap::BootstrapFile;
+use crate::discovery::file::{FileKey, Item, Kind, Origin, Resource, ResourceFile};
+use crate::tls::secrets::Secrets;
+
+/// A consistent set of accepted files. Cloning it is cheap: the files are shared.
+#[derive(Debug, Clone)]
+pub(in crate::discovery) struct State {
+    pub(in crate::discovery) bootstrap: Arc<BootstrapFile>,
+    pub(in crate::discovery) files: BTreeMap<FileKey, Arc<ResourceFile>>,
+}
+
+/// A resource and where it is written.
+pub(super) struct Placed<'a, T> {
+    pub(super) value: &'a Arc<T>,
+    pub(super) origin: Origin,
+}
+
+/// Why a file is wanted.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// The first resource that names it, with the path of the field.
+    pub(super) origin: Origin,
+    /// Directories in which any change means that the file is to be read again.
+    pub(super) directories: BTreeSet<PathBuf>,
+}
+
+impl State {
+    /// All listeners: static ones, then discovered ones of other names.
+    pub(super) fn listeners(&self) -> Vec<Placed<'_, Listener>> {
+        let listeners = &self.bootstrap.config.listeners;
+        let fixed = listeners.iter().enumerate().map(|(index, value)| Placed {
+            value,
+            origin: self.bootstrap.origin("listeners", index),
+        });
+        let discovered =
+            self.items(Kind::Listener, &self.bootstrap.config.lds).filter_map(|item| {
+                let Resource::Listener(value) = &item.resource else { return None };
+                let shadowed = listeners.iter().any(|listener| listener.name == value.name);
+                (!shadowed).then(|| Placed { value, origin: item.origin.clone() })
+            });
+        fixed.chain(discovered).collect()
+    }
+
+    /// All clusters: static ones, then discovered ones of other names.
+    pub(super) fn clusters(&self) -> Vec<Placed<'_, Cluster>> {
+        let clusters = &self.bootstrap.config.clusters;
+        let names: BTreeSet<&str> = clusters.iter().map(|cluster| &*cluster.name).collect();
+        let fixed = clusters.iter().enumerate().map(|(index, value)| Placed {
+            value,
+            origin: self.bootstrap.origin("clusters", index),
+        });
+        let discovered = self.items(Kind::Cluster, &self.bootstrap.config.cds).filter_map(|item| {
+            let Resource::Cluster(value) = &item.resource else { return None };
+            let shadowed = names.contains(&*value.name);
+            (!shadowed).then(|| Placed { value, origin: item.origin.clone() })
+        });
+        fixed.chain(discovered).collect()
+    }
+
+    /// The discovered route table, if its file has it.
+    pub(super) fn routes(&self, source: &ResourceSource) -> Option<(&Arc<RouteConfig>, &Origin)> {
+        let item = self.item(Kind::Routes, source)?;
+        match &item.resource {
+            Resource::Routes(routes) => Some((routes, &item.origin)),
+            _ => None,
+        }
+    }
+
+    /// The discovered endpoints, if their file has them.
+    pub(super) fn endpoints(&self, source: &ResourceSource) -> Option<&Arc<LoadAssignment>> {
+        match &self.item(Kind::Endpoints, source)?.resource {
+            Resource::Endpoints(assignment) => Some(assignment),
+            _ => None,
+        }
+    }
+
+    /// The secret of this name, if it is known.
+    pub(super) fn secret(&self, name: &SecretName) -> Option<&Secret> {
+        match name {
+            SecretName::Static(name) => {
+                self.bootstrap.config.secrets.iter().find(|secret| secret.name == *name)
+            }
+            SecretName::Discovered(source) => match &self.item(Kind::Secret, source)?.resource {
+                Resource::Secret(secret) => Some(secret),
+                _ => None,
+            },
+        }
+    }
+
+    /// Every file that some resource wants.
+    pub(super) fn wanted(&self) -> BTreeMap<FileKey, Wanted> {
+        let mut wanted = BTreeMap::new();
+        let mut want = |kind: Kind, file: &FileSource, origin: &Origin, path: &str| {
+            let key = FileKey { kind, path: file.path.clone() };
+            let entry = wanted.entry(key).or_insert_with(|| Wanted {
+                origin: origin.below(path),
+                directories: BTreeSet::new(),
+            });
+            entry.directories.extend(file.watched_directory.clone());
+        };
+        let bootstrap = &self.bootstrap.config;
+        let root = self.bootstrap.root("dynamic_resources");
+        if let Some(file) = &bootstrap.lds {
+            want(Kind::Listener, file, &root, "lds_config.path_config_source.path");
+        }
+        if let Some(file) = &bootstrap.cds {
+            want(Kind::Cluster, file, &root, "cds_config.path_config_source.path");
+        }
+        for Placed { value, origin } in self.clusters() {
+            if let Discovery::Eds(source) = &value.discovery {
+                let path = "eds_cluster_config.eds_config.path_config_source.path";
+                want(Kind::Endpoints, &source.file, &origin, path);
+            }
+            for (path, tls) in cluster_tls(value) {
+                for source in discovered_secrets(&tls.common) {
+                    want(Kind::Secret, &source.file, &origin, &path);
+                }
+            }
+        }
+        for Placed { value, origin } in self.listeners() {
+            for (path, chain) in chains(value) {
+                let NetworkFilter::Http(http) = &chain.filter;
+                if let RouteSource::Rds(source) = &http.routes {
+                    let path = format!("{path}.{RDS_PATH}.path_config_source.path");
+                    want(Kind::Routes, &source.file, &origin, &path);
+                }
+                if let Some(tls) = &chain.tls {
+                    for source in discovered_secrets(&tls.common) {
+                        want(Kind::Secret, &source.file, &origin, &format!("{path}.{TLS_PATH}"));
+                    }
+                }
+            }
+        }
+        wanted
+    }
+
+    fn items(&self, kind: Kind, file: &Option<FileSource>) -> impl Iterator<Item = &Item> {
+        let key = file.as_ref().map(|file| FileKey { kind, path: file.path.clone() });
+        let file = key.and_then(|key| self.files.get(&key));
+        file.into_iter().flat_map(|file| file.items.values())
+    }
+
+    fn item(&self, kind: Kind, source: &ResourceSource) -> Option<&Item> {
+        let key = FileKey { kind, path: source.file.path.clone() };
+        self.files.get(&key)?.items.get(&source.name)
+    }
+}
+
+/// Path of a chain's or cluster's TLS context.
+pub(super) const TLS_PATH: &str = "transport_socket.typed_config";
+/// Path of a chain's connection manager.
+pub(super) const HTTP_PATH: &str = "filters[0].typed_config";
+const RDS_PATH: &str = "filters[0].typed_config.rds.config_source";
+
+/// The chains of a listener with their paths, the default last.
+pub(super) fn chains(listener: &Listener) -> impl Iterator<Item = (String, &Arc<FilterChain>)> {
+    let numbered = listener.filter_chains.iter().enumerate();
+    numbered.map(|(index, chain)| (format!("filter_chains[{index}]"), chain)).chain(
+        listener.default_filter_chain.iter().map(|it| ("default_filter_chain".to_owned(), it)),
+    )
+}
+
+/// The TLS contexts of a cluster with their paths: its own, then those of its matches.
+pub(super) fn cluster_tls(
+    cluster: &Cluster,
+) -> impl Iterator<Item = (String, &Arc<crate::config::tls::UpstreamTls>)> {
+    let matches = cluster.transport_socket_matches.iter().enumerate();
+    cluster.tls.iter().map(|tls| (TLS_PATH.to_owned(), tls)).chain(matches.filter_map(
+        |(index, it)| {
+            Some((format!("transport_socket_matches[{index}].{TLS_PATH}"), it.tls.as_ref()?))
+        },
+    ))
+}
+
+fn discovered_secrets(context: &CommonTls) -> Vec<ResourceSource> {
+    let names = Secrets::default().missing(context);
+    names
+        .into_iter()
+        .filter_map(|name| match name {
+            SecretName::Discovered(source) => Some(source),
+            SecretName::Static(_) => None,
+        })
+        .collect()
+}

@@ -1,0 +1,197 @@
+//! Resolves the names of STRICT_DNS clusters, again and again; what was found last stays until something
+//! else is found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::config::Name;
+use crate::config::cluster::DnsFamily;
+
+/// Longest time that a record's own time to live may put off the next look.
+const MAX_TTL: Duration = Duration::from_secs(3600);
+/// Shortest time between two looks at the same name.
+const MIN_REFRESH: Duration = Duration::from_millis(100);
+
+/// A name to resolve, and how.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Query {
+    pub(super) host: Name,
+    pub(super) family: DnsFamily,
+    pub(super) refresh: Duration,
+    pub(super) respect_ttl: bool,
+}
+
+/// The addresses last found, sorted.
+pub(super) type Found = BTreeMap<Query, Arc<[IpAddr]>>;
+
+/// An answer that differs from the last one.
+#[derive(Debug)]
+pub(super) struct Answer {
+    query: Query,
+    addresses: Option<Arc<[IpAddr]>>,
+}
+
+/// Lookups in the background, one task for each query.
+pub(super) struct Lookups {
+    resolvers: BTreeMap<DnsFamily, TokioResolver>,
+    running: BTreeMap<Query, AbortHandle>,
+    unanswered: BTreeSet<Query>,
+    sender: mpsc::UnboundedSender<Answer>,
+    answers: mpsc::UnboundedReceiver<Answer>,
+}
+
+impl Lookups {
+    /// No lookups yet.
+    pub(super) fn new() -> Self {
+        let (sender, answers) = mpsc::unbounded_channel();
+        Self {
+            resolvers: BTreeMap::new(),
+            running: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
+            sender,
+            answers,
+        }
+    }
+
+    /// Resolves these names from now on, and no others.
+    pub(super) fn want(&mut self, queries: &BTreeSet<Query>) {
+        if self.resolvers.is_empty() && !queries.is_empty() {
+            self.resolvers = FAMILIES.into_iter().filter_map(resolver).collect();
+        }
+        self.running.retain(|query, task| {
+            let wanted = queries.contains(query);
+            if !wanted {
+                task.abort();
+            }
+            wanted
+        });
+        self.unanswered.retain(|query| queries.contains(query));
+        for query in queries {
+            let Some(resolver) = self.resolvers.get(&query.family) else { continue };
+            if !self.running.contains_key(query) {
+                let task = tokio::spawn(keep_resolving(
+                    query.clone(),
+                    resolver.clone(),
+                    self.sender.clone(),
+                ));
+                self.running.insert(query.clone(), task.abort_handle());
+                self.unanswered.insert(query.clone());
+            }
+        }
+    }
+
+    /// Takes the first answers into `found` until each query has one, or `limit` has passed.
+    pub(super) async fn first_answers(&mut self, found: &mut Found, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.unanswered.is_empty() {
+            match timeout_at(deadline, self.answers.recv()).await {
+                Ok(Some(answer)) => drop(self.take(answer, found)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+    }
+
+    /// Waits for the next answer. May be dropped while waiting.
+    pub(super) async fn answer(&mut self) -> Answer {
+        loop {
+            // The channel stays open: this value holds a sender itself.
+            if let Some(answer) = self.answers.recv().await {
+                return answer;
+            }
+        }
+    }
+
+    /// Takes an answer into `found`; whether it changes anything.
+    pub(super) fn take(&mut self, answer: Answer, found: &mut Found) -> bool {
+        self.unanswered.remove(&answer.query);
+        let Some(addresses) = answer.addresses else { return false };
+        if !self.running.contains_key(&answer.query) {
+            return false;
+        }
+        let old = found.insert(answer.query, Arc::clone(&addresses));
+        old.as_ref() != Some(&addresses)
+    }
+}
+
+impl Drop for Lookups {
+    fn drop(&mut self) {
+        for task in self.running.values() {
+            task.abort();
+        }
+    }
+}
+
+const FAMILIES: [DnsFamily; 5] =
+    [DnsFamily::Auto, DnsFamily::V4Only, DnsFamily::V6Only, DnsFamily::V4Preferred, DnsFamily::All];
+
+fn resolver(family: DnsFamily) -> Option<(DnsFamily, TokioResolver)> {
+    let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
+        tracing::warn!("no name servers ({error}): check /etc/resolv.conf");
+        TokioResolver::builder_with_config(
+            ResolverConfig::default(),
+            TokioRuntimeProvider::default(),
+        )
+    });
+    let options = builder.options_mut();
+    options.ip_strategy = match family {
+        DnsFamily::Auto => LookupIpStrategy::Ipv6thenIpv4,
+        DnsFamily::V4Only => LookupIpStrategy::Ipv4Only,
+        DnsFamily::V6Only => LookupIpStrategy::Ipv6Only,
+        DnsFamily::V4Preferred => LookupIpStrategy::Ipv4thenIpv6,
+        DnsFamily::All => LookupIpStrategy::Ipv4AndIpv6,
+    };
+    // The refresh rate says how old an answer may be.
+    options.cache_size = 0;
+    match builder.build() {
+        Ok(resolver) => Some((family, resolver)),
+        Err(error) => {
+            tracing::error!("names cannot be resolved: {error}");
+            None
+        }
+    }
+}
+
+async fn keep_resolving(
+    query: Query,
+    resolver: TokioResolver,
+    answers: mpsc::UnboundedSender<Answer>,
+) {
+    let mut failing = false;
+    loop {
+        let mut wait = query.refresh;
+        let addresses = match resolver.lookup_ip(&*query.host).await {
+            Ok(found) => {
+                failing = false;
+                if query.respect_ttl {
+                    let ttl =
+                        found.valid_until().saturating_duration_since(std::time::Instant::now());
+                    wait = if ttl.is_zero() { wait } else { ttl.min(MAX_TTL) };
+                }
+                let mut addresses: Vec<IpAddr> = found.iter().collect();
+                addresses.sort_unstable();
+                addresses.dedup();
+                Some(addresses.into())
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::warn!("{} cannot be resolved: {error}", query.host);
+                }
+                failing = true;
+                None
+            }
+        };
+        if answers.send(Answer { query: query.clone(), addresses }).is_err() {
+            return;
+        }
+        sleep(wait.max(MIN_REFRESH)).await;
+    }
+}

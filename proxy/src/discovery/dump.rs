@@ -1,0 +1,269 @@
+//! What `/config_dump` shows: the messages in use with their versions and times, and why newer ones are not.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use parking_lot::RwLock;
+use prost::{Message, Name};
+use prost_types::{Any, Timestamp};
+use serde_json::Value as Json;
+use xds::envoy::admin::v3::clusters_config_dump::{DynamicCluster, StaticCluster};
+use xds::envoy::admin::v3::endpoints_config_dump::{DynamicEndpointConfig, StaticEndpointConfig};
+use xds::envoy::admin::v3::listeners_config_dump::{
+    DynamicListener, DynamicListenerState, StaticListener,
+};
+use xds::envoy::admin::v3::routes_config_dump::{DynamicRouteConfig, StaticRouteConfig};
+use xds::envoy::admin::v3::secrets_config_dump::{DynamicSecret, StaticSecret};
+use xds::envoy::admin::v3::{
+    BootstrapConfigDump, ClustersConfigDump, EndpointsConfigDump, ListenersConfigDump,
+    RoutesConfigDump, SecretsConfigDump, UpdateFailureState,
+};
+use xds::envoy::config::bootstrap::v3::bootstrap::StaticResources;
+use xds::envoy::config::listener::v3::filter::ConfigType;
+use xds::envoy::config::listener::v3::{FilterChain, Listener};
+use xds::envoy::config::route::v3::RouteConfiguration;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+
+use super::assemble::state::State;
+use super::assemble::{Refusal, Source};
+use super::file::{FileKey, Item, Kind};
+
+const SCOPED_ROUTES: &str = "type.googleapis.com/envoy.admin.v3.ScopedRoutesConfigDump";
+
+/// The current configuration as messages, for the admin API. Written by discovery alone.
+#[derive(Debug, Default)]
+pub struct ConfigDump(RwLock<Option<Contents>>);
+
+#[derive(Debug)]
+struct Contents {
+    state: State,
+    refused: BTreeMap<Source, Refusal>,
+}
+
+/// A source whose present content is not in use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    /// The source: `bootstrap`, or the kind and path of a file.
+    pub source: String,
+    /// When it was refused.
+    pub at: SystemTime,
+    /// Why, each with file, line, column and field path.
+    pub errors: Vec<String>,
+}
+
+impl ConfigDump {
+    /// The `configs` of Envoy's `/config_dump`, in its order; endpoints only if asked for
+    /// (`?include_eds`). Private keys are redacted.
+    pub fn configs(&self, include_eds: bool) -> Vec<Json> {
+        let contents = self.0.read();
+        let Some(contents) = &*contents else { return Vec::new() };
+        let mut configs = vec![packed(&contents.bootstrap()), packed(&contents.clusters())];
+        if include_eds {
+            configs.push(packed(&contents.endpoints()));
+        }
+        configs.push(packed(&contents.listeners()));
+        // Scoped routes are not supported; Envoy shows the empty message.
+        configs.push(Any { type_url: SCOPED_ROUTES.to_owned(), value: Vec::new() });
+        configs.push(packed(&contents.routes()));
+        configs.push(packed(&contents.secrets()));
+        configs.iter().map(xds::json::any_to_json).collect()
+    }
+
+    /// The sources whose present content is not in use.
+    pub fn refused(&self) -> Vec<Refused> {
+        let contents = self.0.read();
+        let refused = contents.iter().flat_map(|contents| &contents.refused);
+        refused
+            .map(|(source, refusal)| Refused {
+                source: source.to_string(),
+                at: refusal.at,
+                errors: refusal.errors.iter().map(ToString::to_string).collect(),
+            })
+            .collect()
+    }
+
+    pub(super) fn update(&self, state: &State, refused: &BTreeMap<Source, Refusal>) {
+        *self.0.write() = Some(Contents { state: state.clone(), refused: refused.clone() });
+    }
+}
+
+impl Contents {
+    fn updated(&self) -> Option<Timestamp> {
+        Some(self.state.bootstrap.updated.into())
+    }
+
+    fn fixed<'a, T>(&'a self, list: impl FnOnce(&'a StaticResources) -> &'a Vec<T>) -> &'a [T] {
+        self.state.bootstrap.proto.static_resources.as_ref().map_or(&[], |it| list(it))
+    }
+
+    fn bootstrap(&self) -> BootstrapConfigDump {
+        let bootstrap = Some(self.state.bootstrap.proto.clone());
+        BootstrapConfigDump { bootstrap, last_updated: self.updated() }
+    }
+
+    fn clusters(&self) -> ClustersConfigDump {
+        let fixed = self
+            .fixed(|it| &it.clusters)
+            .iter()
+            .map(packed)
+            .map(|cluster| StaticCluster { cluster: Some(cluster), last_updated: self.updated() });
+        let active = self.items(Kind::Cluster).map(|(_, item)| DynamicCluster {
+            version_info: item.version.clone(),
+            cluster: Some(item.raw.clone()),
+            last_updated: Some(item.updated.into()),
+            ..DynamicCluster::default()
+        });
+        let failed = self.failures(Kind::Cluster).map(|failure| DynamicCluster {
+            error_state: Some(failure),
+            ..DynamicCluster::default()
+        });
+        ClustersConfigDump {
+            version_info: self.version(Kind::Cluster),
+            static_clusters: fixed.collect(),
+            dynamic_active_clusters: active.collect(),
+            dynamic_warming_clusters: failed.collect(),
+        }
+    }
+
+    fn endpoints(&self) -> EndpointsConfigDump {
+        let fixed =
+            self.fixed(|it| &it.clusters).iter().filter_map(|it| it.load_assignment.as_ref());
+        let fixed = fixed.map(|assignment| StaticEndpointConfig {
+            endpoint_config: Some(packed(assignment)),
+            last_updated: self.updated(),
+        });
+        let found = self.items(Kind::Endpoints).map(|(_, item)| DynamicEndpointConfig {
+            version_info: item.version.clone(),
+            endpoint_config: Some(item.raw.clone()),
+            last_updated: Some(item.updated.into()),
+            ..DynamicEndpointConfig::default()
+        });
+        let failed = self.failures(Kind::Endpoints).map(|failure| DynamicEndpointConfig {
+            error_state: Some(failure),
+            ..DynamicEndpointConfig::default()
+        });
+        EndpointsConfigDump {
+            static_endpoint_configs: fixed.collect(),
+            dynamic_endpoint_configs: found.chain(failed).collect(),
+        }
+    }
+
+    fn listeners(&self) -> ListenersConfigDump {
+        let fixed = self.fixed(|it| &it.listeners).iter().map(packed).map(|listener| {
+            StaticListener { listener: Some(listener), last_updated: self.updated() }
+        });
+        let active = self.items(Kind::Listener).map(|(name, item)| DynamicListener {
+            name: name.to_owned(),
+            active_state: Some(DynamicListenerState {
+                version_info: item.version.clone(),
+                listener: Some(item.raw.clone()),
+                last_updated: Some(item.updated.into()),
+            }),
+            ..DynamicListener::default()
+        });
+        let failed = self.failures(Kind::Listener).map(|failure| DynamicListener {
+            error_state: Some(failure),
+            ..DynamicListener::default()
+        });
+        ListenersConfigDump {
+            version_info: self.version(Kind::Listener),
+            static_listeners: fixed.collect(),
+            dynamic_listeners: active.chain(failed).collect(),
+        }
+    }
+
+    fn routes(&self) -> RoutesConfigDump {
+        let mut inline: Vec<StaticRouteConfig> = Vec::new();
+        for listener in self.fixed(|it| &it.listeners) {
+            inline.extend(inline_routes(listener).map(|routes| StaticRouteConfig {
+                route_config: Some(packed(&routes)),
+                last_updated: self.updated(),
+            }));
+        }
+        for (_, item) in self.items(Kind::Listener) {
+            let Ok(listener) = Listener::decode(item.raw.value.as_slice()) else { continue };
+            inline.extend(inline_routes(&listener).map(|routes| StaticRouteConfig {
+                route_config: Some(packed(&routes)),
+                last_updated: Some(item.updated.into()),
+            }));
+        }
+        let found = self.items(Kind::Routes).map(|(_, item)| DynamicRouteConfig {
+            version_info: item.version.clone(),
+            route_config: Some(item.raw.clone()),
+            last_updated: Some(item.updated.into()),
+            ..DynamicRouteConfig::default()
+        });
+        let failed = self.failures(Kind::Routes).map(|failure| DynamicRouteConfig {
+            error_state: Some(failure),
+            ..DynamicRouteConfig::default()
+        });
+        RoutesConfigDump {
+            static_route_configs: inline,
+            dynamic_route_configs: found.chain(failed).collect(),
+        }
+    }
+
+    fn secrets(&self) -> SecretsConfigDump {
+        let fixed = self.fixed(|it| &it.secrets).iter().map(|secret| StaticSecret {
+            name: secret.name.clone(),
+            last_updated: self.updated(),
+            secret: Some(packed(secret)),
+        });
+        let found = self.items(Kind::Secret).map(|(name, item)| DynamicSecret {
+            name: name.to_owned(),
+            version_info: item.version.clone(),
+            last_updated: Some(item.updated.into()),
+            secret: Some(item.raw.clone()),
+            ..DynamicSecret::default()
+        });
+        let failed = self.failures(Kind::Secret).map(|failure| DynamicSecret {
+            error_state: Some(failure),
+            ..DynamicSecret::default()
+        });
+        SecretsConfigDump {
+            static_secrets: fixed.collect(),
+            dynamic_active_secrets: found.collect(),
+            dynamic_warming_secrets: failed.collect(),
+        }
+    }
+
+    fn items(&self, kind: Kind) -> impl Iterator<Item = (&str, &Item)> {
+        let files = self.state.files.iter().filter(move |(key, _)| key.kind == kind);
+        files.flat_map(|(_, file)| file.items.iter().map(|(name, item)| (&**name, item)))
+    }
+
+    fn version(&self, kind: Kind) -> String {
+        let file = self.state.files.iter().find(|(key, _)| key.kind == kind);
+        file.map(|(_, file)| file.version.clone()).unwrap_or_default()
+    }
+
+    fn failures(&self, wanted: Kind) -> impl Iterator<Item = UpdateFailureState> {
+        let refused = self.refused.iter().filter(move |(source, _)| {
+            matches!(source, Source::File(FileKey { kind, .. }) if *kind == wanted)
+        });
+        refused.map(|(_, refusal)| {
+            let errors: Vec<String> = refusal.errors.iter().map(ToString::to_string).collect();
+            UpdateFailureState {
+                last_update_attempt: Some(refusal.at.into()),
+                details: errors.join("\n"),
+                ..UpdateFailureState::default()
+            }
+        })
+    }
+}
+
+fn packed<M: Message + Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+fn inline_routes(listener: &Listener) -> impl Iterator<Item = RouteConfiguration> {
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    chains.flat_map(|chain: &FilterChain| &chain.filters).filter_map(|filter| {
+        let ConfigType::TypedConfig(any) = filter.config_type.as_ref()?;
+        match any.to_msg::<HttpConnectionManager>().ok()?.route_specifier? {
+            RouteSpecifier::RouteConfig(routes) => Some(routes),
+            _ => None,
+        }
+    })
+}

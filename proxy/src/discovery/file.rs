@@ -1,0 +1,305 @@
+//! Reads files of resources: a DiscoveryResponse as YAML, JSON or protobuf, decoded item by item.
+
+pub(super) mod bootstrap;
+pub(super) mod watch;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use prost::{Message, Name as _};
+use prost_types::Any;
+use xds::envoy::config::cluster::v3::Cluster;
+use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds::envoy::config::listener::v3::Listener;
+use xds::envoy::config::route::v3::RouteConfiguration;
+use xds::envoy::extensions::transport_sockets::tls::v3::Secret;
+use xds::envoy::service::discovery::v3::{DiscoveryResponse, Resource as Wrapped};
+use xds::yaml::{Document, Error as Located};
+
+use super::decode;
+use crate::config::{self, Invalid, Name};
+
+/// Most errors reported of one file: locating each costs a pass over the text.
+const MAX_REPORTED: usize = 20;
+
+/// What a file of resources holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Kind {
+    Secret,
+    Cluster,
+    Endpoints,
+    Listener,
+    Routes,
+}
+
+impl Kind {
+    /// The message each resource is packed as.
+    pub(super) fn message(self) -> String {
+        match self {
+            Self::Secret => Secret::full_name(),
+            Self::Cluster => Cluster::full_name(),
+            Self::Endpoints => ClusterLoadAssignment::full_name(),
+            Self::Listener => Listener::full_name(),
+            Self::Routes => RouteConfiguration::full_name(),
+        }
+    }
+
+    /// Whether a file holds every resource there is, so that one left out is removed. For the other
+    /// kinds a resource left out keeps its last version, as on an xDS stream.
+    pub(super) fn is_full_set(self) -> bool {
+        matches!(self, Self::Cluster | Self::Listener)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secret => "SDS",
+            Self::Cluster => "CDS",
+            Self::Endpoints => "EDS",
+            Self::Listener => "LDS",
+            Self::Routes => "RDS",
+        })
+    }
+}
+
+/// A file of resources of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct FileKey {
+    pub(super) kind: Kind,
+    pub(super) path: PathBuf,
+}
+
+impl fmt::Display for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} file {}", self.kind, self.path.display())
+    }
+}
+
+/// The bytes of a file, and a digest to tell one version from the next.
+#[derive(Debug, Clone)]
+pub(super) struct Content {
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: u64,
+}
+
+/// Reads a file as it is now.
+pub(super) fn read(path: &Path) -> std::io::Result<Content> {
+    let bytes = std::fs::read(path)?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    Ok(Content { bytes, digest: hasher.finish() })
+}
+
+/// The resources of one file, decoded.
+#[derive(Debug)]
+pub(super) struct ResourceFile {
+    pub(super) digest: u64,
+    pub(super) version: String,
+    pub(super) items: BTreeMap<Name, Item>,
+}
+
+/// One resource with all that is told about it.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) version: String,
+    pub(super) updated: SystemTime,
+    pub(super) raw: Any,
+    pub(super) origin: Origin,
+    pub(super) resource: Resource,
+}
+
+/// A decoded resource.
+#[derive(Debug, Clone)]
+pub(super) enum Resource {
+    Listener(Arc<config::listener::Listener>),
+    Cluster(Arc<config::cluster::Cluster>),
+    Routes(Arc<config::route::RouteConfig>),
+    Endpoints(Arc<config::endpoint::LoadAssignment>),
+    Secret(Arc<config::tls::Secret>),
+}
+
+impl Resource {
+    fn name(&self) -> &Name {
+        match self {
+            Self::Listener(listener) => &listener.name,
+            Self::Cluster(cluster) => &cluster.name,
+            Self::Routes(routes) => &routes.name,
+            Self::Endpoints(assignment) => &assignment.cluster_name,
+            Self::Secret(secret) => &secret.name,
+        }
+    }
+}
+
+/// Where a resource is written: turns its errors into places in a file.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    /// The file's name; its text, unless it is binary.
+    document: Result<Document, Arc<str>>,
+    /// The resource's path in the file.
+    prefix: String,
+}
+
+impl Origin {
+    pub(super) fn in_document(document: &Document, prefix: impl Into<String>) -> Self {
+        Self { document: Ok(document.clone()), prefix: prefix.into() }
+    }
+
+    /// The resource below this one at `path`.
+    pub(super) fn below(&self, path: &str) -> Self {
+        let prefix = Invalid::new(path, "").under(&self.prefix).path;
+        Self { document: self.document.clone(), prefix }
+    }
+
+    /// The error with file, line and column.
+    pub(super) fn locate(&self, error: Invalid) -> Located {
+        let Invalid { path, reason } = error.under(&self.prefix);
+        match &self.document {
+            Ok(document) => document.error_at(path, reason),
+            Err(file) => Located { file: Arc::clone(file), at: None, path, reason },
+        }
+    }
+
+    /// All of `errors` with file, line and column.
+    pub(super) fn locate_all(&self, errors: Vec<Invalid>) -> Vec<Located> {
+        errors.into_iter().take(MAX_REPORTED).map(|error| self.locate(error)).collect()
+    }
+}
+
+/// Decodes the content of a file. Resources that are equal to those of `last` keep their identity.
+pub(super) fn decode_resources(
+    key: &FileKey,
+    content: &Content,
+    last: Option<&ResourceFile>,
+) -> Result<ResourceFile, Vec<Located>> {
+    let (response, origin) = response(&key.path, content)?;
+    let message = key.kind.message();
+    let type_name = type_name(&response.type_url);
+    if !type_name.is_empty() && type_name != message {
+        let reason = format!("this file is to hold {message}");
+        return Err(vec![origin.locate(Invalid::new("type_url", reason))]);
+    }
+    let mut items: BTreeMap<Name, Item> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (index, any) in response.resources.into_iter().enumerate() {
+        if errors.len() >= MAX_REPORTED {
+            break;
+        }
+        let origin = origin.below(&format!("resources[{index}]"));
+        let item = match item(key.kind, any, &response.version_info, &origin) {
+            Ok(item) => item,
+            Err(invalid) => {
+                errors.extend(origin.locate_all(invalid));
+                continue;
+            }
+        };
+        let name = Arc::clone(item.resource.name());
+        if items.contains_key(&name) {
+            let reason = format!("a second resource is called {name:?}");
+            errors.push(origin.locate(Invalid::new("name", reason)));
+        }
+        let kept = last.and_then(|last| last.items.get(&name)).filter(|old| old.raw == item.raw);
+        items.insert(name, kept.map_or(item.clone(), |old| keep(old, item)));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    if !key.kind.is_full_set() {
+        for (name, old) in last.iter().flat_map(|last| &last.items) {
+            items.entry(Arc::clone(name)).or_insert_with(|| old.clone());
+        }
+    }
+    Ok(ResourceFile { digest: content.digest, version: response.version_info, items })
+}
+
+/// The same resource as before: only where it is written, and under which version, may be new.
+fn keep(old: &Item, new: Item) -> Item {
+    Item { updated: old.updated, resource: old.resource.clone(), ..new }
+}
+
+fn response(path: &Path, content: &Content) -> Result<(DiscoveryResponse, Origin), Vec<Located>> {
+    let file: Arc<str> = path.display().to_string().into();
+    let refuse = |reason: String| {
+        vec![Located { file: Arc::clone(&file), at: None, path: String::new(), reason }]
+    };
+    if path.extension().is_some_and(|extension| extension == "pb") {
+        let origin = Origin { document: Err(Arc::clone(&file)), prefix: String::new() };
+        xds::strict::check_bytes::<DiscoveryResponse>(&content.bytes).map_err(|found| {
+            found
+                .into_iter()
+                .map(|it| origin.locate(Invalid::new(it.path, it.reason)))
+                .collect::<Vec<_>>()
+        })?;
+        let response = DiscoveryResponse::decode(content.bytes.as_slice())
+            .map_err(|error| refuse(format!("not a DiscoveryResponse: {error}")))?;
+        return Ok((response, origin));
+    }
+    let text = std::str::from_utf8(&content.bytes)
+        .map_err(|error| refuse(format!("not UTF-8 text: {error}")))?;
+    if text.trim().is_empty() {
+        return Err(refuse("the file is empty; write `resources: []` for none".to_owned()));
+    }
+    let document = Document::new(file, text);
+    let response = document.read()?;
+    Ok((response, Origin::in_document(&document, "")))
+}
+
+fn item(kind: Kind, any: Any, version: &str, origin: &Origin) -> Result<Item, Vec<Invalid>> {
+    let (raw, version, origin) = match unpack::<Wrapped>(&any) {
+        Some(wrapped) => {
+            let (resource, version) = wrapped.and_then(unwrap).map_err(|error| vec![error])?;
+            (resource, version, origin.below("resource"))
+        }
+        None => (any, version.to_owned(), origin.clone()),
+    };
+    let wrong = || {
+        let found = type_name(&raw.type_url);
+        vec![Invalid::new("", format!("expected a {}, found a {found}", kind.message()))]
+    };
+    let resource = match kind {
+        Kind::Listener => decode::listener(&expect(&raw, wrong)?)
+            .map(|listener| Resource::Listener(Arc::new(listener))),
+        Kind::Cluster => decode::cluster(&expect(&raw, wrong)?)
+            .map(|cluster| Resource::Cluster(Arc::new(cluster))),
+        Kind::Routes => decode::route_config(&expect(&raw, wrong)?)
+            .map(|routes| Resource::Routes(Arc::new(routes))),
+        Kind::Endpoints => decode::load_assignment(&expect(&raw, wrong)?)
+            .map(|assignment| Resource::Endpoints(Arc::new(assignment))),
+        Kind::Secret => {
+            decode::secret(&expect(&raw, wrong)?).map(|secret| Resource::Secret(Arc::new(secret)))
+        }
+    }?;
+    Ok(Item { version, updated: SystemTime::now(), raw, origin, resource })
+}
+
+fn unwrap(wrapped: Wrapped) -> Result<(Any, String), Invalid> {
+    // The resource names itself; aliases matter on a stream only.
+    let Wrapped { name: _, aliases: _, version, resource, ttl } = wrapped;
+    if ttl.is_some() {
+        return Err(Invalid::new("ttl", "not supported: a file's resources do not expire"));
+    }
+    let resource = resource.ok_or_else(|| Invalid::new("resource", "required"))?;
+    Ok((resource, version))
+}
+
+fn expect<M: Message + prost::Name + Default>(
+    any: &Any,
+    wrong: impl FnOnce() -> Vec<Invalid>,
+) -> Result<M, Vec<Invalid>> {
+    unpack(any).ok_or_else(wrong)?.map_err(|error| vec![error])
+}
+
+/// The packed message; none if it is of another type.
+fn unpack<M: Message + prost::Name + Default>(any: &Any) -> Option<Result<M, Invalid>> {
+    (type_name(&any.type_url) == M::full_name()).then(|| {
+        M::decode(any.value.as_slice()).map_err(|error| Invalid::new("", error.to_string()))
+    })
+}
+
+fn type_name(type_url: &str) -> &str {
+    type_url.rsplit_once('/').map_or(type_url, |(_, name)| name)
+}

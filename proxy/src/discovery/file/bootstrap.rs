@@ -1,0 +1,194 @@
+//! The bootstrap: the file named by `--config-path`, with the text of `--config-yaml` merged over it.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use prost::Message;
+use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::envoy::config::bootstrap::v3::bootstrap::StaticResources;
+use xds::yaml::{Document, Error as Located};
+
+use super::{MAX_REPORTED, Origin};
+use crate::config::{self, Invalid};
+use crate::discovery::decode;
+
+/// Where the bootstrap comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// `--config-path`: watched for changes of its static resources.
+    pub config_path: Option<PathBuf>,
+    /// `--config-yaml`: merged over the file as protobuf merges messages: lists are joined, values replaced.
+    pub config_yaml: Option<String>,
+}
+
+/// The bootstrap, decoded.
+#[derive(Debug)]
+pub(in crate::discovery) struct BootstrapFile {
+    pub(in crate::discovery) digest: u64,
+    pub(in crate::discovery) updated: SystemTime,
+    pub(in crate::discovery) proto: Bootstrap,
+    pub(in crate::discovery) config: config::bootstrap::Bootstrap,
+    parts: Vec<Part>,
+}
+
+/// One of the texts the bootstrap is merged from.
+#[derive(Debug)]
+struct Part {
+    document: Document,
+    /// How many of each list it holds.
+    counts: Counts,
+}
+
+/// Items in the lists that are joined.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    listeners: usize,
+    clusters: usize,
+    secrets: usize,
+}
+
+impl Counts {
+    fn of(proto: &Bootstrap) -> Self {
+        proto.static_resources.as_ref().map_or_else(Self::default, |it: &StaticResources| Self {
+            listeners: it.listeners.len(),
+            clusters: it.clusters.len(),
+            secrets: it.secrets.len(),
+        })
+    }
+
+    fn of_list(self, list: &str) -> usize {
+        match list {
+            "listeners" => self.listeners,
+            "clusters" => self.clusters,
+            "secrets" => self.secrets,
+            _ => 0,
+        }
+    }
+}
+
+/// The texts of a bootstrap as they are now.
+#[derive(Debug)]
+pub(in crate::discovery) struct BootstrapText {
+    pub(in crate::discovery) digest: u64,
+    documents: Vec<Document>,
+}
+
+/// Reads the texts without looking into them.
+pub(in crate::discovery) fn read(sources: &Sources) -> Result<BootstrapText, Located> {
+    let mut documents = Vec::new();
+    if let Some(path) = &sources.config_path {
+        documents.push(read_document(path)?);
+    }
+    if let Some(text) = &sources.config_yaml {
+        documents.push(Document::new("--config-yaml", text.as_str()));
+    }
+    let mut hasher = DefaultHasher::new();
+    for document in &documents {
+        hasher.write(document.text().as_bytes());
+    }
+    Ok(BootstrapText { digest: hasher.finish(), documents })
+}
+
+fn read_document(path: &Path) -> Result<Document, Located> {
+    let file: Arc<str> = path.display().to_string().into();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Document::new(file, text)),
+        Err(error) => {
+            let reason = format!("cannot be read: {error}; check --config-path");
+            Err(Located { file, at: None, path: String::new(), reason })
+        }
+    }
+}
+
+/// Merges and decodes the texts; `last` is the bootstrap they are to replace.
+pub(in crate::discovery) fn decode(
+    text: BootstrapText,
+    last: Option<&BootstrapFile>,
+) -> Result<BootstrapFile, Vec<Located>> {
+    let mut proto = Bootstrap::default();
+    let mut parts = Vec::new();
+    for document in text.documents {
+        let part: Bootstrap = document.read()?;
+        parts.push(Part { document, counts: Counts::of(&part) });
+        // What protobuf calls merging is decoding onto what is there.
+        proto.merge(part.encode_to_vec().as_slice()).map_err(|error| {
+            vec![Located {
+                file: "bootstrap".into(),
+                at: None,
+                path: String::new(),
+                reason: error.to_string(),
+            }]
+        })?;
+    }
+    let mut file = BootstrapFile {
+        digest: text.digest,
+        updated: SystemTime::now(),
+        config: config::bootstrap::Bootstrap::default(),
+        proto,
+        parts,
+    };
+    file.config = decode::bootstrap(&file.proto).map_err(|errors| {
+        let reported = errors.into_iter().take(MAX_REPORTED);
+        reported.map(|error| file.locate(error)).collect::<Vec<_>>()
+    })?;
+    if let Some(last) = last.filter(|last| last.proto == file.proto) {
+        file.updated = last.updated;
+    }
+    Ok(file)
+}
+
+impl BootstrapFile {
+    /// The error with file, line and column.
+    pub(in crate::discovery) fn locate(&self, error: Invalid) -> Located {
+        let Invalid { path, reason } = error;
+        let (origin, rest) = self.split(&path);
+        origin.locate(Invalid::new(rest, reason))
+    }
+
+    /// Where item `index` of the merged list `static_resources.LIST` is written.
+    pub(in crate::discovery) fn origin(&self, list: &str, index: usize) -> Origin {
+        let mut index = index;
+        for part in &self.parts {
+            let count = part.counts.of_list(list);
+            if index < count {
+                let prefix = format!("static_resources.{list}[{index}]");
+                return Origin::in_document(&part.document, prefix);
+            }
+            index -= count;
+        }
+        self.root("")
+    }
+
+    /// Where the value at `path` is written, if it is in none of the joined lists.
+    pub(in crate::discovery) fn root(&self, path: &str) -> Origin {
+        let first = path.split(['.', '[']).next().unwrap_or_default();
+        // A value in the later text replaces the earlier one's.
+        let holder = self
+            .parts
+            .iter()
+            .rev()
+            .find(|part| part.document.contains(first))
+            .or(self.parts.first());
+        match holder {
+            Some(part) => Origin::in_document(&part.document, path),
+            None => Origin::in_document(&Document::new("bootstrap", ""), path),
+        }
+    }
+
+    /// Whether one of the bootstrap's texts is called `file`.
+    pub(in crate::discovery) fn is_written_in(&self, file: &str) -> bool {
+        self.parts.iter().any(|part| **part.document.name() == *file)
+    }
+
+    fn split<'p>(&self, path: &'p str) -> (Origin, &'p str) {
+        let item = || {
+            let (list, rest) = path.strip_prefix("static_resources.")?.split_once('[')?;
+            let (index, rest) = rest.split_once(']')?;
+            let origin = self.origin(list, index.parse().ok()?);
+            Some((origin, rest.strip_prefix('.').unwrap_or(rest)))
+        };
+        item().unwrap_or_else(|| (self.root(path), ""))
+    }
+}
