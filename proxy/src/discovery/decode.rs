@@ -27,6 +27,8 @@ mod route_action;
 mod route_match;
 mod runtime;
 mod source;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod upstream_http;
 mod value;

@@ -1,0 +1,84 @@
+//! Configurations that others wrote, from the folder `../shared/suites` or `SUITES_DIR`; skipped where it is absent.
+
+use std::path::{Path, PathBuf};
+
+use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::envoy::config::route::v3::RouteConfiguration;
+
+use super::super::{bootstrap, route_config};
+use super::decode;
+
+/// What each of Envoy's example bootstraps is refused for, by the end of the path; all others are accepted.
+const REFUSED: [(&str, &[&str]); 14] = [
+    (
+        "cors__backend__envoy.yaml",
+        &["http_filters[0].typed_config", "typed_per_filter_config[\"envoy.filters.http.cors\"]"],
+    ),
+    ("cors__frontend__envoy.yaml", &["http_filters[0].typed_config"]),
+    (
+        "csrf__samesite__envoy.yaml",
+        &[
+            "http_filters[0].typed_config",
+            "http_filters[1].typed_config",
+            "typed_per_filter_config[\"envoy.filters.http.cors\"]",
+            "typed_per_filter_config[\"envoy.filters.http.csrf\"]",
+        ],
+    ),
+    ("dynamic-config-cp__envoy.yaml", &["dynamic_resources.ads_config"]),
+    ("ext_authz__config__grpc-service__v3.yaml", &["http_filters[0].typed_config"]),
+    ("ext_authz__config__http-service.yaml", &["http_filters[0].typed_config"]),
+    ("ext_authz__config__opa-service__v3.yaml", &["http_filters[0].typed_config"]),
+    ("load-reporting-service__envoy.yaml", &["cluster_manager"]),
+    ("local_ratelimit__envoy.yaml", &["http_filters[0].typed_config"]),
+    (
+        "locality-load-balancing__envoy.yaml",
+        &["common_lb_config.locality_weighted_lb_config", "health_checks"],
+    ),
+    ("route-mirror__envoy.yaml", &["route.request_mirror_policies"]),
+    ("tls-inspector__envoy.yaml", &["filters[0].typed_config"]),
+    ("tls__envoy-https-passthrough.yaml", &["filters[0].typed_config"]),
+    ("websocket__envoy-wss-passthrough.yaml", &["filters[0].typed_config"]),
+];
+
+/// A file or folder of the suites; none, and a note, where they are absent.
+fn suite(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("SUITES_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/suites"),
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    if !path.exists() {
+        eprintln!("skipped: {} does not exist; SUITES_DIR names another folder", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn envoys_examples_are_accepted_or_refused_for_what_is_not_supported() {
+    let Some(folder) = suite("envoy-examples") else { return };
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let refused = decode::<Bootstrap, _>(&text, bootstrap).err().unwrap_or_default();
+        let expected = REFUSED.iter().find(|(file, _)| *file == name).map_or(&[][..], |it| it.1);
+        assert_eq!(refused.is_empty(), expected.is_empty(), "{name}: {refused:?}");
+        for error in &refused {
+            let (path, _reason) = error.split_once(": ").unwrap();
+            assert!(expected.iter().any(|end| path.ends_with(end)), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn the_route_tables_of_envoys_own_tests_are_accepted() {
+    let Some(file) = suite("envoy_router_check.jsonl") else { return };
+    for line in std::fs::read_to_string(file).unwrap().lines() {
+        let case: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (id, yaml) = (&case["id"], case["config_yaml"].as_str().unwrap());
+        if let Err(errors) = decode::<RouteConfiguration, _>(yaml, route_config) {
+            panic!("{id}: {errors:?}");
+        }
+    }
+}
