@@ -4,8 +4,8 @@
 //! are made of comes through [`AdminState`], whose traits let each part of the proxy show itself without
 //! knowing HTTP. Everything that changes something needs POST, and a browser on another site gets nothing.
 
-pub mod certs;
-pub mod clusters;
+mod certs;
+mod clusters;
 mod config_dump;
 mod endpoints;
 mod home;
@@ -19,18 +19,19 @@ mod same_site;
 pub mod server_info;
 mod stats;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use crate::cluster::Clusters;
 use crate::config::Name;
+use crate::snapshot::SnapshotCell;
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::Metrics;
-use certs::CertificateChain;
-use clusters::ClusterStatus;
 use server_info::ServerInfo;
 
 /// Everything the admin API shows and moves.
@@ -46,12 +47,12 @@ pub struct AdminState {
     pub access_logs: AccessLogger,
     /// Starting, draining, ending.
     pub control: Arc<dyn Control>,
-    /// Clusters and their endpoints.
-    pub clusters: Arc<dyn Clusters>,
-    /// The configuration in force.
+    /// The live side of its clusters.
+    pub clusters: Arc<Clusters>,
+    /// Its configuration, linked.
+    pub snapshots: Arc<SnapshotCell>,
+    /// Its configuration, as it was given.
     pub configuration: Arc<dyn Configuration>,
-    /// The certificates in use.
-    pub certificates: Arc<dyn Certificates>,
 }
 
 /// The state of the process (Envoy `admin.v3.ServerInfo.State`).
@@ -96,24 +97,15 @@ pub trait Control: Send + Sync {
     fn fail_health_checks(&self, fail: bool);
 }
 
-/// The clusters in use.
-pub trait Clusters: Send + Sync {
-    /// Every cluster with its endpoints, in the order they are to be shown.
-    fn status(&self) -> Vec<ClusterStatus>;
-}
-
 /// The configuration in force.
 pub trait Configuration: Send + Sync {
     /// The messages of Envoy's `/config_dump` as JSON with `@type`, in Envoy's order: bootstrap, clusters,
     /// endpoints (only with `include_eds`), listeners, scoped routes, routes, secrets. Private keys may
     /// still be in it: they are removed here.
     fn dump(&self, include_eds: bool) -> Vec<Value>;
-}
 
-/// The certificates in use.
-pub trait Certificates: Send + Sync {
-    /// One entry per TLS context.
-    fn list(&self) -> Vec<CertificateChain>;
+    /// Names of the clusters the bootstrap declares.
+    fn static_clusters(&self) -> HashSet<String>;
 }
 
 /// Serves the API until `shutdown` resolves.

@@ -120,7 +120,7 @@ fn refresh(state: &AdminState) {
     server.state.set(number);
     let uptime = state.info.started.elapsed().as_secs();
     server.uptime.set(i64::try_from(uptime).unwrap_or(i64::MAX));
-    let days = certs::days_until_first_expires(&state.certificates.list(), SystemTime::now());
+    let days = certs::days_until_first_expires(&state.snapshots.load(), SystemTime::now());
     let days = days.and_then(|days| i64::try_from(days).ok());
     server.days_until_first_cert_expiring.set(days.unwrap_or(NEVER));
 }

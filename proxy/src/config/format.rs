@@ -1,5 +1,6 @@
 //! Envoy's format strings: parsed once, used for header values and access-log lines.
 
+mod names;
 mod parse;
 mod time;
 

@@ -1,15 +1,18 @@
 //! The proxy's own log: levels by component with Envoy's names, changeable while it runs.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 /// The components whose level can be set, by Envoy's logger names, with the modules they cover.
@@ -119,15 +122,26 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Starts logging to standard error. Fails if something in this process logs already.
-    pub fn start(level: Level, style: LogStyle) -> Result<Self, TryInitError> {
+    /// Starts logging to the end of `file`, or to standard error.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or something in this process logs already.
+    pub fn start(level: Level, style: LogStyle, file: Option<&Path>) -> io::Result<Self> {
         let (filter, handle) = reload::Layer::new(Targets::new());
-        let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-        let output = match style {
-            LogStyle::Text => stderr.with_ansi(std::io::stderr().is_terminal()).boxed(),
-            LogStyle::Json => stderr.json().flatten_event(true).boxed(),
+        let (writer, colour) = match file {
+            Some(path) => {
+                let file = OpenOptions::new().append(true).create(true).open(path)?;
+                (BoxMakeWriter::new(Arc::new(file)), false)
+            }
+            None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
         };
-        tracing_subscriber::registry().with(filter).with(output).try_init()?;
+        let output = tracing_subscriber::fmt::layer().with_writer(writer);
+        let output = match style {
+            LogStyle::Text => output.with_ansi(colour).boxed(),
+            LogStyle::Json => output.json().flatten_event(true).boxed(),
+        };
+        let subscriber = tracing_subscriber::registry().with(filter).with(output);
+        subscriber.try_init().map_err(io::Error::other)?;
         let logging = Self { handle: Some(handle), ..Self::detached(level) };
         logging.apply(&logging.levels.lock());
         Ok(logging)
