@@ -14,7 +14,7 @@ use crate::tls::server::ServerTls;
 pub(super) trait Context: PartialEq + fmt::Debug {
     type Tls: fmt::Debug;
     fn common(&self) -> &CommonTls;
-    fn build(&self, secrets: &Secrets) -> Result<Self::Tls, Invalid>;
+    fn build(&self, secrets: &Secrets, place: &Place) -> Result<Self::Tls, Invalid>;
 }
 
 impl Context for DownstreamTls {
@@ -24,7 +24,7 @@ impl Context for DownstreamTls {
         &self.common
     }
 
-    fn build(&self, secrets: &Secrets) -> Result<ServerTls, Invalid> {
+    fn build(&self, secrets: &Secrets, _: &Place) -> Result<ServerTls, Invalid> {
         ServerTls::build(self, secrets)
     }
 }
@@ -36,8 +36,16 @@ impl Context for UpstreamTls {
         &self.common
     }
 
-    fn build(&self, secrets: &Secrets) -> Result<ClientTls, Invalid> {
-        ClientTls::build(self, secrets)
+    fn build(&self, secrets: &Secrets, (cluster, _): &Place) -> Result<ClientTls, Invalid> {
+        let tls = ClientTls::build(self, secrets)?;
+        if !tls.verifies() {
+            tracing::warn!(
+                %cluster,
+                "TLS to this cluster accepts ANY certificate: set validation_context.trusted_ca, \
+                 or whoever is on the network path can read and change the traffic"
+            );
+        }
+        Ok(tls)
     }
 }
 
@@ -86,7 +94,7 @@ impl<C: Context> Contexts<C> {
             Some(old) if old.fingerprint == fingerprint => {
                 (fingerprint, Outcome::Current(Arc::clone(&old.tls)))
             }
-            old => match (config.build(secrets), old) {
+            old => match (config.build(secrets, &place), old) {
                 (Ok(tls), _) => (fingerprint, Outcome::Current(Arc::new(tls))),
                 // With the old fingerprint it is tried again as long as the files differ from it.
                 (Err(error), Some(old)) => {
