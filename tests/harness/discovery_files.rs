@@ -36,10 +36,10 @@ impl DiscoveryFile {
         Self { path: dir.join("eds.yaml"), type_name }
     }
 
-    /// Secrets (SDS) at `dir/sds.yaml`.
-    pub fn secrets(dir: &Path) -> Self {
+    /// One secret (SDS) at `dir/{name}.sds.yaml`; Envoy takes one per file.
+    pub fn secret(dir: &Path, name: &str) -> Self {
         let type_name = "envoy.extensions.transport_sockets.tls.v3.Secret";
-        Self { path: dir.join("sds.yaml"), type_name }
+        Self { path: dir.join(format!("{name}.sds.yaml")), type_name }
     }
 
     /// Where the file is.

@@ -37,16 +37,20 @@ pub(crate) const PLACE_OF_ERRORS: Difference = Difference(
      and field path",
 );
 
-/// Retrying requests that are not idempotent.
-pub(crate) const POST_IS_NOT_REPEATED: Difference = Difference(
-    "Envoy repeats a POST under `retry_on: reset` although the upstream may have acted on it; \
-     Outrigger repeats it only if the upstream provably has not",
-);
+/// The same key twice in one YAML mapping.
+pub(crate) const DUPLICATE_KEYS: Difference =
+    Difference("Envoy silently keeps the last of two equal keys; Outrigger refuses them");
 
 /// A bootstrap edited while the proxy runs.
 pub(crate) const BOOTSTRAP_IS_WATCHED: Difference = Difference(
     "Envoy reads its bootstrap once; Outrigger takes a changed one while serving, or keeps the last \
      good one and says why",
+);
+
+/// Certificates named by `filename` outside of SDS.
+pub(crate) const CERTIFICATE_FILES_ARE_WATCHED: Difference = Difference(
+    "Envoy reads the certificate files of a static TLS context once; Outrigger takes rotated ones \
+     without a restart",
 );
 
 /// Which changes of a file are noticed.
