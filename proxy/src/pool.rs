@@ -23,6 +23,7 @@ mod waiting;
 mod wire;
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -130,7 +131,6 @@ struct Key {
 }
 
 /// What all connections of one endpoint on one worker have in common, whatever their settings.
-#[derive(Debug)]
 pub struct Common {
     /// The worker's shard of the cluster's statistics.
     pub stats: Arc<ClusterStats>,
@@ -140,6 +140,12 @@ pub struct Common {
     pub load: Rc<Arc<Load>>,
     /// Circuit breakers of priority DEFAULT and HIGH.
     pub breakers: [LocalBreaker; 2],
+}
+
+impl fmt::Debug for Common {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Common").field("load", &self.load).finish_non_exhaustive()
+    }
 }
 
 impl Common {
@@ -260,4 +266,4 @@ fn server_name_of(authority: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,6 +5,7 @@
 //! comes free first serves it, an old connection or a new one.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,7 +25,6 @@ use crate::upstream::http::Protocol;
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// Interchangeable connections to one endpoint.
-#[derive(Debug)]
 pub(super) struct Connections {
     pub(super) settings: Rc<Settings>,
     pub(super) key: Key,
@@ -327,6 +327,17 @@ impl Connections {
         drop(idle);
         self.retire(facts);
         self.open_wanted();
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("address", &self.settings.address)
+            .field("key", &self.key)
+            .field("usable", &self.usable.get())
+            .field("connecting", &self.connecting.get())
+            .finish_non_exhaustive()
     }
 }
 

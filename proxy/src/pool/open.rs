@@ -1,6 +1,7 @@
 //! Makes the connections of a pool: a task dials, another drives what came of it.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -72,7 +73,10 @@ impl Connections {
             retired: Cell::new(false),
         });
         self.drive(driver, Rc::clone(&facts));
-        Ok(Connection { sender: RefCell::new(sender), facts })
+        let connection = Connection { sender: RefCell::new(sender), facts };
+        // A peer that closes at once has refused the connection: to try again would only spin.
+        let ready = poll_fn(|context| connection.sender.borrow_mut().poll_ready(context)).await;
+        ready.then_some(connection).ok_or_else(|| ConnectError::Http("closed at once".to_owned()))
     }
 
     async fn dial(&self) -> Result<Dialed, ConnectError> {

@@ -25,7 +25,7 @@ impl ServerIdle {
 
     /// A connection is still open after having been idle for `idle`: what was known may no longer hold.
     pub(super) fn observe_open(&mut self, idle: Duration) {
-        if self.0.is_some_and(|known| idle > known.mul_f32(1.25)) {
+        if self.0.is_some_and(|known| idle > known * 5 / 4) {
             self.0 = None;
         }
     }
@@ -36,7 +36,7 @@ impl ServerIdle {
             (Some(seen), Some(told)) => seen.min(told),
             (seen, told) => seen.or(told)?,
         };
-        Some(shortest.mul_f32(0.8))
+        Some(shortest * 4 / 5)
     }
 }
 
