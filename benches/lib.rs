@@ -1,1 +1,78 @@
-//! placeholder
+//! What the benches share: a configuration text made ready to serve, without files or sockets.
+
+#![expect(clippy::expect_used, reason = "a bench stops at the first surprise")]
+
+use std::sync::Arc;
+
+use proxy::cluster::{ClusterSpec, Clusters};
+use proxy::config::bootstrap::Bootstrap;
+use proxy::config::cluster::{Cluster, Discovery};
+use proxy::config::http::RouteSource;
+use proxy::config::listener::{self, NetworkFilter};
+use proxy::discovery::decode;
+use proxy::filter_chain::FilterChainMatcher;
+use proxy::route::RouteTable;
+use proxy::snapshot::{FilterChain, Http, Listener, Snapshot, SnapshotCell};
+use proxy::telemetry::access_log::AccessLogger;
+use proxy::telemetry::metrics::Metrics;
+use proxy::worker::Shared;
+use xds::yaml::Document;
+
+/// The snapshot of a bootstrap whose resources are all static, without TLS.
+///
+/// # Panics
+/// If the text is no such bootstrap.
+pub fn snapshot(bootstrap: &str) -> Snapshot {
+    let bootstrap = Document::new("bootstrap", bootstrap).read().expect("a bootstrap");
+    let Bootstrap { listeners, clusters, .. } =
+        decode::bootstrap(&bootstrap).expect("a supported bootstrap");
+    Snapshot {
+        version: 1,
+        listeners: listeners
+            .into_iter()
+            .map(|config| (Arc::clone(&config.name), Arc::new(listener(config))))
+            .collect(),
+        clusters: clusters
+            .into_iter()
+            .map(|config| (Arc::clone(&config.name), Arc::new(cluster(config))))
+            .collect(),
+        ..Snapshot::default()
+    }
+}
+
+fn listener(config: Arc<listener::Listener>) -> Listener {
+    let rules: Vec<_> = config.filter_chains.iter().map(|chain| &chain.matcher).collect();
+    let matcher = FilterChainMatcher::compile(&rules).expect("distinct rules");
+    let chains = config.filter_chains.iter().map(|config| Arc::new(chain(config))).collect();
+    Listener { config, matcher, chains, default_chain: None }
+}
+
+fn chain(config: &Arc<listener::FilterChain>) -> FilterChain {
+    let NetworkFilter::Http(manager) = &config.filter;
+    let RouteSource::Inline(routes) = &manager.routes else { panic!("routes must be inline") };
+    let table = RouteTable::compile(Arc::clone(routes)).expect("a table without conflicts");
+    let http = Http::new(Arc::clone(manager), Some(Arc::new(table)));
+    FilterChain { config: Arc::clone(config), tls: None, http }
+}
+
+fn cluster(config: Arc<Cluster>) -> ClusterSpec {
+    let Discovery::Static(assignment) = &config.discovery else { panic!("must be STATIC") };
+    let assignment = Arc::clone(assignment);
+    ClusterSpec { config, assignment, tls: None, match_tls: Vec::new() }
+}
+
+/// What the workers of a process that serves `snapshot` share.
+///
+/// # Panics
+/// If no thread can be started.
+pub fn shared(snapshot: Snapshot) -> Shared {
+    let metrics = Arc::new(Metrics::default());
+    let clusters = Arc::new(Clusters::new(Arc::clone(&metrics)));
+    clusters.publish(&snapshot.clusters);
+    Shared {
+        snapshots: Arc::new(SnapshotCell::new(snapshot)),
+        clusters,
+        access_log: AccessLogger::start(Arc::clone(&metrics)).expect("a thread"),
+        metrics,
+    }
+}
