@@ -1,9 +1,9 @@
 //! The proxy's own log: levels by component with Envoy's names, changeable while it runs.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, reload};
 
 /// The components whose level can be set, by Envoy's logger names, with the modules they cover.
@@ -114,6 +114,27 @@ impl FromStr for LogStyle {
     }
 }
 
+/// Why logging could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log file cannot be opened.
+    #[error("cannot open the log file {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Something in this process logs already.
+    #[error(transparent)]
+    Taken(#[from] TryInitError),
+}
+
+fn append(path: &Path) -> Result<File, StartError> {
+    let open = File::options().append(true).create(true).open(path);
+    open.map_err(|source| StartError::File { path: path.to_owned(), source })
+}
+
 /// The levels in force. Cloning gives another handle to the same levels.
 #[derive(Debug, Clone)]
 pub struct Logging {
@@ -122,26 +143,23 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Starts logging to the end of `file`, or to standard error.
+    /// Starts logging to standard error, or to the end of the file at `path`.
     ///
     /// # Errors
     /// The file cannot be opened, or something in this process logs already.
-    pub fn start(level: Level, style: LogStyle, file: Option<&Path>) -> io::Result<Self> {
+    pub fn start(level: Level, style: LogStyle, path: Option<&Path>) -> Result<Self, StartError> {
         let (filter, handle) = reload::Layer::new(Targets::new());
-        let (writer, colour) = match file {
-            Some(path) => {
-                let file = OpenOptions::new().append(true).create(true).open(path)?;
-                (BoxMakeWriter::new(Arc::new(file)), false)
-            }
-            None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+        let writer = match path {
+            Some(path) => BoxMakeWriter::new(Arc::new(append(path)?)),
+            None => BoxMakeWriter::new(std::io::stderr),
         };
-        let output = tracing_subscriber::fmt::layer().with_writer(writer);
+        let coloured = path.is_none() && std::io::stderr().is_terminal();
+        let lines = tracing_subscriber::fmt::layer().with_writer(writer);
         let output = match style {
-            LogStyle::Text => output.with_ansi(colour).boxed(),
-            LogStyle::Json => output.json().flatten_event(true).boxed(),
+            LogStyle::Text => lines.with_ansi(coloured).boxed(),
+            LogStyle::Json => lines.json().flatten_event(true).boxed(),
         };
-        let subscriber = tracing_subscriber::registry().with(filter).with(output);
-        subscriber.try_init().map_err(io::Error::other)?;
+        tracing_subscriber::registry().with(filter).with(output).try_init()?;
         let logging = Self { handle: Some(handle), ..Self::detached(level) };
         logging.apply(&logging.levels.lock());
         Ok(logging)
