@@ -1,8 +1,7 @@
 //! The admin API: what Envoy's looks like, read-only by GET, on the control runtime.
 //!
 //! `admin/endpoints.rs` is the table of paths; each file beside it answers one of them. What the answers
-//! are made of comes through [`AdminState`], whose traits let each part of the proxy show itself without
-//! knowing HTTP. Everything that changes something needs POST, and a browser on another site gets nothing.
+//! are made of comes through [`AdminState`]. Everything that changes something needs POST, and a browser on another site gets nothing.
 
 mod certs;
 mod clusters;
@@ -19,15 +18,14 @@ mod same_site;
 pub mod server_info;
 mod stats;
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::cluster::Clusters;
 use crate::config::Name;
+use crate::discovery::dump::ConfigDump;
 use crate::snapshot::SnapshotCell;
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::logging::Logging;
@@ -52,7 +50,7 @@ pub struct AdminState {
     /// Its configuration, linked.
     pub snapshots: Arc<SnapshotCell>,
     /// Its configuration, as it was given.
-    pub configuration: Arc<dyn Configuration>,
+    pub configuration: Arc<ConfigDump>,
 }
 
 /// The state of the process (Envoy `admin.v3.ServerInfo.State`).
@@ -95,17 +93,6 @@ pub trait Control: Send + Sync {
 
     /// Lets health checks fail, or succeed again.
     fn fail_health_checks(&self, fail: bool);
-}
-
-/// The configuration in force.
-pub trait Configuration: Send + Sync {
-    /// The messages of Envoy's `/config_dump` as JSON with `@type`, in Envoy's order: bootstrap, clusters,
-    /// endpoints (only with `include_eds`), listeners, scoped routes, routes, secrets. Private keys may
-    /// still be in it: they are removed here.
-    fn dump(&self, include_eds: bool) -> Vec<Value>;
-
-    /// Names of the clusters the bootstrap declares.
-    fn static_clusters(&self) -> HashSet<String>;
 }
 
 /// Serves the API until `shutdown` resolves.

@@ -1,7 +1,6 @@
-//! `/config_dump`: the configuration in force, cut down to what was asked for, private keys removed.
+//! `/config_dump`: the configuration in force, cut down to what was asked for.
 
 mod mask;
-mod redact;
 
 use http::StatusCode;
 use regex::Regex;
@@ -57,12 +56,9 @@ pub(super) fn answer(state: &AdminState, parameters: &Parameters) -> Reply {
         Ok(names) => names,
         Err(reply) => return reply,
     };
-    let mut configs = state.configuration.dump(parameters.has("include_eds"));
-    for config in &mut configs {
-        redact::private_keys(config);
-        if let Some(names) = &names {
-            keep_named(config, names);
-        }
+    let mut configs = state.configuration.configs(parameters.has("include_eds"));
+    if let Some(names) = &names {
+        configs.iter_mut().for_each(|config| keep_named(config, names));
     }
     let mask = parameters.get("mask").filter(|mask| !mask.is_empty()).map(Mask::parse);
     let selected = match parameters.get("resource").filter(|resource| !resource.is_empty()) {

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::server_info::CommandLine;
 use super::*;
 use crate::config::bootstrap::Node;
+use crate::discovery::{Assembler, Sources};
 use crate::snapshot::Snapshot;
 use crate::telemetry::logging::Level;
 
@@ -41,29 +42,6 @@ impl Control for Proxy {
     }
 }
 
-impl Configuration for Proxy {
-    fn dump(&self, include_eds: bool) -> Vec<Value> {
-        let kind = |name: &str| format!("type.googleapis.com/envoy.admin.v3.{name}ConfigDump");
-        let cluster = |name: &str| {
-            let key = json!({"private_key": {"inline_string": "SECRET"}});
-            json!({"cluster": {"@type": "c", "name": name, "tls": key}, "last_updated": "now"})
-        };
-        let mut configs = vec![
-            json!({"@type": kind("Bootstrap"), "bootstrap": {"node": {"id": "n"}}}),
-            json!({"@type": kind("Clusters"), "static_clusters": [cluster("c1"), cluster("d")]}),
-            json!({"@type": kind("Listeners")}),
-        ];
-        if include_eds {
-            configs.push(json!({"@type": kind("Endpoints")}));
-        }
-        configs
-    }
-
-    fn static_clusters(&self) -> HashSet<String> {
-        HashSet::new()
-    }
-}
-
 /// The API on a socket of its own; it ends with the test's runtime.
 struct Api {
     address: SocketAddr,
@@ -87,12 +65,28 @@ async fn api() -> Api {
         control: proxy.clone(),
         clusters: Arc::new(Clusters::new(Arc::clone(&metrics))),
         snapshots: Arc::new(SnapshotCell::new(Snapshot::default())),
-        configuration: proxy.clone(),
+        configuration: configuration(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, state, std::future::pending()));
     Api { address, proxy, metrics }
+}
+
+/// What a real Envoy dumped, without times and without what only Envoy has.
+fn reference() -> Value {
+    serde_json::from_str(include_str!("reference/config_dump.json")).unwrap()
+}
+
+/// The bootstrap that Envoy ran on, and a secret.
+fn configuration() -> Arc<ConfigDump> {
+    let mut bootstrap = reference()["configs"][0]["bootstrap"].clone();
+    let key = json!({"inline_string": "SECRET"});
+    let certificate = json!({"certificate_chain": key, "private_key": key});
+    let secret = json!({"name": "s1", "tls_certificate": certificate});
+    bootstrap["static_resources"]["secrets"] = json!([secret]);
+    let sources = Sources { config_path: None, config_yaml: Some(bootstrap.to_string()) };
+    Assembler::load(sources, Arc::default()).unwrap().dump()
 }
 
 /// Status, head and body of an answer.
@@ -210,25 +204,58 @@ async fn statistics_are_selected_and_formatted() {
     }
 }
 
+fn without_times(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("last_updated");
+            fields.values_mut().for_each(without_times);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_times),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn a_dump_is_the_one_envoy_made_of_the_same_bootstrap() {
+    let api = api().await;
+    let answer = api.get("/config_dump").await;
+    assert!(answer.body.starts_with("{\n \"configs\": [\n  {\n   \"@type\": "));
+    let mut ours = answer.json();
+    without_times(&mut ours);
+    ours["configs"][0]["bootstrap"]["static_resources"].as_object_mut().unwrap().remove("secrets");
+    ours["configs"][5].as_object_mut().unwrap().remove("static_secrets");
+    let reference = reference();
+    for (ours, envoys) in
+        ours["configs"].as_array().unwrap().iter().zip(reference["configs"].as_array().unwrap())
+    {
+        assert_eq!(ours, envoys, "{ours:#}\n{envoys:#}");
+    }
+    assert_eq!(ours, reference);
+}
+
 #[tokio::test]
 async fn dumps_are_cut_to_what_was_asked_for_and_hold_no_keys() {
     let api = api().await;
-    let all = api.get("/config_dump").await;
-    assert!(!all.body.contains("SECRET"));
-    assert!(all.body.starts_with("{\n \"configs\": [\n  {\n   \"@type\": "));
-    let bootstrap = all.json()["configs"][0].clone();
-    let kind = "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump";
-    assert_eq!(bootstrap, json!({"@type": kind, "bootstrap": {"node": {"id": "n"}}}));
+    let secrets = api.get("/config_dump?resource=static_secrets").await.json();
+    let certificate = &secrets["configs"][0]["secret"]["tls_certificate"];
+    assert_eq!(certificate["private_key"], json!({"inline_string": "[redacted]"}));
+    assert_eq!(certificate["certificate_chain"], json!({"inline_string": "SECRET"}));
     let with_eds = api.get("/config_dump?include_eds").await.json();
-    assert_eq!(with_eds["configs"].as_array().unwrap().len(), 4);
-    let masked = api.get("/config_dump?mask=bootstrap").await.json();
+    assert_eq!(with_eds["configs"].as_array().unwrap().len(), 7);
+    let masked = api.get("/config_dump?mask=bootstrap.node.id").await.json();
+    let id = "sidecar~10.0.0.1~x.default~default.svc.cluster.local";
+    let kind = "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump";
+    let bootstrap = json!({"@type": kind, "bootstrap": {"node": {"id": id}}});
     assert_eq!(masked, json!({"configs": [bootstrap]}));
     let query = "resource=static_clusters&mask=cluster.name&name_regex=%5Ec1$";
     let resource = api.get(&format!("/config_dump?{query}")).await.json();
     let kind = "type.googleapis.com/envoy.admin.v3.ClustersConfigDump.StaticCluster";
-    let cluster = json!({"@type": kind, "cluster": {"@type": "c", "name": "c1"}});
+    let inner = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+    let cluster = json!({"@type": kind, "cluster": {"@type": inner, "name": "c1"}});
     assert_eq!(resource, json!({"configs": [cluster]}));
-    assert_eq!(api.get("/config_dump?resource=dynamic_listeners").await.body, "{}\n");
+    for nothing in ["resource=dynamic_listeners", "resource=static_listeners&name_regex=zzz"] {
+        assert_eq!(api.get(&format!("/config_dump?{nothing}")).await.body, "{}\n");
+    }
     for (query, status) in [
         ("resource=nope", 404),
         ("resource=bootstrap", 400),

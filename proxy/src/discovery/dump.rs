@@ -1,6 +1,6 @@
 //! What `/config_dump` shows: the messages in use with their versions and times, and why newer ones are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
@@ -68,6 +68,13 @@ impl ConfigDump {
         configs.push(packed(&contents.routes()));
         configs.push(packed(&contents.secrets()));
         configs.iter().map(xds::json::any_to_json).collect()
+    }
+
+    /// Names of the clusters that the bootstrap declares.
+    pub fn static_clusters(&self) -> HashSet<String> {
+        let contents = self.0.read();
+        let fixed = contents.iter().flat_map(|contents| contents.fixed(|it| &it.clusters));
+        fixed.map(|cluster| cluster.name.clone()).collect()
     }
 
     /// The sources whose present content is not in use.
