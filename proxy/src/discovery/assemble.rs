@@ -9,13 +9,13 @@ mod check;
 mod contexts;
 mod endpoints;
 mod link;
+mod notice;
 pub(in crate::discovery) mod state;
 mod stats;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -51,8 +51,6 @@ pub struct Assembler {
     linked: Linked,
     /// The version of the last published snapshot.
     version: u64,
-    /// Digest of all certificate files as last read.
-    certificates: u64,
     found: Found,
     stats: Stats,
     dump: Arc<ConfigDump>,
@@ -73,7 +71,6 @@ impl Assembler {
             refused: BTreeMap::new(),
             linked: Linked::default(),
             version: 0,
-            certificates: 0,
             found: Found::new(),
             stats: Stats::new(metrics),
             dump: Arc::default(),
@@ -111,15 +108,15 @@ impl Assembler {
         publish: &mut Publish<'_>,
         ready: impl FnOnce(),
     ) -> Result<std::convert::Infallible, Vec<Located>> {
+        let mut watch = Watch::new();
+        self.follow(&mut watch);
         let mut lookups = Lookups::new();
         lookups.want(&self.linked.queries);
         lookups.first_answers(&mut self.found, FIRST_ANSWERS).await;
         self.settle(Candidates::default(), Some(publish))?;
         ready();
-        let mut watch = Watch::new();
         loop {
-            let (files, directories) = self.watched();
-            watch.follow(&files, &directories);
+            self.follow(&mut watch);
             lookups.want(&self.linked.queries);
             self.found.retain(|query, _| self.linked.queries.contains(query));
             tokio::select! {
@@ -136,14 +133,17 @@ impl Assembler {
     /// Looks at every source and certificate, and publishes what changed.
     pub(super) fn refresh(&mut self, publish: &mut Publish<'_>) {
         let candidates = self.changed();
-        if !candidates.is_empty() || self.certificates_digest() != self.certificates {
+        if !candidates.is_empty() || self.certificates_changed() {
             self.publish(candidates, publish);
         }
     }
 
     fn publish(&mut self, candidates: Candidates, publish: &mut Publish<'_>) {
         if let Err(errors) = self.settle(candidates, Some(publish)) {
-            log("the configuration cannot be published, the last good one stays", &errors);
+            notice::errors(
+                "the configuration cannot be published, the last good one stays",
+                &errors,
+            );
         }
     }
 
@@ -154,9 +154,11 @@ impl Assembler {
         match bootstrap::read(&self.sources) {
             Ok(text) if text.digest != self.state.bootstrap.digest => {
                 let digest = text.digest;
-                match bootstrap::decode(text, Some(&self.state.bootstrap)) {
-                    Ok(file) => candidates.bootstrap = Some(Arc::new(file)),
-                    Err(errors) => self.refuse(Source::Bootstrap, digest, errors),
+                if !self.is_undecodable(&Source::Bootstrap, digest) {
+                    match bootstrap::decode(text, Some(&self.state.bootstrap)) {
+                        Ok(file) => candidates.bootstrap = Some(Arc::new(file)),
+                        Err(errors) => self.refuse_undecodable(Source::Bootstrap, digest, errors),
+                    }
                 }
             }
             Ok(_) => self.forgive(&Source::Bootstrap),
@@ -171,9 +173,12 @@ impl Assembler {
                 self.forgive(&source);
                 continue;
             }
+            if self.is_undecodable(&source, content.digest) {
+                continue;
+            }
             match file::decode_resources(&key, &content, last.as_deref()) {
                 Ok(file) => drop(candidates.files.insert(key, Arc::new(file))),
-                Err(errors) => self.refuse(source, content.digest, errors),
+                Err(errors) => self.refuse_undecodable(source, content.digest, errors),
             }
         }
         candidates
@@ -202,7 +207,11 @@ impl Assembler {
             }
             for (source, digest) in blamed {
                 candidates.remove(&source);
-                self.refuse(source, digest, errors.clone());
+                let errors = errors.clone();
+                self.refuse(
+                    source,
+                    Refusal { digest, errors, decoded: true, at: SystemTime::now() },
+                );
             }
         }
     }
@@ -258,43 +267,51 @@ impl Assembler {
     ) -> Result<(), Vec<Located>> {
         let mut looked_at = BTreeSet::new();
         loop {
-            let missing = next
-                .wanted()
-                .into_iter()
-                .find(|(key, _)| !next.files.contains_key(key) && !looked_at.contains(key));
-            let Some((key, wanted)) = missing else { return Ok(()) };
-            looked_at.insert(key.clone());
-            let content = file::read(&key.path).map_err(|error| {
-                let reason = format!("{} cannot be read: {error}", key.path.display());
-                vec![wanted.origin.locate(Invalid::new("", reason))]
-            })?;
-            let source = Source::File(key.clone());
-            match file::decode_resources(&key, &content, None) {
-                // A file refused a moment ago fits no better the second time.
-                Ok(_) if self.is_refused(&source, content.digest) => {}
-                Ok(file) => {
-                    let file = Arc::new(file);
-                    next.files.insert(key.clone(), Arc::clone(&file));
-                    candidates.files.insert(key, file);
+            let mut missing = next.wanted();
+            missing.retain(|key, _| !next.files.contains_key(key) && looked_at.insert(key.clone()));
+            if missing.is_empty() {
+                return Ok(());
+            }
+            for (key, wanted) in missing {
+                let content = file::read(&key.path).map_err(|error| {
+                    let reason = format!("{} cannot be read: {error}", key.path.display());
+                    vec![wanted.origin.locate(Invalid::new("", reason))]
+                })?;
+                let source = Source::File(key.clone());
+                // What was refused a moment ago fits no better the second time.
+                if self.refused.get(&source).is_some_and(|it| it.digest == content.digest) {
+                    continue;
                 }
-                Err(errors) => self.refuse(source, content.digest, errors),
+                match file::decode_resources(&key, &content, None) {
+                    Ok(file) => {
+                        let file = Arc::new(file);
+                        next.files.insert(key.clone(), Arc::clone(&file));
+                        candidates.files.insert(key, file);
+                    }
+                    Err(errors) => self.refuse_undecodable(source, content.digest, errors),
+                }
             }
         }
     }
 
-    fn is_refused(&self, source: &Source, digest: u64) -> bool {
-        self.refused.get(source).is_some_and(|refusal| refusal.digest == digest)
+    /// Whether this very content was refused for what is in it alone.
+    fn is_undecodable(&self, source: &Source, digest: u64) -> bool {
+        self.refused.get(source).is_some_and(|it| it.digest == digest && !it.decoded)
+    }
+
+    fn refuse_undecodable(&mut self, source: Source, digest: u64, errors: Vec<Located>) {
+        self.refuse(source, Refusal { digest, errors, decoded: false, at: SystemTime::now() });
     }
 
     /// Remembers why a source is not used, and says so unless it was said before.
-    fn refuse(&mut self, source: Source, digest: u64, errors: Vec<Located>) {
+    fn refuse(&mut self, source: Source, refusal: Refusal) {
         let known = self.refused.get(&source);
-        if known.is_some_and(|known| known.digest == digest && known.errors == errors) {
+        if known.is_some_and(|it| it.digest == refusal.digest && it.errors == refusal.errors) {
             return;
         }
-        log(&format!("{source} is refused, the last good one stays"), &errors);
+        notice::errors(&format!("{source} is refused, the last good one stays"), &refusal.errors);
         self.stats.refused(&source, &self.state);
-        self.refused.insert(source, Refusal { digest, errors, at: SystemTime::now() });
+        self.refused.insert(source, refusal);
         self.dump.update(&self.state, &self.refused);
     }
 
@@ -312,10 +329,13 @@ impl Assembler {
             self.stats.taken(&source, &state);
         }
         if let Some(bootstrap) = &taken.bootstrap {
-            warn_of_fixed_parts(&self.state.bootstrap, bootstrap);
+            notice::fixed_parts(&self.state.bootstrap, bootstrap);
+        }
+        for file in taken.files.values() {
+            notice::shadowed(&state.bootstrap, file);
         }
         if linked.kept != self.linked.kept {
-            log("a certificate is refused, the last good one stays", &linked.kept);
+            notice::errors("a certificate is refused, the last good one stays", &linked.kept);
         }
         self.stats.published(&self.linked.snapshot, &linked.snapshot);
         let wanted = state.wanted();
@@ -326,47 +346,23 @@ impl Assembler {
         });
         self.state = state;
         self.linked = linked;
-        self.certificates = self.certificates_digest();
         self.dump.update(&self.state, &self.refused);
     }
 
-    fn certificates_digest(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        for path in &self.linked.certificate_files {
-            std::fs::read(path).ok().hash(&mut hasher);
-        }
-        hasher.finish()
+    fn certificates_changed(&self) -> bool {
+        let mut files = self.linked.certificate_files.iter();
+        files.any(|(path, digest)| file::read(path).ok().map(|it| it.digest) != *digest)
     }
 
-    /// The files and directories whose change may change anything.
-    fn watched(&self) -> (BTreeSet<PathBuf>, BTreeSet<PathBuf>) {
-        let mut files = self.linked.certificate_files.clone();
+    /// Watches everything whose change may change anything.
+    fn follow(&self, watch: &mut Watch) {
+        let mut files: BTreeSet<PathBuf> = self.linked.certificate_files.keys().cloned().collect();
         let mut directories = BTreeSet::new();
         files.extend(self.sources.config_path.clone());
         for (key, wanted) in self.state.wanted() {
             files.insert(key.path);
             directories.extend(wanted.directories);
         }
-        (files, directories)
-    }
-}
-
-/// Names what a changed bootstrap says that only a restart can bring about.
-fn warn_of_fixed_parts(old: &BootstrapFile, new: &BootstrapFile) {
-    let (old, new) = (&old.proto, &new.proto);
-    for (part, changed) in [
-        ("node", old.node != new.node),
-        ("admin", old.admin != new.admin),
-        ("layered_runtime", old.layered_runtime != new.layered_runtime),
-    ] {
-        if changed {
-            tracing::warn!("the bootstrap's {part} changed: it takes effect after a restart");
-        }
-    }
-}
-
-fn log(what: &str, errors: &[Located]) {
-    for error in errors {
-        tracing::error!("{what}: {error}");
+        watch.follow(&files, &directories);
     }
 }

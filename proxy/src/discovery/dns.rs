@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -42,7 +43,8 @@ pub(super) struct Answer {
 
 /// Lookups in the background, one task for each query.
 pub(super) struct Lookups {
-    resolvers: BTreeMap<DnsFamily, TokioResolver>,
+    /// None if there can be none.
+    resolvers: BTreeMap<DnsFamily, Option<TokioResolver>>,
     running: BTreeMap<Query, AbortHandle>,
     unanswered: BTreeSet<Query>,
     sender: mpsc::UnboundedSender<Answer>,
@@ -64,9 +66,6 @@ impl Lookups {
 
     /// Resolves these names from now on, and no others.
     pub(super) fn want(&mut self, queries: &BTreeSet<Query>) {
-        if self.resolvers.is_empty() && !queries.is_empty() {
-            self.resolvers = FAMILIES.into_iter().filter_map(resolver).collect();
-        }
         self.running.retain(|query, task| {
             let wanted = queries.contains(query);
             if !wanted {
@@ -76,17 +75,23 @@ impl Lookups {
         });
         self.unanswered.retain(|query| queries.contains(query));
         for query in queries {
-            let Some(resolver) = self.resolvers.get(&query.family) else { continue };
-            if !self.running.contains_key(query) {
-                let task = tokio::spawn(keep_resolving(
-                    query.clone(),
-                    resolver.clone(),
-                    self.sender.clone(),
-                ));
-                self.running.insert(query.clone(), task.abort_handle());
-                self.unanswered.insert(query.clone());
+            if self.running.contains_key(query) {
+                continue;
             }
+            let Some(resolver) = self.resolver(query.family) else { continue };
+            let task = tokio::spawn(keep_resolving(query.clone(), resolver, self.sender.clone()));
+            self.running.insert(query.clone(), task.abort_handle());
+            self.unanswered.insert(query.clone());
         }
+    }
+
+    fn resolver(&mut self, family: DnsFamily) -> Option<TokioResolver> {
+        let known = self.resolvers.entry(family).or_insert_with(|| {
+            resolver(family)
+                .inspect_err(|error| tracing::error!("names cannot be resolved: {error}"))
+                .ok()
+        });
+        known.clone()
     }
 
     /// Takes the first answers into `found` until each query has one, or `limit` has passed.
@@ -130,10 +135,7 @@ impl Drop for Lookups {
     }
 }
 
-const FAMILIES: [DnsFamily; 5] =
-    [DnsFamily::Auto, DnsFamily::V4Only, DnsFamily::V6Only, DnsFamily::V4Preferred, DnsFamily::All];
-
-fn resolver(family: DnsFamily) -> Option<(DnsFamily, TokioResolver)> {
+fn resolver(family: DnsFamily) -> Result<TokioResolver, NetError> {
     let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
         tracing::warn!("no name servers ({error}): check /etc/resolv.conf");
         TokioResolver::builder_with_config(
@@ -151,13 +153,7 @@ fn resolver(family: DnsFamily) -> Option<(DnsFamily, TokioResolver)> {
     };
     // The refresh rate says how old an answer may be.
     options.cache_size = 0;
-    match builder.build() {
-        Ok(resolver) => Some((family, resolver)),
-        Err(error) => {
-            tracing::error!("names cannot be resolved: {error}");
-            None
-        }
-    }
+    builder.build()
 }
 
 async fn keep_resolving(

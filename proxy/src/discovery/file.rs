@@ -90,9 +90,14 @@ pub(super) struct Content {
 /// Reads a file as it is now.
 pub(super) fn read(path: &Path) -> std::io::Result<Content> {
     let bytes = std::fs::read(path)?;
+    Ok(Content { digest: digest(&bytes), bytes })
+}
+
+/// Tells one version of a file from the next.
+pub(super) fn digest(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    hasher.write(&bytes);
-    Ok(Content { bytes, digest: hasher.finish() })
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// The resources of one file, decoded.

@@ -31,6 +31,8 @@ impl fmt::Display for Source {
 pub(in crate::discovery) struct Refusal {
     pub(in crate::discovery) digest: u64,
     pub(in crate::discovery) errors: Vec<Located>,
+    /// Whether it could be read and did not fit the rest: then it may fit later.
+    pub(super) decoded: bool,
     pub(in crate::discovery) at: SystemTime,
 }
 

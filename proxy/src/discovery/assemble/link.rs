@@ -18,10 +18,10 @@ use crate::config::http::{HttpConnectionManager, RouteSource};
 use crate::config::listener::{self, NetworkFilter};
 use crate::config::route::RouteConfig;
 use crate::config::source::ResourceSource;
-use crate::config::tls::{CommonTls, DownstreamTls, UpstreamTls};
+use crate::config::tls::{CommonTls, DataSource, DownstreamTls, UpstreamTls};
 use crate::config::{HashMap, Invalid, Name};
 use crate::discovery::dns::{Found, Query};
-use crate::discovery::file::Origin;
+use crate::discovery::file::{self, Origin};
 use crate::filter_chain::FilterChainMatcher;
 use crate::route::RouteTable;
 use crate::snapshot::{FilterChain, Http, Listener, Snapshot};
@@ -33,8 +33,9 @@ pub(super) struct Linked {
     pub(super) snapshot: Arc<Snapshot>,
     /// Names to resolve for the clusters.
     pub(super) queries: BTreeSet<Query>,
-    /// Certificate, key and trust files that contexts read.
-    pub(super) certificate_files: BTreeSet<PathBuf>,
+    /// Certificate, key and trust files that contexts read, with digests of what was read; none if nothing
+    /// could be.
+    pub(super) certificate_files: BTreeMap<PathBuf, Option<u64>>,
     /// Why contexts built from older files are still in use.
     pub(super) kept: Vec<Located>,
     tables: BTreeMap<Name, (ResourceSource, Arc<RouteTable>)>,
@@ -285,7 +286,10 @@ impl Linker<'_> {
         path: &str,
         origin: &Origin,
     ) -> Option<Arc<C::Tls>> {
-        self.next.certificate_files.extend(self.secrets.files(context));
+        for path in self.secrets.files(context) {
+            let content = self.secrets.read(&DataSource::File(path.clone())).ok();
+            self.next.certificate_files.insert(path, content.map(|bytes| file::digest(&bytes)));
+        }
         let locate = |error: Invalid| origin.locate(error.under(path));
         match outcome {
             Outcome::Current(tls) => Some(tls),

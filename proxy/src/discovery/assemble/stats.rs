@@ -8,7 +8,7 @@ use super::Source;
 use super::state::{State, chains};
 use crate::config::http::RouteSource;
 use crate::config::listener::NetworkFilter;
-use crate::discovery::file::{FileKey, Kind};
+use crate::discovery::file::{self, FileKey, Kind};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Metrics, Scope, SubscriptionStats};
 
@@ -43,10 +43,12 @@ impl Stats {
             self.metrics.server().bootstrap_reload_success.inc();
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let version = version(source, state);
         for stats in self.of(source, state) {
             stats.update_attempt.inc();
             stats.update_success.inc();
             stats.update_time.set(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+            stats.version.set(version);
         }
     }
 
@@ -78,6 +80,14 @@ impl Stats {
             })
             .collect()
     }
+}
+
+/// A number that stands for the version of a file, as dashboards compare it between proxies.
+fn version(source: &Source, state: &State) -> i64 {
+    let Source::File(key) = source else { return 0 };
+    let file = state.files.get(key);
+    // Halved, for a gauge is signed.
+    file.map_or(0, |file| (file::digest(file.version.as_bytes()) >> 1).cast_signed())
 }
 
 /// The subscriptions that a file serves.

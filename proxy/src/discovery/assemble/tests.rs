@@ -447,3 +447,47 @@ async fn a_running_assembler_resolves_names_and_follows_its_files() {
     assert!(!Arc::ptr_eq(&first.clusters["two"], &second.clusters["two"]));
     running.abort();
 }
+
+#[test]
+fn a_changed_certificate_is_taken_and_a_broken_one_is_not() {
+    let authority = certs::Authority::self_signed("root").unwrap();
+    let leaf = || authority.issue(&certs::Request::default().dns("localhost")).unwrap();
+    let first = leaf();
+    let tls = "    transport_socket:
+        name: tls
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_certificates:
+            - {certificate_chain: {filename: DIR/chain.pem}, private_key: {filename: DIR/key.pem}}
+";
+    let secure = listener(&format!("route_config: {}", table("one"))) + "  " + tls;
+    let plain = listener(&format!("route_config: {}", table("one")))
+        .replace("name: in", "name: plain")
+        .replace("23100", "23104");
+    let bootstrap = format!("{CLUSTERS}  listeners:\n{secure}{plain}");
+    let files = [("bootstrap.yaml", bootstrap.as_str())];
+    let errors = World::load(&files).err().unwrap();
+    assert!(errors[0].starts_with("bootstrap.yaml:35:16: "), "{errors:?}");
+    assert!(errors[0].contains("filter_chains[0].transport_socket.typed_config"), "{errors:?}");
+
+    let pair = [("chain.pem", first.chain_pem.as_str()), ("key.pem", first.key_pem.as_str())];
+    let mut world = World::start(&[files[0], pair[0], pair[1]]);
+    let started = Arc::clone(world.now());
+
+    let second = leaf();
+    world.write("chain.pem", &second.chain_pem);
+    assert_eq!(world.refresh(), 0, "the new certificate does not fit the old key");
+    world.write("key.pem", &second.key_pem);
+    assert_eq!(world.refresh(), 1);
+    let renewed = Arc::clone(world.now());
+    assert!(!Arc::ptr_eq(&started.listeners["in"], &renewed.listeners["in"]));
+    assert!(Arc::ptr_eq(&started.listeners["plain"], &renewed.listeners["plain"]));
+
+    fs::remove_file(world.directory.path().join("key.pem")).unwrap();
+    assert_eq!(world.refresh(), 0);
+    let moved = bootstrap.replace("23104", "23105");
+    world.write("bootstrap.yaml", &moved);
+    assert_eq!(world.refresh(), 1, "a missing key holds back nothing else");
+    assert!(Arc::ptr_eq(&renewed.listeners["in"], &world.now().listeners["in"]));
+}

@@ -1,0 +1,42 @@
+//! What the operator is told in the log about a change.
+
+use xds::yaml::Error as Located;
+
+use crate::discovery::file::bootstrap::BootstrapFile;
+use crate::discovery::file::{Resource, ResourceFile};
+
+/// Why something is not in use.
+pub(super) fn errors(what: &str, errors: &[Located]) {
+    for error in errors {
+        tracing::error!("{what}: {error}");
+    }
+}
+
+/// Names what a changed bootstrap says that only a restart can bring about.
+pub(super) fn fixed_parts(old: &BootstrapFile, new: &BootstrapFile) {
+    let (old, new) = (&old.proto, &new.proto);
+    for (part, changed) in [
+        ("node", old.node != new.node),
+        ("admin", old.admin != new.admin),
+        ("layered_runtime", old.layered_runtime != new.layered_runtime),
+    ] {
+        if changed {
+            tracing::warn!("the bootstrap's {part} changed: it takes effect after a restart");
+        }
+    }
+}
+
+/// Names discovered listeners and clusters that are not used because static ones have their names.
+pub(super) fn shadowed(bootstrap: &BootstrapFile, file: &ResourceFile) {
+    let config = &bootstrap.config;
+    for (name, item) in &file.items {
+        let fixed = match &item.resource {
+            Resource::Listener(_) => config.listeners.iter().any(|it| it.name == *name),
+            Resource::Cluster(_) => config.clusters.iter().any(|it| it.name == *name),
+            Resource::Routes(_) | Resource::Endpoints(_) | Resource::Secret(_) => false,
+        };
+        if fixed {
+            tracing::warn!("discovered {name} is not used: a static resource has the same name");
+        }
+    }
+}
