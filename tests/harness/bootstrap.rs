@@ -76,6 +76,19 @@ impl Bootstrap {
         value
     }
 
+    /// Reserves a port under `name`, for bootstraps that are not built here.
+    pub fn reserve(&mut self, name: &str) -> std::net::SocketAddr {
+        let port = Port::reserve();
+        let address = port.address();
+        self.ports.push((name.to_owned(), port));
+        address
+    }
+
+    /// The address reserved for the admin API.
+    pub fn admin_address(&self) -> std::net::SocketAddr {
+        self.admin.address()
+    }
+
     fn place(&self, listener: Listener) -> (Value, Option<(String, Port)>) {
         let name = listener.name().to_owned();
         if self.ports.iter().any(|(taken, _)| *taken == name) {

@@ -150,6 +150,7 @@ fn spawn(program: Program, dir: &Path, arguments: &[String]) -> Child {
         .arg(dir.join("bootstrap.yaml"))
         .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
         .args(arguments)
+        .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

@@ -48,6 +48,7 @@ mod circuit_breaker;
 mod cli;
 mod differences;
 mod drain;
+mod examples;
 mod headers;
 mod hot_swap;
 mod layering;

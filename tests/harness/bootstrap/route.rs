@@ -54,7 +54,9 @@ impl Route {
 
     /// Requests that this `RouteMatch` takes.
     pub fn matching(matching: Value) -> Self {
-        Self { value: json!({"match": matching}) }
+        let mut value = json!({});
+        value["match"] = matching;
+        Self { value }
     }
 
     /// Only if header `name` is exactly `value`.
