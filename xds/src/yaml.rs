@@ -93,7 +93,7 @@ impl Document {
     /// Reads the document as a message. Errors come in the order of the text, never empty.
     pub fn read<M: Message + Name + Default>(&self) -> Result<M, Vec<Error>> {
         let root = tree::parse(&self.text)
-            .map_err(|error| vec![self.error(Some(error.at), String::new(), error.reason)])?;
+            .map_err(|error| vec![self.error(Some(error.at), error.path, error.reason)])?;
         let descriptor = DESCRIPTOR_POOL.get_message_by_name(&M::full_name()).ok_or_else(|| {
             vec![self.error(None, String::new(), format!("{} has no descriptor", M::full_name()))]
         })?;
@@ -103,6 +103,8 @@ impl Document {
                 .map(|problem| self.error(Some(problem.at), problem.path, problem.reason))
                 .collect::<Vec<_>>()
         })?;
+        // A large file's tree, dynamic message and bytes would otherwise be in memory together.
+        drop(root);
         message
             .transcode_to()
             .map_err(|error| vec![self.error(None, String::new(), error.to_string())])

@@ -46,6 +46,7 @@ fn the_subset_is_a_subset_of_envoys_api() {
 }
 
 /// Asks Python for them; none if it, or the package that holds them, is not installed.
+#[expect(clippy::expect_used, reason = "part of a test")]
 fn envoys_descriptors(packages: &BTreeSet<String>) -> Option<DescriptorPool> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envoy_descriptors.py");
     let output = Command::new("python3").arg(script).args(packages).output().ok()?;
@@ -53,7 +54,7 @@ fn envoys_descriptors(packages: &BTreeSet<String>) -> Option<DescriptorPool> {
         return None;
     }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(DescriptorPool::decode(output.stdout.as_slice()).unwrap())
+    Some(DescriptorPool::decode(output.stdout.as_slice()).expect("descriptors decode"))
 }
 
 fn is_envoys(message: &MessageDescriptor) -> bool {
@@ -102,7 +103,7 @@ fn type_name(kind: &Kind) -> String {
 fn compare_enums(ours: &EnumDescriptor, theirs: &EnumDescriptor, out: &mut Vec<String>) {
     for value in ours.values() {
         let other = theirs.get_value(value.number());
-        if !other.is_some_and(|other| other.name() == value.name()) {
+        if other.is_none_or(|other| other.name() != value.name()) {
             let place = format!("{}.{}", ours.full_name(), value.name());
             out.push(format!("{place}: Envoy has no value of this name and number"));
         }

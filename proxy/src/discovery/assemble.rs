@@ -31,7 +31,7 @@ use super::Unpublished;
 use super::dns::{Found, Lookups};
 use super::dump::ConfigDump;
 use super::file;
-use super::file::bootstrap::{self, BootstrapFile, Sources};
+use super::file::bootstrap::{self, Sources};
 use super::file::watch::Watch;
 use crate::config::Invalid;
 use crate::snapshot::Snapshot;

@@ -40,12 +40,34 @@ pub(super) struct Key<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Malformed {
     pub(super) at: Position,
+    /// The value that is being read, made on the way up from it.
+    pub(super) path: String,
     pub(super) reason: String,
 }
 
 impl Malformed {
     fn new(at: Position, reason: impl Into<String>) -> Self {
-        Self { at, reason: reason.into() }
+        Self { at, path: String::new(), reason: reason.into() }
+    }
+
+    fn in_item(mut self, index: usize) -> Self {
+        self.prepend(&format!("[{index}]"));
+        self
+    }
+
+    fn in_key(mut self, key: &str) -> Self {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if key.bytes().all(is_word) {
+            self.prepend(key);
+        } else {
+            self.prepend(&format!("[{key:?}]"));
+        }
+        self
+    }
+
+    fn prepend(&mut self, step: &str) {
+        let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
+        self.path = format!("{step}{dot}{}", self.path);
     }
 }
 
@@ -155,7 +177,10 @@ impl<'a> Builder<'a> {
         loop {
             match self.expect_next(at)? {
                 (Event::SequenceEnd, _) => return Ok(items),
-                (event, span) => items.push(self.node(event, &span, depth + 1)?),
+                (event, span) => {
+                    let item = self.node(event, &span, depth + 1);
+                    items.push(item.map_err(|error| error.in_item(items.len()))?);
+                }
             }
         }
     }
@@ -173,10 +198,13 @@ impl<'a> Builder<'a> {
             };
             if let Some(first) = seen.insert(text.clone(), at) {
                 let reason = format!("duplicate key {text:?}, first given at {first}");
-                return Err(Malformed::new(at, reason));
+                return Err(Malformed::new(at, reason).in_key(&text));
             }
-            let (event, span) = self.expect_next(at)?;
-            entries.push((Key { at, text }, self.node(event, &span, depth + 1)?));
+            let value = self
+                .expect_next(at)
+                .and_then(|(event, span)| self.node(event, &span, depth + 1))
+                .map_err(|error| error.in_key(&text))?;
+            entries.push((Key { at, text }, value));
         }
     }
 
@@ -215,7 +243,7 @@ mod tests {
 
     fn error(text: &str) -> String {
         let error = parse(text).unwrap_err();
-        format!("{}: {}", error.at, error.reason)
+        format!("{}: {}: {}", error.at, error.path, error.reason)
     }
 
     #[test]
@@ -260,11 +288,11 @@ mod tests {
     fn what_is_refused_names_its_place() {
         assert_eq!(
             error("node:\n  id: a\n  id: b\n"),
-            "3:3: duplicate key \"id\", first given at 2:3"
+            "3:3: node.id: duplicate key \"id\", first given at 2:3"
         );
-        assert!(error("a: 1\n---\nb: 2\n").starts_with("3:1: a second document"));
+        assert!(error("a: 1\n---\nb: 2\n").starts_with("3:1: : a second document"));
         assert!(error("[1, 2").starts_with("1:"));
-        assert!(error("a: !secret x").contains("the tag !secret"));
+        assert!(error("a: {b.c: [1, !secret x]}").contains(": a[\"b.c\"][1]: the tag !secret"));
         assert!(error("? [a]\n: b\n").contains("key must be a scalar"));
         assert!(error(&format!("{}1{}", "[".repeat(200), "]".repeat(200))).contains("128"));
         assert!(error("a: &x [*x]").contains("an alias inside"));
