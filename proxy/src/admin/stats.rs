@@ -1,5 +1,6 @@
 //! `/stats` and `/stats/prometheus`: statistics, filtered.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use regex::Regex;
@@ -7,7 +8,8 @@ use regex::Regex;
 use super::parameters::Parameters;
 use super::reply::Reply;
 use super::{AdminState, State, certs};
-use crate::telemetry::metrics::{self, Buckets, Sample, Value};
+use crate::snapshot::Snapshot;
+use crate::telemetry::metrics::{self, Buckets, Sample, Scope, Value};
 
 pub(super) const PARAMETERS: &[(&str, &str)] = &[
     USED_ONLY,
@@ -92,7 +94,7 @@ impl Selection {
 
     fn collect(&self, state: &AdminState) -> Vec<Sample> {
         refresh(state);
-        let mut samples = state.metrics.collect();
+        let mut samples = state.metrics.collect(&configured(&state.snapshots.load()));
         samples.retain(|sample| self.wants(sample));
         samples
     }
@@ -103,6 +105,17 @@ impl Selection {
             && (self.kind)(&sample.value)
             && self.filter.as_ref().is_none_or(matches)
     }
+}
+
+/// The listeners, connection managers and clusters there are, whether or not traffic has met them.
+fn configured(snapshot: &Snapshot) -> BTreeSet<Scope> {
+    let clusters = snapshot.clusters.values().map(|spec| Scope::cluster(&spec.config.stat_name));
+    let listeners = snapshot.listeners.values().flat_map(|listener| {
+        let chains = listener.chains.iter().chain(&listener.default_chain);
+        let http = chains.map(|chain| Scope::http(&chain.http.config.stat_prefix));
+        http.chain([Scope::listener(&listener.config.stat_prefix)])
+    });
+    clusters.chain(listeners).collect()
 }
 
 /// Brings what is only worth knowing when asked up to date.
@@ -119,8 +132,15 @@ fn refresh(state: &AdminState) {
     server.live.set(live);
     server.state.set(number);
     let uptime = state.info.started.elapsed().as_secs();
+    server.version.set(version(env!("CARGO_PKG_VERSION")));
     server.uptime.set(i64::try_from(uptime).unwrap_or(i64::MAX));
     let days = certs::days_until_first_expires(&state.snapshots.load(), SystemTime::now());
     let days = days.and_then(|days| i64::try_from(days).ok());
     server.days_until_first_cert_expiring.set(days.unwrap_or(NEVER));
+}
+
+/// Major, minor and patch with three digits each; letters after them are left out.
+fn version(text: &str) -> i64 {
+    let numbers = text.split(['.', '-', '+']).take(3).map(|part| part.parse::<i64>().unwrap_or(0));
+    numbers.fold(0, |so_far, number| so_far * 1000 + number)
 }

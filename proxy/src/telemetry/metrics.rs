@@ -9,7 +9,7 @@ mod sample;
 mod stats;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -79,8 +79,11 @@ impl Metrics {
     }
 
     /// Reads every statistic. Counters show what they counted since the last [`Metrics::reset`].
-    pub fn collect(&self) -> Vec<Sample> {
-        let mut samples = self.read();
+    ///
+    /// A worker takes a shard when it first needs one; scopes that are `configured` are there from the
+    /// start, with zeros, and stay while they are, whatever becomes of their shards.
+    pub fn collect(&self, configured: &BTreeSet<Scope>) -> Vec<Sample> {
+        let mut samples = self.read(configured);
         let reset = self.reset.lock();
         if reset.is_empty() {
             return samples;
@@ -97,18 +100,20 @@ impl Metrics {
     /// Lets every counter start from zero (Envoy `/reset_counters`). The workers' counters stay as they
     /// are, for only their owner may write them; their readings are subtracted from now on.
     pub fn reset(&self) {
-        let counters = self.read().into_iter().filter_map(|sample| match sample.value {
-            Value::Counter(count) => Some(((sample.scope, sample.name, sample.tag), count)),
-            Value::Gauge(_) | Value::Histogram(_) => None,
-        });
+        let counters =
+            self.read(&BTreeSet::new()).into_iter().filter_map(|sample| match sample.value {
+                Value::Counter(count) => Some(((sample.scope, sample.name, sample.tag), count)),
+                Value::Gauge(_) | Value::Histogram(_) => None,
+            });
         *self.reset.lock() = counters.collect();
     }
 
-    fn read(&self) -> Vec<Sample> {
+    fn read(&self, configured: &BTreeSet<Scope>) -> Vec<Sample> {
         let mut out = Samples::default();
-        self.clusters.collect(&mut out);
-        self.http.collect(&mut out);
-        self.listeners.collect(&mut out);
+        let kind = |is: fn(&Scope) -> bool| configured.iter().filter(move |scope| is(scope));
+        self.clusters.collect(kind(|scope| matches!(scope, Scope::Cluster(_))), &mut out);
+        self.http.collect(kind(|scope| matches!(scope, Scope::Http(_))), &mut out);
+        self.listeners.collect(kind(|scope| matches!(scope, Scope::Listener(_))), &mut out);
         let mut subscriptions = self.subscriptions.lock();
         // Only the registry still holds it: the resource is gone.
         subscriptions.retain(|_, stats| Arc::strong_count(stats) > 1);
@@ -172,13 +177,18 @@ impl<S: Group> Sharded<S> {
         shard
     }
 
-    /// Sums the shards of every scope; a scope without shards is gone, and so are its statistics.
-    fn collect(&self, out: &mut Samples) {
+    /// Sums the shards of every scope; one that has none and is not `configured` is gone, and so are its
+    /// statistics.
+    fn collect<'a>(&self, configured: impl Iterator<Item = &'a Scope>, out: &mut Samples) {
+        let configured: BTreeSet<_> = configured.collect();
         let mut scopes = self.0.lock();
-        scopes.retain(|_, shards| {
+        scopes.retain(|scope, shards| {
             shards.retire();
-            !shards.alive.is_empty()
+            !shards.alive.is_empty() || configured.contains(scope)
         });
+        for scope in configured.iter().filter(|scope| !scopes.contains_key(**scope)) {
+            S::default().sample(scope, out);
+        }
         for (scope, shards) in &*scopes {
             let sum = S::default();
             sum.absorb(&shards.retired, true);
@@ -207,7 +217,11 @@ mod tests {
     use super::*;
 
     fn reading(metrics: &Metrics, name: &str) -> Option<Value> {
-        metrics.collect().into_iter().find(|s| s.to_string() == name).map(|s| s.value)
+        reading_of(metrics, &BTreeSet::new(), name)
+    }
+
+    fn reading_of(metrics: &Metrics, configured: &BTreeSet<Scope>, name: &str) -> Option<Value> {
+        metrics.collect(configured).into_iter().find(|s| s.to_string() == name).map(|s| s.value)
     }
 
     #[test]
@@ -235,6 +249,19 @@ mod tests {
         assert_eq!(reading(&metrics, "http.ing.downstream_rq_active"), Some(Value::Gauge(0)));
         drop(b);
         assert_eq!(reading(&metrics, "http.ing.downstream_rq_total"), None);
+    }
+
+    #[test]
+    fn a_configured_scope_shows_zeros_first_and_keeps_its_counts() {
+        let metrics = Metrics::default();
+        let configured = BTreeSet::from([Scope::cluster("c1"), Scope::http("ing")]);
+        let name = "cluster.c1.upstream_rq_total";
+        assert_eq!(reading_of(&metrics, &configured, name), Some(Value::Counter(0)));
+        let shard = metrics.cluster("c1");
+        shard.upstream_rq_total.inc();
+        drop(shard);
+        assert_eq!(reading_of(&metrics, &configured, name), Some(Value::Counter(1)));
+        assert_eq!(reading(&metrics, name), None);
     }
 
     #[test]

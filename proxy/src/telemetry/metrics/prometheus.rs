@@ -108,7 +108,7 @@ fn label(name: &str, value: &str) -> LabelPair {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::io::Write;
     use std::process::{Command, Stdio};
 
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn names_and_labels_are_envoys() {
         let (metrics, _shards) = busy();
-        let text = prometheus(metrics.collect());
+        let text = prometheus(metrics.collect(&BTreeSet::new()));
         for line in [
             "envoy_cluster_upstream_rq{envoy_response_code=\"503\",envoy_cluster_name=\"c1\"} 1",
             "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"5\",envoy_cluster_name=\"c1\"} 1",
@@ -155,7 +155,7 @@ mod tests {
             "envoy_cluster_upstream_cx_connect_ms_sum{envoy_cluster_name=\"c1\"} 7",
             "envoy_cluster_ssl_handshake{envoy_cluster_name=\"c1\"} 1",
             "envoy_http_downstream_rq_xx{envoy_response_code_class=\"2\",envoy_http_conn_manager_prefix=\"ing\"} 0",
-            "envoy_http_rds_update_success{envoy_http_conn_manager_prefix=\"ing\",envoy_rds_route_config=\"r1\"} 0",
+            "envoy_http_rds_update_success{envoy_rds_route_config=\"r1\",envoy_http_conn_manager_prefix=\"ing\"} 0",
             "envoy_listener_downstream_cx_total{envoy_listener_address=\"127.0.0.1_19802\"} 0",
             "envoy_cluster_manager_cds_update_success 0",
             "envoy_listener_manager_lds_update_success 0",
@@ -177,7 +177,7 @@ mod tests {
     fn a_family_envoy_also_has_is_of_envoys_type() {
         let reference = include_str!("reference/envoy-1.40.types");
         let (metrics, _shards) = busy();
-        let text = prometheus(metrics.collect());
+        let text = prometheus(metrics.collect(&BTreeSet::new()));
         let (ours, envoys) = (types(&text), types(reference));
         let shared = ours.iter().filter(|(name, _)| envoys.contains_key(*name));
         assert!(shared.clone().count() > 100, "the reference is not what it was");
@@ -206,7 +206,7 @@ mod tests {
             return;
         };
         let (metrics, _shards) = busy();
-        let text = prometheus(metrics.collect());
+        let text = prometheus(metrics.collect(&BTreeSet::new()));
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();

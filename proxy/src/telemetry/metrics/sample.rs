@@ -62,7 +62,7 @@ impl Scope {
             Self::Cds => ("cluster_manager.cds.", [None, None]),
             Self::Http(prefix) => ("http.", [Some((HTTP, prefix)), None]),
             Self::Rds(prefix, table) => {
-                ("http.rds.", [Some((HTTP, prefix)), Some(("envoy_rds_route_config", table))])
+                ("http.rds.", [Some(("envoy_rds_route_config", table)), Some((HTTP, prefix))])
             }
             Self::Listener(address) => {
                 ("listener.", [Some(("envoy_listener_address", address)), None])

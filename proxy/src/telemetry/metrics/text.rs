@@ -146,6 +146,8 @@ fn shortest(bound: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::super::{Metrics, Scope};
     use super::*;
 
@@ -162,7 +164,7 @@ mod tests {
             "http.ing.downstream_rq_active",
             "http.ing.downstream_rq_time",
         ];
-        let mut samples = metrics.collect();
+        let mut samples = metrics.collect(&BTreeSet::new());
         samples.retain(|sample| shown.contains(&sample.to_string().as_str()));
         samples
     }
@@ -227,7 +229,7 @@ mod tests {
             metrics.subscription(Scope::cluster("c1")),
         );
         let unknown: Vec<_> = metrics
-            .collect()
+            .collect(&BTreeSet::new())
             .iter()
             .map(ToString::to_string)
             .filter(|name| !reference.lines().any(|line| line == name) && !OURS.contains(&&**name))

@@ -67,6 +67,8 @@ statistics! {
         live: SharedGauge = "server.live",
         /// 0 live, 1 draining, 2 before initialisation, 3 initialising.
         state: SharedGauge = "server.state",
+        /// The program's version: 1002003 is 1.2.3.
+        version: SharedGauge = "server.version",
         /// Worker threads.
         concurrency: SharedGauge = "server.concurrency",
         /// Seconds since the start.
