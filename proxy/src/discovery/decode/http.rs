@@ -69,7 +69,8 @@ pub(super) fn connection_manager(
         drain_timeout,
         delayed_close_timeout,
     ];
-    let router = router(http_filters)?;
+    let Router { dynamic_stats: _, start_child_span: _, suppress_envoy_headers } =
+        router(http_filters)?;
     Ok(http::HttpConnectionManager {
         stat_prefix: name("stat_prefix", stat_prefix)?,
         codec: codec(*codec_type)?,
@@ -92,7 +93,7 @@ pub(super) fn connection_manager(
         path: path(*normalize_path, *merge_slashes, *path_with_escaped_slashes_action)?,
         strip_port: strip_port(*strip_matching_host_port, strip_port_mode.as_ref())?,
         strip_trailing_host_dot: *strip_trailing_host_dot,
-        suppress_envoy_headers: router.suppress_envoy_headers,
+        suppress_envoy_headers,
         append_x_forwarded_port: *append_x_forwarded_port,
         scheme_overwrite: optional("scheme_header_transformation", scheme_change, scheme)?,
         http1: http1(http_protocol_options.as_ref()).at("http_protocol_options")?,

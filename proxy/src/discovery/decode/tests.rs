@@ -2,6 +2,7 @@
 
 mod accepted;
 mod examples;
+mod ignored;
 mod refused;
 
 use prost::{Message, Name};
