@@ -11,6 +11,8 @@
 //!
 //! A module uses only those listed after it:
 
+pub mod server;
+
 pub mod admin;
 
 pub mod discovery;
@@ -42,3 +44,5 @@ pub mod config;
 pub mod net;
 
 pub mod drain;
+
+pub use server::main_with_args;

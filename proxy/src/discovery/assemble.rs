@@ -86,6 +86,11 @@ impl Assembler {
         &self.state.bootstrap.config
     }
 
+    /// An error of the bootstrap with file, line and column.
+    pub fn locate(&self, error: Invalid) -> Located {
+        self.state.bootstrap.locate(error)
+    }
+
     /// Why the present content of some files is not in use.
     pub fn problems(&self) -> Vec<Located> {
         self.refused.values().flat_map(|refusal| refusal.errors.iter().cloned()).collect()

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::config::listener::Listener;
+use crate::config::listener::{Listener, TrafficDirection};
 use crate::config::{Invalid, Name};
 use crate::net::socket::{self, ListenOptions};
 use crate::snapshot::Snapshot;
@@ -33,8 +33,11 @@ pub enum Command {
         /// As in [`Command::Listen`].
         id: u64,
     },
-    /// Stop accepting on every socket, and drain.
-    StopAll,
+    /// Drain the connections of the socket `id`, those accepted from now on included.
+    Drain {
+        /// As in [`Command::Listen`].
+        id: u64,
+    },
 }
 
 /// A listener that could not be opened.
@@ -59,7 +62,12 @@ pub struct Manager {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Open {
     id: u64,
+    /// As configured: port 0 asks for any.
     address: SocketAddr,
+    /// As given by the system.
+    bound: SocketAddr,
+    inbound: bool,
+    stopped: bool,
     ipv4_compat: bool,
 }
 
@@ -102,10 +110,13 @@ impl Manager {
                 let error = Invalid::new("address", reason.to_string());
                 CannotListen { listener: Arc::clone(name), error }
             })?;
+            let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
             let open = Open {
                 id: self.next_id,
-                // Port 0 asks for any: what matters later is what was asked, not what was given.
                 address: config.address,
+                bound: bound.unwrap_or(config.address),
+                inbound: config.direction == TrafficDirection::Inbound,
+                stopped: false,
                 ipv4_compat: config.ipv4_compat,
             };
             self.next_id += 1;
@@ -122,7 +133,7 @@ impl Manager {
             match self.open.insert(Arc::clone(&name), open) {
                 Some(old) => {
                     stats.listener_modified.inc();
-                    self.stop(old.id);
+                    tell(&self.workers, |id| Command::Stop { id }, old.id);
                 }
                 None => stats.listener_added.inc(),
             }
@@ -141,23 +152,38 @@ impl Manager {
         for name in gone {
             if let Some(open) = self.open.remove(&name) {
                 stats.listener_removed.inc();
-                self.stop(open.id);
+                tell(&self.workers, |id| Command::Stop { id }, open.id);
             }
         }
         stats.total_listeners_active.set(self.open.len() as i64);
     }
 
-    /// Closes every socket and drains all connections.
-    pub fn stop_all(&mut self) {
-        self.open.clear();
-        for worker in &self.workers {
-            let _ = worker.send(Command::StopAll);
+    /// Closes the sockets of all listeners, or of the inbound ones, and drains their connections.
+    pub fn stop_all(&mut self, inbound_only: bool) {
+        for open in self.open.values_mut().filter(|open| open.inbound || !inbound_only) {
+            if !std::mem::replace(&mut open.stopped, true) {
+                self.metrics.server().listener_stopped.inc();
+                tell(&self.workers, |id| Command::Stop { id }, open.id);
+            }
         }
     }
 
-    fn stop(&self, id: u64) {
-        for worker in &self.workers {
-            let _ = worker.send(Command::Stop { id });
+    /// Drains the connections of all listeners, or of the inbound ones, without closing a socket.
+    pub fn drain_all(&self, inbound_only: bool) {
+        for open in self.open.values().filter(|open| open.inbound || !inbound_only) {
+            tell(&self.workers, |id| Command::Drain { id }, open.id);
         }
+    }
+
+    /// The listeners and the addresses they are bound to.
+    pub fn addresses(&self) -> Vec<(Name, SocketAddr)> {
+        self.open.iter().map(|(name, open)| (Arc::clone(name), open.bound)).collect()
+    }
+}
+
+fn tell(workers: &[UnboundedSender<Command>], command: impl Fn(u64) -> Command, id: u64) {
+    for worker in workers {
+        // A worker that is gone has nothing to stop.
+        let _ = worker.send(command(id));
     }
 }

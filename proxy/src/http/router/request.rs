@@ -42,9 +42,7 @@ impl Outgoing {
         if let Some(original) = replaced {
             keep_host(plan, &mut headers, &original);
         }
-        if let Some(path) = &path
-            && *path != *head.path
-        {
+        if path.is_some() {
             stream.set_original_path(&head.path);
             if !plan.suppresses_envoy_headers()
                 && let Ok(original) = HeaderValue::from_str(&head.path)

@@ -1,0 +1,93 @@
+//! Starts everything in order and owns the shutdown: options, configuration, workers, admin, signals, drain.
+
+mod control;
+pub mod options;
+mod process;
+mod runtime;
+mod shutdown;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+
+use self::options::{Mode, Options};
+use crate::discovery::{Assembler, Located, Sources};
+use crate::telemetry::logging::{LogStyle, Logging, StartError};
+use crate::telemetry::metrics::Metrics;
+
+/// Runs the program with these arguments, its name first: the whole of `outrigger`'s `main`.
+pub fn main_with_args(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let options = match Options::parse(arguments) {
+        Ok(options) => options,
+        Err(error) => {
+            // Help and version go to standard output and are no failure; clap knows which is which.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("outrigger: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let logging = start_logging(options)?;
+    for flag in options.ineffective() {
+        tracing::warn!(flag, "this Envoy flag has no effect here");
+    }
+    if options.config_path.is_none() && options.config_yaml.is_none() {
+        return Err(anyhow!("no configuration: give --config-path (-c), --config-yaml, or both"));
+    }
+    let metrics = Arc::new(Metrics::default());
+    let sources = Sources {
+        config_path: options.config_path.clone(),
+        config_yaml: options.config_yaml.clone(),
+    };
+    let assembler = Assembler::load(sources, Arc::clone(&metrics)).map_err(|e| refused(&e))?;
+    if options.mode != Mode::Serve {
+        return validate(options, &assembler);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the control runtime")?;
+    runtime.block_on(process::serve(options, logging, metrics, assembler))
+}
+
+fn start_logging(options: &Options) -> Result<Logging> {
+    let bad = |error: String| anyhow!(error);
+    let level = options.log_level.parse().map_err(bad).context("--log-level")?;
+    let style: LogStyle = options.log_format.parse().map_err(bad).context("--log-format")?;
+    let logging = match Logging::start(level, style, options.log_path.as_deref()) {
+        Ok(logging) => logging,
+        // Another part of the program, such as a test, logs already: its choice stands.
+        Err(StartError::Taken(_)) => Logging::detached(level),
+        Err(error) => return Err(error).context("--log-path"),
+    };
+    if !options.component_log_level.is_empty() {
+        let list = &options.component_log_level;
+        logging.set_from_list(list).map_err(bad).context("--component-log-level")?;
+    }
+    Ok(logging)
+}
+
+/// Says whether the configuration is good, files of discovered resources included.
+fn validate(options: &Options, assembler: &Assembler) -> Result<()> {
+    let problems = assembler.problems();
+    if !problems.is_empty() {
+        return Err(refused(&problems));
+    }
+    let name = options.config_path.as_ref().map(|path| path.display().to_string());
+    println!("configuration '{}' OK", name.unwrap_or_default());
+    Ok(())
+}
+
+/// All errors of a configuration, one per line.
+fn refused(errors: &[Located]) -> anyhow::Error {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    anyhow!("the configuration was refused:\n{}", lines.join("\n"))
+}

@@ -1,0 +1,221 @@
+//! The running process: workers, admin API and discovery brought up in order, then orders and signals obeyed until the end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+
+use super::control::{Control, Order};
+use super::options::Options;
+use super::runtime::{self, Handle};
+use super::shutdown::{self, Signals};
+use crate::admin::server_info::{CommandLine, ServerInfo};
+use crate::admin::{self, AdminState, Drain};
+use crate::cluster::{self, Clusters};
+use crate::config::Invalid;
+use crate::config::bootstrap::Node;
+use crate::config::format::millis;
+use crate::discovery::{Assembler, Unpublished};
+use crate::drain;
+use crate::listener::manager::{CannotListen, Manager};
+use crate::snapshot::{Snapshot, SnapshotCell};
+use crate::telemetry::access_log::AccessLogger;
+use crate::telemetry::logging::Logging;
+use crate::telemetry::metrics::Metrics;
+use crate::worker::Shared;
+
+/// How long the last access-log lines get to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Serves until the process is told to end, and drains.
+///
+/// # Errors
+/// What keeps it from starting: an address in use, a refused first configuration.
+pub(super) async fn serve(
+    options: &Options,
+    logging: Logging,
+    metrics: Arc<Metrics>,
+    assembler: Assembler,
+) -> Result<()> {
+    let started = Instant::now();
+    let mut signals = Signals::take_over().context("cannot take over signals")?;
+    let shared = share(&metrics)?;
+    let (trigger, watch) = drain::channel();
+    // Every worker holds a sender: when the last is gone, all have served their last connection.
+    let (busy, mut idle) = mpsc::channel::<()>(1);
+    let spawn = |id| runtime::spawn(id, shared.clone(), watch.clone(), busy.clone());
+    let workers: Vec<Handle> = (0..options.workers())
+        .map(spawn)
+        .collect::<std::io::Result<_>>()
+        .context("cannot start the workers")?;
+    drop(busy);
+    let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
+    let manager = Arc::new(Mutex::new(Manager::new(commands, Arc::clone(&metrics))));
+    let (control, mut orders) = Control::new(Arc::clone(&manager), Arc::clone(&metrics));
+    metrics.server().concurrency.set(i64::try_from(workers.len()).unwrap_or(i64::MAX));
+    let info = info(options, &assembler, workers.len(), started);
+    start_admin(options, &assembler, logging, info, &shared, &control).await?;
+    tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
+
+    let mut publish = publisher(&shared, &manager);
+    let discovery = assembler.run(&mut publish, || {
+        tracing::info!(workers = workers.len(), "all listeners are open, serving");
+        metrics.server().initialization_time.record(millis(started.elapsed()));
+        metrics.server().workers_started.set(1);
+        control.went_live();
+    });
+    let reason = tokio::select! {
+        refused = discovery => match refused {
+            Err(errors) => return Err(super::refused(&errors)),
+        },
+        reason = obey(&mut orders, &manager, options.drain_time()) => reason,
+        signal = signals.next() => signal,
+    };
+    tracing::info!(reason, "draining");
+    control.began_to_drain();
+    let served = async { while idle.recv().await.is_some() {} };
+    shutdown::drain(&trigger, options.drain_time(), &mut signals, served).await;
+    for worker in workers {
+        if worker.join().is_err() {
+            tracing::error!("a worker ended in a panic");
+        }
+    }
+    if !shared.access_log.flush(LAST_LINES).await {
+        tracing::warn!("the last access-log lines could not be written in time");
+    }
+    tracing::info!("everything is served, exiting");
+    Ok(())
+}
+
+fn share(metrics: &Arc<Metrics>) -> Result<Shared> {
+    let clusters = Arc::new(Clusters::new(Arc::clone(metrics)));
+    metrics.register(Arc::clone(&clusters) as _);
+    let access_log = AccessLogger::start(Arc::clone(metrics));
+    Ok(Shared {
+        snapshots: Arc::new(SnapshotCell::new(Snapshot::default())),
+        clusters,
+        metrics: Arc::clone(metrics),
+        access_log: access_log.context("cannot start the access-log writer")?,
+    })
+}
+
+/// What makes a linked snapshot the one that is served: bind what is new, publish, close what is gone.
+fn publisher(
+    shared: &Shared,
+    manager: &Arc<Mutex<Manager>>,
+) -> impl FnMut(&Arc<Snapshot>) -> Result<(), Unpublished> + Send {
+    let (shared, manager) = (shared.clone(), Arc::clone(manager));
+    move |snapshot| {
+        let mut manager = manager.lock();
+        let prepared = manager
+            .prepare(snapshot)
+            .map_err(|CannotListen { listener, error }| Unpublished { listener, error })?;
+        shared.clusters.publish(&snapshot.clusters);
+        shared.snapshots.store(Arc::clone(snapshot));
+        manager.commit(snapshot, prepared);
+        Ok(())
+    }
+}
+
+/// Obeys orders until one ends the process.
+async fn obey(
+    orders: &mut UnboundedReceiver<Order>,
+    manager: &Arc<Mutex<Manager>>,
+    drain_time: Duration,
+) -> &'static str {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Quit => return "/quitquitquit",
+            Order::Drain(drain) => drain_listeners(drain, manager, drain_time),
+        }
+    }
+    "nobody is left to give orders"
+}
+
+fn drain_listeners(drain: Drain, manager: &Arc<Mutex<Manager>>, drain_time: Duration) {
+    if !drain.graceful {
+        manager.lock().stop_all(drain.inbound_only);
+        return;
+    }
+    manager.lock().drain_all(drain.inbound_only);
+    if !drain.skip_exit {
+        let manager = Arc::clone(manager);
+        tokio::spawn(async move {
+            tokio::time::sleep(drain_time).await;
+            manager.lock().stop_all(drain.inbound_only);
+        });
+    }
+}
+
+async fn start_admin(
+    options: &Options,
+    assembler: &Assembler,
+    logging: Logging,
+    info: ServerInfo,
+    shared: &Shared,
+    control: &Arc<Control>,
+) -> Result<()> {
+    let Some(config) = &assembler.bootstrap().admin else { return Ok(()) };
+    let listener = TcpListener::bind(config.address).await.map_err(|error| {
+        let reason = format!("cannot listen on {} for the admin API: {error}", config.address);
+        super::refused(&[assembler.locate(Invalid::new("admin.address", reason))])
+    })?;
+    let address = listener.local_addr()?;
+    if let Some(path) = &options.admin_address_path {
+        std::fs::write(path, address.to_string())
+            .with_context(|| format!("--admin-address-path {}", path.display()))?;
+    }
+    let state = AdminState {
+        info: Arc::new(info),
+        metrics: Arc::clone(&shared.metrics),
+        logging,
+        access_logs: shared.access_log.clone(),
+        control: Arc::clone(control) as _,
+        clusters: Arc::clone(&shared.clusters),
+        snapshots: Arc::clone(&shared.snapshots),
+        configuration: assembler.dump(),
+    };
+    tracing::info!(%address, "admin API");
+    tokio::spawn(async move {
+        if let Err(error) = admin::serve(listener, state, std::future::pending()).await {
+            tracing::error!(%error, "the admin API ended");
+        }
+    });
+    Ok(())
+}
+
+fn info(options: &Options, assembler: &Assembler, workers: usize, started: Instant) -> ServerInfo {
+    let given = |over: &Option<String>, or: &str| over.clone().unwrap_or_else(|| or.to_owned());
+    let node = &assembler.bootstrap().node;
+    let (region, zone, sub_zone) = node.locality.clone();
+    let node = Node {
+        id: given(&options.service_node, &node.id),
+        cluster: given(&options.service_cluster, &node.cluster),
+        locality: (region, given(&options.service_zone, &zone), sub_zone),
+        metadata: node.metadata.clone(),
+    };
+    let path = |path: &Option<std::path::PathBuf>| {
+        path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    };
+    let options = CommandLine {
+        base_id: options.base_id.to_string(),
+        concurrency: workers,
+        config_path: path(&options.config_path),
+        config_yaml: options.config_yaml.clone().unwrap_or_default(),
+        admin_address_path: path(&options.admin_address_path),
+        log_level: options.log_level.clone(),
+        component_log_level: options.component_log_level.clone(),
+        log_format: options.log_format.clone(),
+        log_path: path(&options.log_path),
+        service_cluster: node.cluster.clone(),
+        service_node: node.id.clone(),
+        service_zone: node.locality.1.clone(),
+        drain_time: format!("{}s", options.drain_time_s),
+        mode: "Serve".to_owned(),
+        disable_hot_restart: true,
+    };
+    ServerInfo { started, node, options }
+}

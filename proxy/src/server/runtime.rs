@@ -1,0 +1,144 @@
+//! The worker threads: one single-threaded runtime each, steered by commands, ended by a drain.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::thread;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+use crate::drain::connections::ConnectionSet;
+use crate::drain::{Phase, Watch};
+use crate::listener::accept;
+use crate::listener::manager::Command;
+use crate::worker::{Shared, Worker};
+
+/// A running worker thread.
+#[derive(Debug)]
+pub(super) struct Handle {
+    /// Where its commands go.
+    pub(super) commands: UnboundedSender<Command>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Handle {
+    /// Waits until the worker has served its last connection.
+    ///
+    /// # Errors
+    /// The worker panicked outside any connection.
+    pub(super) fn join(self) -> thread::Result<()> {
+        drop(self.commands);
+        self.thread.join()
+    }
+}
+
+/// Starts worker number `id`. `busy` is dropped when it has served its last connection.
+///
+/// # Errors
+/// The system refuses a thread or an event queue.
+pub(super) fn spawn(
+    id: usize,
+    shared: Shared,
+    drain: Watch,
+    busy: mpsc::Sender<()>,
+) -> std::io::Result<Handle> {
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let runtime =
+        move || Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let thread = thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+        match runtime() {
+            Ok(runtime) => runtime.block_on(run(Rc::new(Worker::new(id, shared)), inbox, drain)),
+            Err(error) => tracing::error!(worker = id, %error, "cannot start: check `ulimit -n`"),
+        }
+        drop(busy);
+    })?;
+    Ok(Handle { commands, thread })
+}
+
+/// One socket this worker accepts on.
+struct Socket {
+    stop: Rc<Notify>,
+    connections: Rc<ConnectionSet>,
+}
+
+impl Socket {
+    fn close(&self) {
+        self.stop.notify_one();
+        self.connections.advance(Phase::Draining);
+    }
+}
+
+async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drain: Watch) {
+    let mut sockets: BTreeMap<u64, Socket> = BTreeMap::new();
+    let mut changes = worker.shared.snapshots.changes();
+    let log = Rc::clone(&worker.log);
+    let flushing = tokio::task::spawn_local(async move { log.keep_flushing().await });
+    loop {
+        tokio::select! {
+            command = inbox.recv() => match command {
+                Some(command) => obey(&worker, &mut sockets, command),
+                None => break,
+            },
+            _ = changes.changed() => worker.clusters.forget_missing(&worker.snapshot().clusters),
+            () = drain.reached(Phase::Draining) => break,
+        }
+    }
+    for socket in sockets.values() {
+        socket.close();
+    }
+    tokio::select! {
+        () = all_idle(&sockets) => {}
+        () = drain.reached(Phase::Closing) => {
+            for socket in sockets.values() {
+                socket.connections.advance(Phase::Closing);
+            }
+            // Connections are told, and end at their next poll.
+            all_idle(&sockets).await;
+        }
+    }
+    flushing.abort();
+    worker.log.flush();
+}
+
+fn obey(worker: &Rc<Worker>, sockets: &mut BTreeMap<u64, Socket>, command: Command) {
+    match command {
+        Command::Listen { id, name, socket } => {
+            let listener = match tokio::net::TcpListener::from_std(socket) {
+                Ok(listener) => listener,
+                Err(error) => {
+                    tracing::error!(listener = %name, %error, "cannot watch its socket: check `ulimit -n`");
+                    return;
+                }
+            };
+            let stop = Rc::new(Notify::new());
+            let connections = Rc::new(ConnectionSet::default());
+            let accepting = accept::run(
+                Rc::clone(worker),
+                name,
+                listener,
+                Rc::clone(&connections),
+                Rc::clone(&stop),
+            );
+            tokio::task::spawn_local(accepting);
+            sockets.insert(id, Socket { stop, connections });
+        }
+        Command::Stop { id } => {
+            if let Some(socket) = sockets.get(&id) {
+                socket.close();
+            }
+        }
+        Command::Drain { id } => {
+            if let Some(socket) = sockets.get(&id) {
+                socket.connections.advance(Phase::Draining);
+            }
+        }
+    }
+}
+
+/// Resolves once no connection is left.
+async fn all_idle(sockets: &BTreeMap<u64, Socket>) {
+    for socket in sockets.values() {
+        socket.connections.emptied().await;
+    }
+}
