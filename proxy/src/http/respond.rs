@@ -8,7 +8,7 @@ use super::body::DownstreamBody;
 use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::stream::Stream;
-use super::{hop_by_hop, names, request_id};
+use super::{hop_by_hop, request_id};
 use crate::route::Found;
 
 /// A response of the proxy itself, before or without a route.
@@ -16,35 +16,32 @@ pub fn local(finish: Finish, reply: LocalReply) -> Response<DownstreamBody> {
     answer(finish, reply, None)
 }
 
-/// A response of the proxy itself that `found` asks for: the route's header changes apply.
-pub fn routed(finish: Finish, reply: LocalReply, found: Found) -> Response<DownstreamBody> {
-    answer(finish, reply, Some(found))
+/// A response of the proxy itself on the route `found`, whose header changes apply; `weighted` is the
+/// weighted cluster chosen, if any.
+pub fn routed(
+    finish: Finish,
+    reply: LocalReply,
+    found: Found,
+    weighted: Option<usize>,
+) -> Response<DownstreamBody> {
+    answer(finish, reply, Some((found, weighted)))
 }
 
-/// A response of the proxy itself in place of one that did not come from upstream after `attempts`, if the
-/// client may know their number.
-pub fn upstream_failure(
+fn answer(
     finish: Finish,
     mut reply: LocalReply,
-    attempts: Option<u32>,
+    routed: Option<(Found, Option<usize>)>,
 ) -> Response<DownstreamBody> {
-    if let Some(attempts) = attempts {
-        reply.headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempts.into());
-    }
-    answer(finish, reply, None)
-}
-
-fn answer(finish: Finish, reply: LocalReply, found: Option<Found>) -> Response<DownstreamBody> {
     let stream = finish.stream();
     stream.flag(reply.flags);
     stream.set_details(reply.details.clone());
     let head = stream.head();
     let grpc = head.is_some_and(super::stream::Head::is_grpc);
     let bodiless = head.is_some_and(|head| head.method == Method::HEAD);
-    let mut response = reply.into_response(grpc, bodiless);
-    if let (Some(found), Some(table)) = (found, stream.table()) {
-        table.mutate_response(found, None, response.headers_mut(), &**stream);
+    if let (Some((found, weighted)), Some(table)) = (routed, stream.table()) {
+        table.mutate_response(found, weighted, &mut reply.headers, &**stream);
     }
+    let mut response = reply.into_response(grpc, bodiless);
     let status = response.status();
     dress(stream, status, response.headers_mut());
     response.map(|body: Bytes| DownstreamBody::full(body, finish))

@@ -60,17 +60,17 @@ pub async fn forward(
     let stream = plan.stream;
     stream.served.stats.rq_total.inc();
     let Some(cluster) = cluster(&plan) else {
-        return Ok(respond::local(finish, no_cluster(&plan)));
+        return Ok(plan.answer(finish, no_cluster(&plan)));
     };
     let protocol = match wanted_upgrade(&plan) {
         Ok(protocol) => protocol,
-        Err(reply) => return Ok(respond::local(finish, *reply)),
+        Err(reply) => return Ok(plan.answer(finish, *reply)),
     };
     let upgrading = protocol.is_some();
     let mut overrides = Overrides::default();
     let Some(outgoing) = request::Outgoing::new(&plan, &mut overrides) else {
         let reply = LocalReply::new(StatusCode::INTERNAL_SERVER_ERROR, "path_rewrite_failed");
-        return Ok(respond::local(finish, reply));
+        return Ok(plan.answer(finish, reply));
     };
     if upgrading {
         stream.request_arrived(stream.start.instant);
@@ -89,8 +89,11 @@ pub async fn forward(
                 stream.upstream.borrow_mut().failure = Some(reason);
             }
             let reply = failure.reply(attempts > 1);
-            let reply = exchange.with_alternative_status(reply);
-            Ok(respond::upstream_failure(finish, reply, plan.shows_attempts().then_some(attempts)))
+            let mut reply = exchange.with_alternative_status(reply);
+            if plan.shows_attempts() {
+                reply.headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempts.into());
+            }
+            Ok(plan.answer(finish, reply))
         }
     }
 }
@@ -121,6 +124,11 @@ fn wanted_upgrade<'a>(plan: &Plan<'a>) -> Result<Option<&'a str>, Box<LocalReply
 }
 
 impl Plan<'_> {
+    /// Answers in place of the upstream.
+    fn answer(&self, finish: Finish, reply: LocalReply) -> Response<DownstreamBody> {
+        respond::routed(finish, reply, self.found, self.target.weighted)
+    }
+
     /// Whether the client sees how many attempts it took.
     fn shows_attempts(&self) -> bool {
         let host = self.table.virtual_host(self.found);
@@ -179,7 +187,7 @@ fn switch(
             StatusCode::BAD_GATEWAY,
             "upstream_reset_before_response_started{protocol_error}",
         );
-        return respond::local(finish, reply.flag(ResponseFlags::UPSTREAM_PROTOCOL_ERROR));
+        return plan.answer(finish, reply.flag(ResponseFlags::UPSTREAM_PROTOCOL_ERROR));
     };
     plan.dress(&mut answer, attempts, true);
     let Answer { mut response, in_flight, .. } = answer;

@@ -39,7 +39,7 @@ pub async fn serve(
     }
     match decide(&stream, head) {
         Verdict::Reply(reply) => Ok(respond::local(finish, *reply)),
-        Verdict::Routed(reply, found) => Ok(respond::routed(finish, *reply, found)),
+        Verdict::Routed(reply, found) => Ok(respond::routed(finish, *reply, found, None)),
         Verdict::Forward(plan) => router::forward(plan, body, upgrade, finish).await,
     }
 }

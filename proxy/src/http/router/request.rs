@@ -1,6 +1,7 @@
 //! The request as the upstream will see it: the route's header changes, the new host and path, the hints for the next hop.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri};
@@ -70,7 +71,9 @@ impl Outgoing {
         *request.uri_mut() = self.target.clone();
         let mut headers = self.headers.clone();
         if !plan.suppresses_envoy_headers() {
-            timeouts.announce(&mut headers, plan.stream.waited());
+            // The first attempt has the whole time, as Envoy says it: only retries have less.
+            let elapsed = if attempt == 1 { Duration::ZERO } else { plan.stream.waited() };
+            timeouts.announce(&mut headers, elapsed);
         }
         if plan.counts_attempts() {
             headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempt.into());
