@@ -189,3 +189,6 @@ impl LocalClusters {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

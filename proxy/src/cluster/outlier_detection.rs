@@ -228,4 +228,4 @@ fn success_rate_threshold(rates: &[(usize, f64)], factor: f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
