@@ -137,7 +137,7 @@ pub struct Common {
     /// The worker's counts about the endpoint.
     pub counts: Arc<HostCounts>,
     /// Requests under way at the endpoint, over all workers.
-    pub load: Rc<Arc<Load>>,
+    pub load: Arc<Load>,
     /// Circuit breakers of priority DEFAULT and HIGH.
     pub breakers: [LocalBreaker; 2],
 }
@@ -181,7 +181,7 @@ impl HostPool {
     /// # Errors
     /// When a circuit breaker is open or no connection can be made.
     pub async fn acquire(&self, need: Need<'_>) -> Result<Lease, ConnectError> {
-        let active = Active::enter(&self.common.load);
+        let active = Active::enter(&self.common);
         let grant = self.connections(need).acquire(need.reuse, need.priority).await?;
         let Some(permit) = self.common.breaker(need.priority).try_request() else {
             self.common.stats.upstream_rq_active_overflow.inc();

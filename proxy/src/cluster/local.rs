@@ -181,7 +181,7 @@ impl LocalHost {
         let common = Common {
             stats: Arc::clone(stats),
             counts: Arc::clone(&shard.counts),
-            load: Rc::new(Arc::clone(&shared.load)),
+            load: Arc::clone(&shared.load),
             breakers: breakers.clone(),
         };
         Self { shared, shard, pool: HostPool::new(settings, common) }

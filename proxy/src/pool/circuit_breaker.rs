@@ -171,12 +171,18 @@ impl Breaker {
 
 /// A worker's handle on a shared breaker; cloning it costs no atomic operation.
 #[derive(Debug, Clone)]
-pub struct LocalBreaker(Rc<Arc<Breaker>>);
+pub struct LocalBreaker(Rc<Handle>);
+
+/// One worker's only reference to a shared breaker: the worker's own references are counted in an `Rc`.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Breaker>,
+}
 
 impl LocalBreaker {
     /// This worker's handle on `shared`.
     pub fn new(shared: Arc<Breaker>) -> Self {
-        Self(Rc::new(shared))
+        Self(Rc::new(Handle { shared }))
     }
 
     /// Leave to have one more request under way.
@@ -196,16 +202,17 @@ impl LocalBreaker {
 
     /// Leave to open one more connection.
     pub fn try_connection(&self) -> Option<ConnectionPermit> {
-        self.0.take(Resource::Connections).then(|| ConnectionPermit(Arc::clone(&self.0)))
+        let shared = self.shared();
+        shared.take(Resource::Connections).then(|| ConnectionPermit(Arc::clone(shared)))
     }
 
     /// The breaker that all workers share.
     pub fn shared(&self) -> &Arc<Breaker> {
-        &self.0
+        &self.0.shared
     }
 
     fn permit(&self, resource: Resource) -> Option<Permit> {
-        self.0.take(resource).then(|| Permit { breaker: self.clone(), resource })
+        self.shared().take(resource).then(|| Permit { breaker: self.clone(), resource })
     }
 }
 
@@ -219,7 +226,7 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.breaker.0.give_back(self.resource);
+        self.breaker.shared().give_back(self.resource);
     }
 }
 

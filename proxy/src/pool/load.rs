@@ -2,9 +2,9 @@
 //! and each worker's own totals.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use super::Common;
 use crate::telemetry::metrics::{Counter, Gauge};
 
 /// Requests under way at one endpoint, from all workers, on a cache line of their own.
@@ -42,17 +42,17 @@ pub struct HostCounts {
 
 /// One request under way at an endpoint.
 #[derive(Debug)]
-pub(super) struct Active(Rc<Arc<Load>>);
+pub(super) struct Active(Rc<Common>);
 
 impl Active {
-    pub(super) fn enter(load: &Rc<Arc<Load>>) -> Self {
-        load.0.fetch_add(1, Relaxed);
-        Self(Rc::clone(load))
+    pub(super) fn enter(common: &Rc<Common>) -> Self {
+        common.load.0.fetch_add(1, Relaxed);
+        Self(Rc::clone(common))
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Relaxed);
+        self.0.load.0.fetch_sub(1, Relaxed);
     }
 }

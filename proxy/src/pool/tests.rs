@@ -70,7 +70,7 @@ impl Fixture {
         let common = Common {
             stats: Arc::clone(&stats),
             counts: Arc::default(),
-            load: Rc::new(Arc::clone(&load)),
+            load: Arc::clone(&load),
             breakers: [local.clone(), local],
         };
         let pool = Rc::new(HostPool::new(settings.clone(), common));

@@ -65,8 +65,8 @@ impl Case {
 #[test]
 fn an_ejection_ends_with_the_first_sweep_after_its_time() {
     let mut case = Case::new(|_| {});
-    assert_eq!(case.detected(10, 0, 0 * SECOND), Verdict::Ejected);
-    assert_eq!(case.detected(10, 1, 1 * SECOND), Verdict::AlreadyEjected);
+    assert_eq!(case.detected(10, 0, Duration::ZERO), Verdict::Ejected);
+    assert_eq!(case.detected(10, 1, SECOND), Verdict::AlreadyEjected);
     assert!(!case.sweep(29 * SECOND));
     assert!(case.monitor.is_ejected());
     assert!(case.sweep(30 * SECOND));
@@ -76,7 +76,7 @@ fn an_ejection_ends_with_the_first_sweep_after_its_time() {
 #[test]
 fn ejections_grow_longer_up_to_the_limit_and_shorter_with_good_behaviour() {
     let mut case = Case::new(|config| config.max_ejection_time = 70 * SECOND);
-    let mut now = 0 * SECOND;
+    let mut now = Duration::ZERO;
     for expected in [30, 60, 70, 70] {
         assert_eq!(case.detected(10, 0, now), Verdict::Ejected);
         assert!(!case.sweep(now + (expected - 1) * SECOND));
@@ -97,7 +97,7 @@ fn jitter_lengthens_an_ejection() {
     for seed in 0..20 {
         case.monitor = Monitor::default();
         case.random = Rng::with_seed(seed);
-        assert_eq!(case.detected(10, 0, 0 * SECOND), Verdict::Ejected);
+        assert_eq!(case.detected(10, 0, Duration::ZERO), Verdict::Ejected);
         plain += u32::from(case.sweep(30 * SECOND + Duration::from_millis(100)));
         assert!(!case.monitor.is_ejected() || case.sweep(40 * SECOND));
     }
@@ -122,7 +122,7 @@ fn the_share_of_ejected_endpoints_is_limited() {
             config.max_ejection_percent = percent;
             config.always_eject_one_host = always;
         });
-        let verdict = case.detected(hosts, ejected, 0 * SECOND);
+        let verdict = case.detected(hosts, ejected, Duration::ZERO);
         assert_eq!(verdict, expected, "{percent} % of {hosts}, {ejected} ejected, {always}");
     }
 }
@@ -133,12 +133,12 @@ fn enforcing_is_a_matter_of_chance() {
     let mut ejected = 0;
     for _ in 0..1000 {
         case.monitor = Monitor::default();
-        ejected += u32::from(case.detected(10, 0, 0 * SECOND) == Verdict::Ejected);
+        ejected += u32::from(case.detected(10, 0, Duration::ZERO) == Verdict::Ejected);
     }
     assert!((250..350).contains(&ejected), "{ejected}");
     case.config.enforcing_consecutive_5xx = 0;
     case.monitor = Monitor::default();
-    assert_eq!(case.detected(10, 0, 0 * SECOND), Verdict::NotEnforced);
+    assert_eq!(case.detected(10, 0, Duration::ZERO), Verdict::NotEnforced);
     assert!(!case.monitor.is_ejected());
 }
 
