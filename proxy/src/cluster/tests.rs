@@ -58,7 +58,11 @@ impl Fixture {
 
     fn reading(&self, name: &str) -> i64 {
         let name = format!("cluster.shop.{name}");
-        let sample = self.metrics.collect().into_iter().find(|sample| sample.to_string() == name);
+        let sample = self
+            .metrics
+            .collect(&Default::default())
+            .into_iter()
+            .find(|sample| sample.to_string() == name);
         match sample.map(|sample| sample.value) {
             Some(Value::Counter(count)) => count as i64,
             Some(Value::Gauge(value)) => value,

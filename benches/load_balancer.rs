@@ -1,0 +1,63 @@
+//! Does picking an endpoint cost more in a large cluster than in a small one, and what do weights cost?
+//!
+//! Every policy picks among 3, 100 and 10,000 endpoints; "rebuild" is what a worker pays when an endpoint is
+//! ejected or comes back.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use fastrand::Rng;
+use proxy::cluster::load_balancer::{Balancer, Candidate, Health};
+use proxy::config::cluster::LbPolicy;
+
+const SIZES: [usize; 3] = [3, 100, 10_000];
+
+const POLICIES: [(&str, LbPolicy); 3] = [
+    ("round_robin", LbPolicy::RoundRobin),
+    ("least_request", LbPolicy::LeastRequest { choices: 2 }),
+    ("random", LbPolicy::Random),
+];
+
+/// Healthy endpoints, with a weight of 1 or of 1 to 5.
+fn candidates(size: usize, weighted: bool) -> Vec<Candidate> {
+    let weights = (1..=5).cycle().take(size);
+    let weights = weights.map(|weight| if weighted { weight } else { 1 });
+    weights.map(|weight| Candidate { weight, health: Health::Healthy, priority: 0 }).collect()
+}
+
+/// Requests under way at an endpoint, as if load were uneven.
+fn active(index: usize) -> u32 {
+    (index % 7) as u32
+}
+
+fn pick(criterion: &mut Criterion) {
+    for (weighted, suffix) in [(false, ""), (true, "_weighted")] {
+        for (name, policy) in POLICIES {
+            let mut group = criterion.benchmark_group(format!("pick/{name}{suffix}"));
+            for size in SIZES {
+                let mut random = Rng::with_seed(1);
+                let candidates = candidates(size, weighted);
+                let mut balancer = Balancer::new(&candidates, policy, 50.0, &mut random);
+                group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+                    bencher.iter(|| balancer.pick(&mut random, active, |_| false, 0));
+                });
+            }
+        }
+    }
+}
+
+fn rebuild(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rebuild/round_robin_weighted");
+    for size in SIZES {
+        let mut random = Rng::with_seed(1);
+        let candidates = candidates(size, true);
+        group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+            bencher.iter(|| {
+                Balancer::new(black_box(&candidates), LbPolicy::RoundRobin, 50.0, &mut random)
+            });
+        });
+    }
+}
+
+criterion_group!(benches, pick, rebuild);
+criterion_main!(benches);
