@@ -51,6 +51,7 @@ mod drain;
 mod examples;
 mod headers;
 mod hot_swap;
+mod image;
 mod layering;
 mod mtls;
 mod outlier;
