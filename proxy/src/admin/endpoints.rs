@@ -4,6 +4,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::parameters::Parameters;
@@ -151,8 +152,13 @@ pub(super) fn router(state: AdminState) -> Router {
     };
     let mut router = Router::new().fallback(unknown);
     for endpoint in ENDPOINTS {
+        // On a thread of its own: to print the statistics of many clusters takes long, and the control
+        // runtime has names to resolve and hosts to eject meanwhile.
         let answer = async move |State(state): State<AdminState>, request: Request| {
-            endpoint.serve(&state, &request)
+            let (request, _body) = request.into_parts();
+            tokio::task::spawn_blocking(move || endpoint.serve(&state, &request))
+                .await
+                .unwrap_or_else(|_| Reply::failed().into_response())
         };
         router = router.route(endpoint.path, any(answer));
     }
@@ -160,16 +166,16 @@ pub(super) fn router(state: AdminState) -> Router {
 }
 
 impl Endpoint {
-    fn serve(&self, state: &AdminState, request: &Request) -> Response {
-        if !same_site::allows(request.headers()) {
+    fn serve(&self, state: &AdminState, request: &Parts) -> Response {
+        if !same_site::allows(&request.headers) {
             let reason = "requests from other web sites are refused\n";
             return Reply::text(reason).with_status(StatusCode::FORBIDDEN).into_response();
         }
-        if self.changes && request.method() != Method::POST {
-            let reason = format!("Method {} not allowed, POST required.", request.method());
+        if self.changes && request.method != Method::POST {
+            let reason = format!("Method {} not allowed, POST required.", request.method);
             return Reply::text(reason).with_status(StatusCode::METHOD_NOT_ALLOWED).into_response();
         }
-        let parameters = Parameters::parse(request.uri().query().unwrap_or_default());
+        let parameters = Parameters::parse(request.uri.query().unwrap_or_default());
         (self.answer)(state, &parameters).into_response()
     }
 }

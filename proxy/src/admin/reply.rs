@@ -62,6 +62,11 @@ impl Reply {
         Self::text(reason).with_status(StatusCode::BAD_REQUEST)
     }
 
+    /// The answer could not be made: a fault of the proxy.
+    pub(super) fn failed() -> Self {
+        Self::text("internal error, see the log\n").with_status(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     #[cfg(test)]
     pub(super) fn body(&self) -> &str {
         &self.body

@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::parameters::Parameters;
 use super::reply::Reply;
-use super::{AdminState, State, certs};
+use super::{AdminState, certs};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{self, Buckets, Sample, Scope, Value};
 
@@ -123,14 +123,6 @@ fn refresh(state: &AdminState) {
     /// What Envoy says when there is no certificate.
     const NEVER: i64 = u32::MAX as i64;
     let server = state.metrics.server();
-    let (live, number) = match state.control.state() {
-        State::Live => (1, 0),
-        State::Draining => (0, 1),
-        State::PreInitializing => (0, 2),
-        State::Initializing => (0, 3),
-    };
-    server.live.set(live);
-    server.state.set(number);
     let uptime = state.info.started.elapsed().as_secs();
     server.version.set(version(env!("CARGO_PKG_VERSION")));
     server.uptime.set(i64::try_from(uptime).unwrap_or(i64::MAX));

@@ -188,8 +188,6 @@ async fn statistics_are_selected_and_formatted() {
     assert_eq!(gauges, "cluster.c1.upstream_rq_active: 1\n");
     let json = api.get("/stats?format=json&filter=c1.upstream_rq_total").await.body;
     assert_eq!(json, r#"{"stats":[{"name":"cluster.c1.upstream_rq_total","value":1}]}"#);
-    let live = api.get("/stats?filter=server.(live|state)").await.body;
-    assert_eq!(live, "server.live: 1\nserver.state: 0\n");
     let days = api.get("/stats?filter=days_until").await.body;
     assert_eq!(days, "server.days_until_first_cert_expiring: 4294967295\n");
     let prometheus = api.get("/stats/prometheus?filter=c1.upstream_rq_total").await;

@@ -160,11 +160,16 @@ impl<S> Default for Sharded<S> {
 }
 
 /// The shards of one scope.
-#[derive(Default)]
 struct Shards<S> {
     alive: Vec<Arc<S>>,
     /// What shards counted whose worker has dropped them.
-    retired: S,
+    retired: Option<Arc<S>>,
+}
+
+impl<S> Default for Shards<S> {
+    fn default() -> Self {
+        Self { alive: Vec::new(), retired: None }
+    }
 }
 
 impl<S: Group> Sharded<S> {
@@ -180,23 +185,31 @@ impl<S: Group> Sharded<S> {
     /// Sums the shards of every scope; one that has none and is not `configured` is gone, and so are its
     /// statistics.
     fn collect<'a>(&self, configured: impl Iterator<Item = &'a Scope>, out: &mut Samples) {
-        let configured: BTreeSet<_> = configured.collect();
+        let mut scopes = self.current(&configured.collect());
+        scopes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (scope, shards) in scopes {
+            let sum = S::default();
+            for shard in shards {
+                sum.absorb(&shard, true);
+            }
+            sum.sample(&scope, out);
+        }
+    }
+
+    /// Every scope with its shards. A worker may be waiting for the lock, so nothing is summed under it.
+    fn current(&self, configured: &BTreeSet<&Scope>) -> Vec<(Scope, Vec<Arc<S>>)> {
         let mut scopes = self.0.lock();
         scopes.retain(|scope, shards| {
             shards.retire();
             !shards.alive.is_empty() || configured.contains(scope)
         });
-        for scope in configured.iter().filter(|scope| !scopes.contains_key(**scope)) {
-            S::default().sample(scope, out);
-        }
-        for (scope, shards) in &*scopes {
-            let sum = S::default();
-            sum.absorb(&shards.retired, true);
-            for shard in &shards.alive {
-                sum.absorb(shard, true);
-            }
-            sum.sample(scope, out);
-        }
+        let unmet = configured.iter().filter(|scope| !scopes.contains_key(**scope));
+        let unmet = unmet.map(|scope| (Scope::clone(scope), Vec::new()));
+        let met = scopes.iter().map(|(scope, shards)| {
+            let all = shards.retired.iter().chain(&shards.alive);
+            (scope.clone(), all.cloned().collect())
+        });
+        unmet.chain(met).collect()
     }
 }
 
@@ -205,7 +218,7 @@ impl<S: Group> Shards<S> {
     fn retire(&mut self) {
         for shard in std::mem::take(&mut self.alive) {
             match Arc::try_unwrap(shard) {
-                Ok(dead) => self.retired.absorb(&dead, false),
+                Ok(dead) => self.retired.get_or_insert_default().absorb(&dead, false),
                 Err(alive) => self.alive.push(alive),
             }
         }
