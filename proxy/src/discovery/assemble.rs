@@ -127,7 +127,7 @@ impl Assembler {
             tokio::select! {
                 () = watch.changed() => self.refresh(publish),
                 answer = lookups.answer() => {
-                    if lookups.take(answer, &mut self.found) {
+                    if lookups.take_all(answer, &mut self.found) {
                         self.publish(Candidates::default(), publish);
                     }
                 }
@@ -210,31 +210,35 @@ impl Assembler {
             if blamed.is_empty() {
                 return Err(errors);
             }
-            for (source, digest) in blamed {
+            for (source, refusal) in blamed {
                 candidates.remove(&source);
-                let errors = errors.clone();
-                self.refuse(
-                    source,
-                    Refusal { digest, errors, decoded: true, at: SystemTime::now() },
-                );
+                self.refuse(source, refusal);
             }
         }
     }
 
     /// The candidates that errors point at. Once something is in use, errors that point elsewhere are the
     /// fault of all candidates: without them it worked.
-    fn blamed(&self, candidates: &Candidates, errors: &[Located]) -> Vec<(Source, u64)> {
-        let points_at = |source: &Source| match source {
-            Source::File(key) => {
-                let name = key.path.display().to_string();
-                errors.iter().any(|error| *error.file == *name)
-            }
-            Source::Bootstrap => {
-                errors.iter().any(|error| self.state.bootstrap.is_written_in(&error.file))
-            }
+    fn blamed(&self, candidates: &Candidates, errors: &[Located]) -> Vec<(Source, Refusal)> {
+        let refusal = |source: Source, digest, errors: Vec<Located>| {
+            (source, Refusal { digest, errors, decoded: true, at: SystemTime::now() })
         };
-        let blamed: Vec<_> = candidates.sources().filter(|(it, _)| points_at(it)).collect();
-        if blamed.is_empty() && self.version > 0 { candidates.sources().collect() } else { blamed }
+        let mut blamed = Vec::new();
+        for (source, digest) in candidates.sources() {
+            let own = |error: &&Located| match &source {
+                Source::File(key) => *error.file == *key.path.display().to_string(),
+                Source::Bootstrap => self.state.bootstrap.is_written_in(&error.file),
+            };
+            let own: Vec<Located> = errors.iter().filter(own).cloned().collect();
+            if !own.is_empty() {
+                blamed.push(refusal(source, digest, own));
+            }
+        }
+        if blamed.is_empty() && self.version > 0 {
+            let all = candidates.sources();
+            return all.map(|(it, digest)| refusal(it, digest, errors.to_vec())).collect();
+        }
+        blamed
     }
 
     /// Links the current state with all of `candidates`, to which the files they newly want are added.
@@ -328,11 +332,18 @@ impl Assembler {
     }
 
     fn adopt(&mut self, mut state: State, linked: Linked, taken: &Candidates) {
-        for (source, _) in taken.sources() {
+        let wanted = state.wanted();
+        state.files.retain(|key, _| wanted.contains_key(key));
+        let is_wanted = |source: &Source| match source {
+            Source::Bootstrap => true,
+            Source::File(key) => wanted.contains_key(key),
+        };
+        for (source, _) in taken.sources().filter(|(source, _)| is_wanted(source)) {
             self.refused.remove(&source);
             tracing::info!("{source} is in use");
             self.stats.taken(&source, &state);
         }
+        self.refused.retain(|source, _| is_wanted(source));
         if let Some(bootstrap) = &taken.bootstrap {
             notice::fixed_parts(&self.state.bootstrap, bootstrap);
         }
@@ -343,12 +354,6 @@ impl Assembler {
             notice::errors("a certificate is refused, the last good one stays", &linked.kept);
         }
         self.stats.published(&self.linked.snapshot, &linked.snapshot);
-        let wanted = state.wanted();
-        state.files.retain(|key, _| wanted.contains_key(key));
-        self.refused.retain(|source, _| match source {
-            Source::Bootstrap => true,
-            Source::File(key) => wanted.contains_key(key),
-        });
         self.state = state;
         self.linked = linked;
         self.dump.update(&self.state, &self.refused);

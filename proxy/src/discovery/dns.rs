@@ -10,7 +10,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -19,6 +19,8 @@ use crate::config::cluster::DnsFamily;
 
 /// Longest time that a record's own time to live may put off the next look.
 const MAX_TTL: Duration = Duration::from_secs(3600);
+/// Most lookups at once: thousands of clusters must not flood the name server, nor run out of sockets.
+const AT_ONCE: usize = 64;
 /// Shortest time between two looks at the same name.
 const MIN_REFRESH: Duration = Duration::from_millis(100);
 
@@ -34,7 +36,7 @@ pub(super) struct Query {
 /// The addresses last found, sorted.
 pub(super) type Found = BTreeMap<Query, Arc<[IpAddr]>>;
 
-/// An answer that differs from the last one.
+/// What a lookup brought: no addresses if it failed.
 #[derive(Debug)]
 pub(super) struct Answer {
     query: Query,
@@ -47,6 +49,7 @@ pub(super) struct Lookups {
     resolvers: BTreeMap<DnsFamily, Option<TokioResolver>>,
     running: BTreeMap<Query, AbortHandle>,
     unanswered: BTreeSet<Query>,
+    at_once: Arc<Semaphore>,
     sender: mpsc::UnboundedSender<Answer>,
     answers: mpsc::UnboundedReceiver<Answer>,
 }
@@ -59,6 +62,7 @@ impl Lookups {
             resolvers: BTreeMap::new(),
             running: BTreeMap::new(),
             unanswered: BTreeSet::new(),
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
             sender,
             answers,
         }
@@ -79,7 +83,9 @@ impl Lookups {
                 continue;
             }
             let Some(resolver) = self.resolver(query.family) else { continue };
-            let task = tokio::spawn(keep_resolving(query.clone(), resolver, self.sender.clone()));
+            let lookup =
+                Lookup { query: query.clone(), resolver, at_once: Arc::clone(&self.at_once) };
+            let task = tokio::spawn(lookup.keep_resolving(self.sender.clone()));
             self.running.insert(query.clone(), task.abort_handle());
             self.unanswered.insert(query.clone());
         }
@@ -99,7 +105,7 @@ impl Lookups {
         let deadline = Instant::now() + limit;
         while !self.unanswered.is_empty() {
             match timeout_at(deadline, self.answers.recv()).await {
-                Ok(Some(answer)) => drop(self.take(answer, found)),
+                Ok(Some(answer)) => drop(self.take_all(answer, found)),
                 Ok(None) | Err(_) => break,
             }
         }
@@ -115,8 +121,16 @@ impl Lookups {
         }
     }
 
-    /// Takes an answer into `found`; whether it changes anything.
-    pub(super) fn take(&mut self, answer: Answer, found: &mut Found) -> bool {
+    /// Takes an answer and all that wait behind it into `found`; whether they change anything.
+    pub(super) fn take_all(&mut self, answer: Answer, found: &mut Found) -> bool {
+        let mut changed = self.take(answer, found);
+        while let Ok(answer) = self.answers.try_recv() {
+            changed |= self.take(answer, found);
+        }
+        changed
+    }
+
+    fn take(&mut self, answer: Answer, found: &mut Found) -> bool {
         self.unanswered.remove(&answer.query);
         let Some(addresses) = answer.addresses else { return false };
         if !self.running.contains_key(&answer.query) {
@@ -156,38 +170,50 @@ fn resolver(family: DnsFamily) -> Result<TokioResolver, NetError> {
     builder.build()
 }
 
-async fn keep_resolving(
+/// One name that is resolved again and again.
+struct Lookup {
     query: Query,
     resolver: TokioResolver,
-    answers: mpsc::UnboundedSender<Answer>,
-) {
-    let mut failing = false;
-    loop {
-        let mut wait = query.refresh;
-        let addresses = match resolver.lookup_ip(&*query.host).await {
-            Ok(found) => {
-                failing = false;
-                if query.respect_ttl {
-                    let ttl =
-                        found.valid_until().saturating_duration_since(std::time::Instant::now());
-                    wait = if ttl.is_zero() { wait } else { ttl.min(MAX_TTL) };
+    at_once: Arc<Semaphore>,
+}
+
+impl Lookup {
+    async fn keep_resolving(self, answers: mpsc::UnboundedSender<Answer>) {
+        let mut failing = false;
+        loop {
+            let mut wait = self.query.refresh;
+            let addresses = match self.resolve().await {
+                Ok((addresses, ttl)) => {
+                    failing = false;
+                    if self.query.respect_ttl && !ttl.is_zero() {
+                        wait = ttl.min(MAX_TTL);
+                    }
+                    Some(addresses)
                 }
-                let mut addresses: Vec<IpAddr> = found.iter().collect();
-                addresses.sort_unstable();
-                addresses.dedup();
-                Some(addresses.into())
-            }
-            Err(error) => {
-                if !failing {
-                    tracing::warn!("{} cannot be resolved: {error}", query.host);
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!("{} cannot be resolved: {error}", self.query.host);
+                    }
+                    failing = true;
+                    None
                 }
-                failing = true;
-                None
+            };
+            if answers.send(Answer { query: self.query.clone(), addresses }).is_err() {
+                return;
             }
-        };
-        if answers.send(Answer { query: query.clone(), addresses }).is_err() {
-            return;
+            sleep(wait.max(MIN_REFRESH)).await;
         }
-        sleep(wait.max(MIN_REFRESH)).await;
+    }
+
+    /// The addresses, sorted, and how long they may be used.
+    async fn resolve(&self) -> Result<(Arc<[IpAddr]>, Duration), NetError> {
+        // The semaphore is never closed: with an error there is merely no limit.
+        let _permit = self.at_once.acquire().await.ok();
+        let found = self.resolver.lookup_ip(&*self.query.host).await?;
+        let ttl = found.valid_until().saturating_duration_since(std::time::Instant::now());
+        let mut addresses: Vec<IpAddr> = found.iter().collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok((addresses.into(), ttl))
     }
 }

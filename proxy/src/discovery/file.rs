@@ -119,7 +119,7 @@ pub(super) struct Item {
 }
 
 /// A decoded resource.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Resource {
     Listener(Arc<config::listener::Listener>),
     Cluster(Arc<config::cluster::Cluster>),
@@ -143,29 +143,35 @@ impl Resource {
 /// Where a resource is written: turns its errors into places in a file.
 #[derive(Debug, Clone)]
 pub(super) struct Origin {
-    /// The file's name; its text, unless it is binary.
-    document: Result<Document, Arc<str>>,
+    file: Arc<str>,
+    /// The file's text, unless it is binary.
+    document: Option<Document>,
     /// The resource's path in the file.
     prefix: String,
 }
 
 impl Origin {
     pub(super) fn in_document(document: &Document, prefix: impl Into<String>) -> Self {
-        Self { document: Ok(document.clone()), prefix: prefix.into() }
+        let file = Arc::clone(document.name());
+        Self { file, document: Some(document.clone()), prefix: prefix.into() }
+    }
+
+    fn in_binary(file: &Arc<str>) -> Self {
+        Self { file: Arc::clone(file), document: None, prefix: String::new() }
     }
 
     /// The resource below this one at `path`.
     pub(super) fn below(&self, path: &str) -> Self {
         let prefix = Invalid::new(path, "").under(&self.prefix).path;
-        Self { document: self.document.clone(), prefix }
+        Self { prefix, ..self.clone() }
     }
 
     /// The error with file, line and column.
     pub(super) fn locate(&self, error: Invalid) -> Located {
         let Invalid { path, reason } = error.under(&self.prefix);
         match &self.document {
-            Ok(document) => document.error_at(path, reason),
-            Err(file) => Located { file: Arc::clone(file), at: None, path, reason },
+            Some(document) => document.error_at(path, reason),
+            None => Located { file: Arc::clone(&self.file), at: None, path, reason },
         }
     }
 
@@ -175,7 +181,8 @@ impl Origin {
     }
 }
 
-/// Decodes the content of a file. Resources that are equal to those of `last` keep their identity.
+/// Decodes the content of a file; `last` is what it held before. A resource that is equal to what it was
+/// keeps its identity and its time.
 pub(super) fn decode_resources(
     key: &FileKey,
     content: &Content,
@@ -207,8 +214,12 @@ pub(super) fn decode_resources(
             let reason = format!("a second resource is called {name:?}");
             errors.push(origin.locate(Invalid::new("name", reason)));
         }
-        let kept = last.and_then(|last| last.items.get(&name)).filter(|old| old.raw == item.raw);
-        items.insert(name, kept.map_or(item.clone(), |old| keep(old, item)));
+        let old = last.and_then(|last| last.items.get(&name));
+        let item = match old.filter(|old| old.resource == item.resource) {
+            Some(old) => Item { updated: old.updated, resource: old.resource.clone(), ..item },
+            None => item,
+        };
+        items.insert(name, item);
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -221,18 +232,17 @@ pub(super) fn decode_resources(
     Ok(ResourceFile { digest: content.digest, version: response.version_info, items })
 }
 
-/// The same resource as before: only where it is written, and under which version, may be new.
-fn keep(old: &Item, new: Item) -> Item {
-    Item { updated: old.updated, resource: old.resource.clone(), ..new }
-}
-
 fn response(path: &Path, content: &Content) -> Result<(DiscoveryResponse, Origin), Vec<Located>> {
     let file: Arc<str> = path.display().to_string().into();
     let refuse = |reason: String| {
         vec![Located { file: Arc::clone(&file), at: None, path: String::new(), reason }]
     };
-    if path.extension().is_some_and(|extension| extension == "pb") {
-        let origin = Origin { document: Err(Arc::clone(&file)), prefix: String::new() };
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    if extension == Some("pb_text") {
+        return Err(refuse("protobuf's text format is not supported; use YAML or JSON".to_owned()));
+    }
+    if extension == Some("pb") {
+        let origin = Origin::in_binary(&file);
         xds::strict::check_bytes::<DiscoveryResponse>(&content.bytes).map_err(|found| {
             found
                 .into_iter()

@@ -195,13 +195,14 @@ impl Linker<'_> {
                 self.learn_secrets(&tls.common);
                 let place: Place = (Arc::clone(listener), Arc::clone(&config.name));
                 let outcome = self.next.servers.link(&self.last.servers, place, tls, &self.secrets);
-                Some(self.settle::<DownstreamTls>(outcome, &tls.common, TLS_PATH, origin)?)
+                self.settle::<DownstreamTls>(outcome, &tls.common, TLS_PATH, origin).map(Some)
             }
-            None => None,
+            None => Some(None),
         };
         let NetworkFilter::Http(http) = &config.filter;
         let old_routes = old.and_then(|old| old.http.routes.as_ref());
-        let routes = self.routes(http, old_routes, &origin.below(HTTP_PATH), clusters)?;
+        let routes = self.routes(http, old_routes, &origin.below(HTTP_PATH), clusters);
+        let (tls, routes) = (tls?, routes?);
         if let Some(old) = old
             && old.config == *config
             && same(&old.tls, &tls)

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use super::*;
@@ -490,4 +491,81 @@ fn a_changed_certificate_is_taken_and_a_broken_one_is_not() {
     world.write("bootstrap.yaml", &moved);
     assert_eq!(world.refresh(), 1, "a missing key holds back nothing else");
     assert!(Arc::ptr_eq(&renewed.listeners["in"], &world.now().listeners["in"]));
+}
+
+#[test]
+fn secrets_come_from_files_too() {
+    let authority = certs::Authority::self_signed("root").unwrap();
+    let secret = || {
+        let leaf = authority.issue(&certs::Request::default().dns("localhost")).unwrap();
+        let (chain, key) = (Json::from(leaf.chain_pem), Json::from(leaf.key_pem));
+        format!(
+            "resources: [{{'@type': type.googleapis.com/envoy.service.discovery.v3.Resource, version: '7', \
+             resource: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret, \
+             name: own, tls_certificate: {{certificate_chain: {{inline_string: {chain}}}, \
+             private_key: {{inline_string: {key}}}}}}}}}]"
+        )
+    };
+    let tls = "    transport_socket:
+        name: tls
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_certificate_sds_secret_configs:
+            - {name: own, sds_config: {path_config_source: {path: DIR/sds.yaml}}}
+";
+    let secure = listener(&format!("route_config: {}", table("one"))) + "  " + tls;
+    let bootstrap = format!("{CLUSTERS}  listeners:\n{secure}");
+    let without = [("bootstrap.yaml", bootstrap.as_str()), ("sds.yaml", "resources: []")];
+    let errors = World::load(&without).err().unwrap();
+    assert!(errors[0].contains("there is no secret `own`"), "{errors:?}");
+
+    let mut world = World::start(&[without[0], ("sds.yaml", &secret())]);
+    let first = Arc::clone(world.now());
+    let dumped = world.assembler.dump().configs(false).pop().unwrap();
+    let dumped = &dumped["dynamic_active_secrets"][0];
+    assert_eq!(dumped["version_info"], "7");
+    assert_eq!(dumped["secret"]["tls_certificate"]["private_key"]["inline_string"], "[redacted]");
+
+    world.write("sds.yaml", &secret());
+    assert_eq!(world.refresh(), 1);
+    assert!(!Arc::ptr_eq(&first.listeners["in"], &world.now().listeners["in"]));
+
+    world.write("sds.yaml", &secret().replace("BEGIN CERTIFICATE", "BEGIN NOTHING"));
+    assert_eq!(world.refresh(), 0, "the last good certificate stays");
+}
+
+#[test]
+fn binary_files_are_checked_strictly() {
+    use prost::{Message, Name as _};
+    use xds::envoy::config::listener::v3::Listener;
+    use xds::envoy::service::discovery::v3::DiscoveryResponse;
+
+    let response = |listener: Vec<u8>| {
+        let any = prost_types::Any { type_url: Listener::type_url(), value: listener };
+        DiscoveryResponse { resources: vec![any], ..Default::default() }.encode_to_vec()
+    };
+    let text = discovered_listener(&format!("route_config: {}", table("one")));
+    let document = xds::yaml::Document::new("x", text);
+    let read: DiscoveryResponse = document.read().unwrap();
+    let mut world = World::start(&[
+        ("bootstrap.yaml", &dynamic(&LDS.replace("lds.yaml", "lds.pb"))),
+        ("lds.pb", ""),
+    ]);
+    let path = world.directory.path().join("lds.pb");
+
+    let mut unknown = read.resources[0].value.clone();
+    prost::encoding::uint32::encode(4001, &1, &mut unknown);
+    fs::write(&path, response(unknown)).unwrap();
+    assert_eq!(world.refresh(), 0);
+    assert_eq!(
+        world.problems(),
+        [
+            "lds.pb: resources[0]: field number 4001 of envoy.config.listener.v3.Listener is not supported"
+        ]
+    );
+
+    fs::write(&path, response(read.resources[0].value.clone())).unwrap();
+    assert_eq!(world.refresh(), 1);
+    assert!(world.now().listeners.contains_key("in"));
 }
