@@ -73,7 +73,7 @@ pub enum NetworkFilter {
 }
 
 /// Envoy `FilterChainMatch`: an empty list or none matches everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct FilterChainMatch {
     /// `destination_port`
     pub destination_port: Option<u16>,
@@ -96,7 +96,7 @@ pub struct FilterChainMatch {
 }
 
 /// Envoy `FilterChainMatch.ConnectionSourceType`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum SourceType {
     /// ANY
     #[default]

@@ -19,6 +19,7 @@ mod http_options;
 mod listener;
 mod matcher;
 mod outlier;
+mod overlap;
 mod redirect;
 mod retry;
 mod rewrite;

@@ -31,6 +31,7 @@ use crate::config::access_log::{
 };
 use crate::config::format::Format;
 use crate::config::matcher::Fraction;
+use crate::telemetry::response_flags::ResponseFlags;
 
 /// Envoy's format for logs that do not say their own.
 const DEFAULT_FORMAT: &str = concat!(
@@ -164,10 +165,17 @@ fn log_filter(proto: &AccessLogFilter) -> Result<LogFilter> {
             LogFilter::Header(header_matcher(header).at("header_filter.header")?)
         }
         FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter { flags }) => {
-            LogFilter::ResponseFlag(flags.iter().map(|flag| flag.as_str().into()).collect())
+            LogFilter::ResponseFlag(each("response_flag_filter.flags", flags, |it| flag(it))?)
         }
         FilterSpecifier::GrpcStatusFilter(proto) => grpc_status(proto).at("grpc_status_filter")?,
     })
+}
+
+fn flag(name: &str) -> Result<Box<str>> {
+    match ResponseFlags::from_short(name) {
+        Some(_) => Ok(name.into()),
+        None => refuse("", format!("{name:?} is no response flag")),
+    }
 }
 
 fn filter_list(protos: &[AccessLogFilter]) -> Result<Vec<LogFilter>> {

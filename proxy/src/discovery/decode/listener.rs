@@ -13,6 +13,7 @@ use super::address::listening;
 use super::errors::{At, Result, each, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::filter_chain::filter_chain;
+use super::overlap::overlap;
 use super::value::{bounded, enumeration, limit, unless_empty};
 use crate::config::Name;
 use crate::config::listener::{self, FilterChainMatch, TrafficDirection};
@@ -101,11 +102,8 @@ fn chains(protos: &[FilterChain]) -> Result<Vec<listener::FilterChain>> {
         index += 1;
         chain
     })?;
-    for (later, chain) in chains.iter().enumerate() {
-        let Some(before) = chains.iter().take(later).find(|it| it.matcher == chain.matcher) else {
-            continue;
-        };
-        let (name, other) = (&chain.name, &before.name);
+    if let Some((later, before)) = overlap(&chains) {
+        let (name, other) = (&chains[later].name, &chains[before].name);
         return refuse(
             &format!("filter_chains[{later}].filter_chain_match"),
             format!("filter chain '{name}' has the same matching rules defined as '{other}'"),
