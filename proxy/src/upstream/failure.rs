@@ -65,7 +65,7 @@ impl ConnectError {
         let text = match self {
             Self::Overflow(_) | Self::Timeout => return None,
             Self::Unreachable(text) | Self::Http(text) => format!("delayed connect error: {text}"),
-            Self::Tls(text) => format!("TLS_error: {text}"),
+            Self::Tls(text) => format!("TLS_error:|{text}:TLS_error_end"),
         };
         Some(text.replace(char::is_whitespace, "_"))
     }
@@ -83,6 +83,15 @@ mod tests {
         assert_eq!(
             error.transport_failure().as_deref(),
             Some("delayed_connect_error:_Connection_refused")
+        );
+    }
+
+    #[test]
+    fn a_failed_handshake_is_framed_as_envoys() {
+        let error = ConnectError::Tls("invalid peer certificate: Expired".to_owned());
+        assert_eq!(
+            error.transport_failure().as_deref(),
+            Some("TLS_error:|invalid_peer_certificate:_Expired:TLS_error_end")
         );
     }
 

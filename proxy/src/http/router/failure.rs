@@ -56,7 +56,9 @@ impl Failure {
         let reply = match self {
             Self::NoHost => LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
                 .body("no healthy upstream"),
-            Self::Connect(error) => reset(error.reset_reason(), transport(error), retried),
+            Self::Connect(error) => {
+                reset(error.reset_reason(), error.transport_failure().as_deref(), retried)
+            }
             Self::Send(error) => reset(error.cause.reset_reason(), None, retried),
             Self::Expired(expired, arrived) => expiry(*expired, *arrived),
         };
@@ -78,31 +80,13 @@ impl Failure {
     }
 }
 
-/// What the transport said, in plain words.
-fn transport(error: &ConnectError) -> Option<String> {
-    match error {
-        ConnectError::Unreachable(text) | ConnectError::Http(text) => {
-            Some(format!("delayed connect error: {text}"))
-        }
-        ConnectError::Tls(text) => Some(format!("TLS_error: {text}")),
-        ConnectError::Overflow(_) | ConnectError::Timeout => None,
-    }
-}
-
-fn reset(reason: &str, transport: Option<String>, retried: bool) -> LocalReply {
+fn reset(reason: &str, transport: Option<&str>, retried: bool) -> LocalReply {
     let again = if retried { "retried and the latest " } else { "" };
-    let because = |separator, text: &str| format!("{separator}{text}");
     let body = format!(
-        "upstream connect error or disconnect/reset before headers. {again}reset reason: {reason}{}",
-        transport
-            .as_deref()
-            .map(|text| because(", transport failure reason: ", text))
-            .unwrap_or_default(),
+        "upstream connect error or disconnect/reset before headers. {again}reset reason: {reason}"
     );
-    let details = format!(
-        "upstream_reset_before_response_started{{{reason}{}}}",
-        transport.as_deref().map(|text| because("|", text)).unwrap_or_default(),
-    );
+    let because = transport.map(|text| format!("|{text}")).unwrap_or_default();
+    let details = format!("upstream_reset_before_response_started{{{reason}{because}}}");
     let status = match reason {
         "protocol error" => StatusCode::BAD_GATEWAY,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -149,7 +133,7 @@ mod tests {
         assert_eq!(
             reply.body,
             "upstream connect error or disconnect/reset before headers. reset reason: remote connection \
-             failure, transport failure reason: delayed connect error: Connection refused"
+             failure"
         );
         assert_eq!(
             reply.details,
