@@ -177,16 +177,23 @@ impl LocalClusters {
         cluster
     }
 
-    /// Lets go of clusters that are not among `specs` any more: idle connections close, requests under way
-    /// finish.
-    pub fn forget_missing(&self, specs: &HashMap<Name, Arc<ClusterSpec>>) {
+    /// Follows a new snapshot at once instead of with the next request: connections to endpoints and
+    /// clusters that are gone, and those made with settings that have changed, close when idle; requests
+    /// under way finish.
+    pub fn follow(&self, specs: &HashMap<Name, Arc<ClusterSpec>>) {
+        let mut changed = Vec::new();
         self.local.borrow_mut().retain(|name, cluster| {
-            let stays = specs.contains_key(name);
-            if !stays {
-                cluster.retire();
+            let spec = specs.get(name);
+            match spec {
+                None => cluster.retire(),
+                Some(spec) if Arc::ptr_eq(cluster.spec(), spec) => {}
+                Some(spec) => changed.push(Arc::clone(spec)),
             }
-            stays
+            spec.is_some()
         });
+        for spec in changed {
+            self.get(&spec);
+        }
     }
 }
 

@@ -92,6 +92,7 @@ impl Settings {
             && self.hostname == other.hostname
             && (Arc::ptr_eq(a, b)
                 || (a.http == b.http
+                    && a.buffer_limit == b.buffer_limit
                     && a.connect_timeout == b.connect_timeout
                     && a.tcp_keepalive == b.tcp_keepalive))
     }

@@ -122,14 +122,10 @@ impl LocalCluster {
             |index| host(index).is_some_and(|host| avoid.contains(&host.id())),
             attempts,
         );
-        let Some(choice) = choice else {
-            self.stats.upstream_cx_none_healthy.inc();
-            return None;
-        };
-        if choice.panic {
+        if choice?.panic {
             self.stats.lb_healthy_panic.inc();
         }
-        host(choice.index).cloned()
+        host(choice?.index).cloned()
     }
 
     /// Tells how a request to `host` went: counts it, and feeds outlier detection.

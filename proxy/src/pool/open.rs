@@ -57,7 +57,7 @@ impl Connections {
         let opened = account.opened();
         let wire = Arc::clone(account.wire());
         let io = account.connected(stream);
-        let (sender, driver) = http::handshake(io, protocol, &self.settings.cluster.http)
+        let (sender, driver) = http::handshake(io, protocol, &self.settings.cluster)
             .await
             .map_err(|error| ConnectError::Http(error.to_string()))?;
         let facts = Rc::new(Facts {

@@ -80,7 +80,7 @@ async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drai
                 Some(command) => obey(&worker, &mut sockets, command),
                 None => break,
             },
-            _ = changes.changed() => worker.clusters.forget_missing(&worker.snapshot().clusters),
+            _ = changes.changed() => worker.clusters.follow(&worker.snapshot().clusters),
             () = drain.reached(Phase::Draining) => break,
         }
     }

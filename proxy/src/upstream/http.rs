@@ -11,7 +11,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::config::cluster::UpstreamHttp;
+use crate::config::cluster::Cluster;
 use crate::net::body::RequestBody;
 
 /// The protocol of one connection.
@@ -99,7 +99,7 @@ where
 pub async fn handshake<IO>(
     io: IO,
     protocol: Protocol,
-    options: &UpstreamHttp,
+    cluster: &Cluster,
 ) -> hyper::Result<(Sender, Driver<IO>)>
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -107,33 +107,39 @@ where
     let io = TokioIo::new(io);
     match protocol {
         Protocol::Http1 => {
-            let (sender, driver) = http1_builder(options).handshake(io).await?;
+            let (sender, driver) = http1_builder(cluster).handshake(io).await?;
             Ok((Sender::Http1(sender), Driver::Http1(Box::new(driver))))
         }
         Protocol::Http2 => {
-            let (sender, driver) = http2_builder(options).handshake(io).await?;
+            let (sender, driver) = http2_builder(cluster).handshake(io).await?;
             Ok((Sender::Http2(sender), Driver::Http2(Box::new(driver))))
         }
     }
 }
 
-fn http1_builder(options: &UpstreamHttp) -> http1::Builder {
+fn http1_builder(cluster: &Cluster) -> http1::Builder {
+    let headers = cluster.http.max_response_headers;
+    // A head must fit into the buffer, and the codec insists on this much.
+    let buffer = cluster.buffer_limit.max(headers).max(8 << 10);
     let mut builder = http1::Builder::new();
     builder
-        .max_headers(options.max_headers_count as usize)
-        .max_header_size(options.max_response_headers as usize);
+        .max_headers(cluster.http.max_headers_count as usize)
+        .max_header_size(headers as usize)
+        .max_buf_size(buffer as usize);
     builder
 }
 
-fn http2_builder(options: &UpstreamHttp) -> http2::Builder<LocalExecutor> {
-    let http2 = &options.http2;
+fn http2_builder(cluster: &Cluster) -> http2::Builder<LocalExecutor> {
+    let http2 = &cluster.http.http2;
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(http2.initial_stream_window)
         .initial_connection_window_size(http2.initial_connection_window)
         .initial_max_send_streams(http2.max_concurrent_streams as usize)
-        .max_header_list_size(options.max_response_headers);
+        // Less than a frame would never let one out.
+        .max_send_buf_size(cluster.buffer_limit.max(16 << 10) as usize)
+        .max_header_list_size(cluster.http.max_response_headers);
     if let Some((interval, timeout)) = http2.keepalive {
         builder
             .keep_alive_interval(interval)
