@@ -1,5 +1,6 @@
 //! Listeners: sockets opened and closed as the configuration says, connections accepted and matched to a filter chain.
 
 pub mod accept;
+mod access_logs;
 pub mod inspector;
 pub mod manager;

@@ -10,7 +10,7 @@ pub(super) fn answer() -> Reply {
     // The allocator keeps no books that could be asked for the rest.
     Reply::json(&json!({
         "allocated": memory.anonymous.to_string(),
-        "heap_size": memory.data.to_string(),
+        "heap_size": (memory.anonymous + memory.swapped).to_string(),
         "pageheap_unmapped": "0",
         "pageheap_free": "0",
         "total_thread_cache": "0",

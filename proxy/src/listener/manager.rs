@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::access_logs::Sinks;
 use crate::config::listener::{Listener, TrafficDirection};
 use crate::config::{Invalid, Name};
 use crate::net::socket::{self, ListenOptions};
@@ -56,6 +57,7 @@ pub struct Manager {
     workers: Vec<UnboundedSender<Command>>,
     open: BTreeMap<Name, Open>,
     next_id: u64,
+    log_sinks: Sinks,
     metrics: Arc<Metrics>,
 }
 
@@ -86,14 +88,16 @@ pub struct Prepared {
 impl Manager {
     /// A manager that steers `workers`.
     pub fn new(workers: Vec<UnboundedSender<Command>>, metrics: Arc<Metrics>) -> Self {
-        Self { workers, open: BTreeMap::new(), next_id: 0, metrics }
+        Self { workers, open: BTreeMap::new(), next_id: 0, log_sinks: Sinks::default(), metrics }
     }
 
     /// Binds whatever `next` needs and is not open yet; nothing that listens now is touched.
     ///
     /// # Errors
-    /// The first address that cannot be bound; sockets bound before it are closed again.
+    /// The first access log that cannot be opened, or the first address that cannot be bound; sockets
+    /// bound before it are closed again.
     pub fn prepare(&mut self, next: &Snapshot) -> Result<Prepared, CannotListen> {
+        self.log_sinks.check(next)?;
         let mut prepared = Prepared::default();
         let Some(workers) = NonZeroUsize::new(self.workers.len()) else { return Ok(prepared) };
         let mut names: Vec<&Name> = next.listeners.keys().collect();

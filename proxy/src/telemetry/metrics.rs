@@ -136,7 +136,7 @@ impl Metrics {
         let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let memory = process::memory();
         self.server.memory_allocated.set(bytes(memory.anonymous));
-        self.server.memory_heap_size.set(bytes(memory.data));
+        self.server.memory_heap_size.set(bytes(memory.anonymous + memory.swapped));
         self.server.memory_physical_size.set(bytes(memory.resident));
         let open = samples
             .gauge_total("downstream_cx_active", |scope| matches!(scope, Scope::Listener(_)));

@@ -7,8 +7,8 @@ pub struct Memory {
     pub resident: u64,
     /// Of these, not backed by files: heap and stacks.
     pub anonymous: u64,
-    /// Address space set aside for data.
-    pub data: u64,
+    /// Swapped out.
+    pub swapped: u64,
 }
 
 /// The memory this process uses now.
@@ -22,7 +22,7 @@ fn parse(status: &str) -> Memory {
         let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
         kib.map_or(0, |kib: u64| kib * 1024)
     };
-    Memory { resident: bytes("VmRSS"), anonymous: bytes("RssAnon"), data: bytes("VmData") }
+    Memory { resident: bytes("VmRSS"), anonymous: bytes("RssAnon"), swapped: bytes("VmSwap") }
 }
 
 #[cfg(test)]
@@ -31,8 +31,8 @@ mod tests {
 
     #[test]
     fn the_kernels_lines_are_read() {
-        let status = "Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t 1024 kB\nVmData:\t 4096 kB\n";
-        let wanted = Memory { resident: 2 << 20, anonymous: 1 << 20, data: 4 << 20 };
+        let status = "Name:\tx\nVmRSS:\t    2048 kB\nRssAnon:\t 1024 kB\nVmSwap:\t 4096 kB\n";
+        let wanted = Memory { resident: 2 << 20, anonymous: 1 << 20, swapped: 4 << 20 };
         assert_eq!(parse(status), wanted);
         assert_eq!(parse("VmRSS: many kB\n"), Memory::default());
     }

@@ -73,9 +73,9 @@ statistics! {
         concurrency: SharedGauge = "server.concurrency",
         /// Seconds since the start.
         uptime: SharedGauge = "server.uptime",
-        /// Bytes of memory in use.
+        /// Bytes of heap and stacks in physical memory.
         memory_allocated: SharedGauge = "server.memory_allocated",
-        /// Bytes of memory reserved.
+        /// The same, with what is swapped out.
         memory_heap_size: SharedGauge = "server.memory_heap_size",
         /// Bytes of resident memory.
         memory_physical_size: SharedGauge = "server.memory_physical_size",
