@@ -76,8 +76,7 @@ fn main() -> ExitCode {
     let ended = match part {
         Some(Part::Proxy { arguments }) => {
             let arguments = std::iter::once("outrigger".into()).chain(arguments);
-            let _ = arguments.count();
-            return ExitCode::FAILURE;
+            return proxy::main_with_args(arguments);
         }
         Some(Part::Backend { version, port }) => block_on(backend::serve(&version, port)),
         None => block_on(mesh::run(&mesh)),

@@ -255,12 +255,15 @@ async fn changes_need_post(program: Program) {
 async fn the_log_level_changes(program: Program) {
     let app = Backend::echo("app").await;
     let proxy = serving(program, &app).await;
-    assert_eq!(proxy.admin().post("/logging?level=debug").send().await.status, 200);
-    harness::eventually::eventually_true("debug lines in the log", async || {
-        proxy.get("/").send().await;
-        proxy.log().to_ascii_lowercase().contains("debug")
-    })
-    .await;
+    let levels = async |query: &str| {
+        let reply = proxy.admin().post(&format!("/logging{query}")).send().await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        reply.text()
+    };
+    assert!(levels("").await.contains("  http: warning\n"));
+    assert!(levels("?level=debug").await.contains("  http: debug\n"));
+    let one = levels("?http=error").await;
+    assert!(one.contains("  http: error\n") && one.contains("  admin: debug\n"), "{one}");
     let wrong = proxy.admin().post("/logging?level=loud").send().await;
     assert_eq!(wrong.status, 400, "{}", wrong.text());
 }

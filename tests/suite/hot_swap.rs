@@ -301,7 +301,8 @@ async fn a_bad_bootstrap_changes_nothing(program: Program) {
     let yaml = bootstrap.to_yaml();
     let proxy = bootstrap.start(program).await;
     let file = proxy.file("bootstrap.yaml");
-    for bad in [yaml.replace("stat_prefix", "stat_perfix"), String::new(), yaml[..100].to_owned()] {
+    let half_written = yaml[..yaml.find("domains").unwrap()].to_owned() + "domains: [";
+    for bad in [yaml.replace("stat_prefix", "stat_perfix"), String::new(), half_written] {
         let said = proxy.log().len();
         replace(&file, bad);
         eventually_true("a word in the log", async || {

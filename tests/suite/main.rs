@@ -11,9 +11,7 @@ macro_rules! on_both {
         $(mod $scenario {
             #[tokio::test]
             async fn outrigger() {
-                if harness::Program::Outrigger.is_installed() {
-                    super::$scenario(harness::Program::Outrigger).await;
-                }
+                super::$scenario(harness::Program::Outrigger).await;
             }
 
             #[tokio::test]
@@ -33,9 +31,7 @@ macro_rules! on_outrigger_only {
             #[tokio::test]
             async fn outrigger() {
                 eprintln!("not for Envoy: {}", crate::differences::$reason.0);
-                if harness::Program::Outrigger.is_installed() {
-                    super::$scenario(harness::Program::Outrigger).await;
-                }
+                super::$scenario(harness::Program::Outrigger).await;
             }
         })+
     };

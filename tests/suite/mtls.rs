@@ -346,20 +346,20 @@ async fn endpoints_choose_their_transport_socket(program: Program) {
     typed["@type"] = upstream.into();
     let raw = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
     let matches = json!([
-        {"name": "mtls", "match": {"mtls": true},
+        {"name": "mtls", "match": {"mtls": "yes"},
          "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": typed}},
         {"name": "plain", "match": {},
          "transport_socket": {"name": "envoy.transport_sockets.raw_buffer", "typed_config": {"@type": raw}}},
     ]);
-    let at = |address: std::net::SocketAddr, mtls: bool| {
+    let at = |address: std::net::SocketAddr, mtls: &str| {
         let socket = harness::bootstrap::socket_address(address);
         json!({"endpoint": {"address": socket},
             "metadata": {"filter_metadata": {"envoy.transport_socket_match": {"mtls": mtls}}}})
     };
     let plain = Backend::echo("plain").await;
     let cluster = Cluster::new("app")
-        .lb_endpoint(at(sidecar.address("main"), true))
-        .lb_endpoint(at(plain.address(), false))
+        .lb_endpoint(at(sidecar.address("main"), "yes"))
+        .lb_endpoint(at(plain.address(), "no"))
         .with("transport_socket_matches", matches);
     let edge = Bootstrap::http(to_app()).cluster(cluster).start(program).await;
     let mut seen = std::collections::BTreeSet::new();

@@ -31,9 +31,7 @@ impl Scale {
 mod no_request_notices_a_swap {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn outrigger() {
-        if harness::Program::Outrigger.is_installed() {
-            super::no_request_notices_a_swap(harness::Program::Outrigger).await;
-        }
+        super::no_request_notices_a_swap(harness::Program::Outrigger).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
