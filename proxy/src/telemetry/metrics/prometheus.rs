@@ -8,7 +8,7 @@ use prometheus::{Encoder, TextEncoder};
 use super::cell::{BUCKET_BOUNDS, Distribution};
 use super::sample::{Sample, Tag, Value};
 
-/// Media type of what [`prometheus`] writes.
+/// Media type of what [`prometheus()`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 
 /// Writes `samples`: counters, then gauges, then histograms, each by name.
