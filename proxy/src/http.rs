@@ -4,6 +4,7 @@
 pub mod body;
 pub mod canonical;
 pub mod client_cert;
+pub mod codec;
 pub mod connection;
 pub mod deadline;
 pub mod facts;
@@ -27,3 +28,4 @@ pub mod service;
 pub mod stream;
 pub mod timeout;
 pub mod upgrade;
+mod watchdog;

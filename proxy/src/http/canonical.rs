@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use http::header::{EXPECT, HOST};
+use http::header::{CONNECTION, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
@@ -25,7 +25,8 @@ use crate::telemetry::trace::TraceContext;
 /// The answer for a request that goes no further; its head is fixed all the same, for the logs.
 pub fn admit(stream: &Stream, mut parts: Parts) -> Result<(), Box<LocalReply>> {
     let config = stream.served.config();
-    let refused = |reject: Reject| Box::new(LocalReply::from(reject));
+    let version = parts.version;
+    let refused = |reject: Reject| refuse(stream, version, reject);
     let checked = protocol::check(&parts, &config.http1, &config.limits).map_err(refused);
     let authority = checked.as_ref().map_or("", |authority| authority);
     let port = stream.connection.downstream.local.port();
@@ -42,20 +43,22 @@ pub fn admit(stream: &Stream, mut parts: Parts) -> Result<(), Box<LocalReply>> {
     });
     let scheme = identify(stream, &mut headers, &parts);
     let (path, checked) = settle(stream, path, target, checked);
-    let Parts { method, version, .. } = parts;
+    let method = parts.method;
     stream.fix_head(Head { method, scheme, authority, path, headers, version });
     checked
 }
 
-impl From<Reject> for LocalReply {
-    fn from(reject: Reject) -> Self {
-        let reply = Self::new(reject.status, reject.details);
-        if reject.protocol_error {
-            reply.flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)
-        } else {
-            reply
+/// The answer to a request that breaks a rule. Whoever broke the protocol is not listened to any further.
+fn refuse(stream: &Stream, version: Version, reject: Reject) -> Box<LocalReply> {
+    let mut reply = LocalReply::new(reject.status, reject.details);
+    if reject.protocol_error {
+        stream.served.stats.downstream_cx_protocol_error.inc();
+        reply = reply.flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        if version != Version::HTTP_2 {
+            reply = reply.header(CONNECTION, HeaderValue::from_static("close"));
         }
     }
+    Box::new(reply)
 }
 
 /// Path and query as the client sent them; the authority for CONNECT.

@@ -54,6 +54,13 @@ impl Drop for Finish {
             stats.response(status.as_u16());
             stats.downstream_rq_time.record(millis(stream.age()));
         }
+        tracing::debug!(
+            connection = stream.connection.downstream.id,
+            stream = stream.id,
+            path = stream.head().map(|head| &*head.path),
+            status = stream.status().map(|status| status.as_u16()),
+            "stream ended"
+        );
         let worker = &stream.connection.worker;
         for log in &stream.served.config().access_logs {
             worker.log.log(log, stream);

@@ -13,7 +13,8 @@ use super::inspector::{self, ClientHello, Inspection};
 use crate::config::Name;
 use crate::drain::connections::{ConnectionSet, Membership};
 use crate::filter_chain::ConnectionFacts;
-use crate::http::connection::{self, Connection, Downstream};
+use crate::http::codec;
+use crate::http::connection::{Connection, Downstream};
 use crate::snapshot::{FilterChain, Listener};
 use crate::telemetry::metrics::ListenerStats;
 use crate::tls::server::ServerTls;
@@ -114,7 +115,7 @@ async fn receive(
         None => {
             let server_name = hello.and_then(|hello| hello.server_name);
             let connection = arrival.connection(None, server_name);
-            connection::serve(connection, stream).await;
+            codec::serve(connection, stream).await;
         }
         Some(tls) => terminate_tls(arrival, tls, stream, &stats).await?,
     }
@@ -226,7 +227,7 @@ async fn terminate_tls(
     stats.ssl_handshake.inc();
     let server_name = peer.sni().map(Into::into);
     let connection = arrival.connection(Some(peer), server_name);
-    connection::serve(connection, stream).await;
+    codec::serve(connection, stream).await;
     Ok(())
 }
 

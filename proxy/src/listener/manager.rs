@@ -111,7 +111,7 @@ impl Manager {
             let options =
                 ListenOptions { backlog: config.backlog, ipv4_compat: config.ipv4_compat };
             let sockets = socket::listen(config.address, options, workers).map_err(|reason| {
-                let error = Invalid::new("address", reason.to_string());
+                let error = Invalid::new("address.socket_address.port_value", reason.to_string());
                 CannotListen { listener: Arc::clone(name), error }
             })?;
             let bound = sockets.first().and_then(|socket| socket.local_addr().ok());

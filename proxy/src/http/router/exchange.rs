@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -12,6 +12,7 @@ use super::attempt::Answer;
 use super::failure::Failure;
 use super::request::Outgoing;
 use crate::cluster::{HostId, LocalCluster};
+use crate::config::cluster::UpstreamProtocol;
 use crate::config::retry::RetryPolicy;
 use crate::http::deadline::{Deadlines, Expired};
 use crate::http::local_reply::LocalReply;
@@ -42,13 +43,16 @@ impl Source {
             return Self::Empty;
         }
         let config = &cluster.spec().config;
+        let served = plan.stream.served.config();
         let host = plan.table.virtual_host(plan.found);
         let limit = plan
             .route
             .request_body_buffer_limit
             .or(host.and_then(|host| host.request_body_buffer_limit))
             .unwrap_or(config.buffer_limit.into());
-        let trailers = config.http.enable_trailers || plan.head.version == http::Version::HTTP_2;
+        // HTTP/1 has trailers only where the operator says so, on either side.
+        let trailers = (plan.head.version == Version::HTTP_2 || served.http1.enable_trailers)
+            && (config.http.protocol != UpstreamProtocol::Http1 || config.http.enable_trailers);
         let stream = RequestStream::new(body, Rc::clone(plan.stream), trailers);
         Self::Client(Replay::new(stream, limit))
     }
