@@ -10,6 +10,7 @@ pub mod deadline;
 pub mod facts;
 pub mod finish;
 pub mod forwarded;
+pub mod head_guard;
 pub mod hop_by_hop;
 pub mod host;
 pub mod io;

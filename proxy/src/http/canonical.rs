@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use super::client_cert::{self, Hop};
 use super::connection::{Connection, Served};
 use super::forwarded::{self, Caller};
+use super::head_guard::Offence;
 use super::local_reply::LocalReply;
 use super::path::{self, Canonical};
 use super::protocol::{self, Reject};
@@ -19,15 +20,24 @@ use crate::config::http::HttpConnectionManager;
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::telemetry::trace::TraceContext;
 
-/// Brings the head of `stream`'s request into canonical form and fixes it there.
+/// Brings the head of `stream`'s request into canonical form and fixes it there; `offence` is what was wrong
+/// with its bytes.
 ///
 /// # Errors
 /// The answer for a request that goes no further; its head is fixed all the same, for the logs.
-pub fn admit(stream: &Stream, mut parts: Parts) -> Result<(), Box<LocalReply>> {
+pub fn admit(
+    stream: &Stream,
+    mut parts: Parts,
+    offence: Option<Offence>,
+) -> Result<(), Box<LocalReply>> {
     let config = stream.served.config();
     let version = parts.version;
     let refused = |reject: Reject| refuse(stream, version, reject);
-    let checked = protocol::check(&parts, &config.http1, &config.limits).map_err(refused);
+    let checked = match offence {
+        Some(offence) => Err(offence.reject()),
+        None => protocol::check(&parts, &config.http1, &config.limits),
+    };
+    let checked = checked.map_err(refused);
     let authority = checked.as_ref().map_or("", |authority| authority);
     let port = stream.connection.downstream.local.port();
     let authority =
@@ -48,15 +58,15 @@ pub fn admit(stream: &Stream, mut parts: Parts) -> Result<(), Box<LocalReply>> {
     checked
 }
 
-/// The answer to a request that breaks a rule. Whoever broke the protocol is not listened to any further.
+/// The answer to a request that breaks a rule. Whoever sent it is not listened to any further.
 fn refuse(stream: &Stream, version: Version, reject: Reject) -> Box<LocalReply> {
     let mut reply = LocalReply::new(reject.status, reject.details);
     if reject.protocol_error {
         stream.served.stats.downstream_cx_protocol_error.inc();
         reply = reply.flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
-        if version != Version::HTTP_2 {
-            reply = reply.header(CONNECTION, HeaderValue::from_static("close"));
-        }
+    }
+    if version != Version::HTTP_2 {
+        reply = reply.header(CONNECTION, HeaderValue::from_static("close"));
     }
     Box::new(reply)
 }

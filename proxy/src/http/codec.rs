@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::connection::Connection;
+use super::head_guard::HeadGuard;
 use super::io::{ServerIo, Sniffed, sniff};
 use super::service;
 use super::watchdog::{End, Watchdog};
@@ -39,12 +40,13 @@ where
     match sniffed {
         Sniffed::Http1(head) => {
             let stats = open.is_http1();
-            let io = ServerIo::new(stream, head, stats, connection.heard.clone());
+            let guard = Some(HeadGuard::default());
+            let io = ServerIo::new(stream, head, stats, connection.signals.clone(), guard);
             serve_http1(&connection, io, served.config()).await;
         }
         Sniffed::Http2(head) => {
             let stats = open.is_http2();
-            let io = ServerIo::new(stream, head, stats, connection.heard.clone());
+            let io = ServerIo::new(stream, head, stats, connection.signals.clone(), None);
             serve_http2(&connection, io, served.config()).await;
         }
     }

@@ -9,7 +9,8 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use super::forwarded;
-use super::io::Heard;
+use super::head_guard::Offence;
+use super::io::Signals;
 use crate::config::Name;
 use crate::config::http::HttpConnectionManager;
 use crate::drain::Phase;
@@ -73,7 +74,7 @@ pub struct Connection {
     membership: Membership,
     listener: Name,
     served: RefCell<Rc<Served>>,
-    pub(super) heard: Heard,
+    pub(super) signals: Signals,
     pub(super) opened: Instant,
     requests: Cell<u32>,
     pub(super) active: Cell<u32>,
@@ -106,7 +107,7 @@ impl Connection {
             membership,
             listener,
             served: RefCell::new(served),
-            heard: Heard::default(),
+            signals: Signals::default(),
             opened,
             requests: Cell::new(0),
             active: Cell::new(0),
@@ -126,16 +127,17 @@ impl Connection {
         Rc::clone(&served)
     }
 
-    /// Notes that a request begins. The last one that the connection may serve drains it.
-    pub fn request_begins(&self, served: &Served) {
+    /// Notes that a request begins, and returns what was wrong with its bytes. The last one that the
+    /// connection may serve drains it.
+    pub fn request_begins(&self, served: &Served) -> Option<Offence> {
         self.requests.set(self.requests.get().saturating_add(1));
         self.active.set(self.active.get() + 1);
-        self.heard.clear();
         let limit = served.config().limits.max_requests_per_connection;
         if limit != 0 && self.requests.get() == limit {
             served.stats.downstream_cx_max_requests_reached.inc();
             self.control().advance(Phase::Draining);
         }
+        self.signals.request_begins()
     }
 
     /// Notes that a request has ended.
@@ -143,8 +145,7 @@ impl Connection {
         self.active.set(self.active.get().saturating_sub(1));
         if self.active.get() == 0 {
             self.idle_since.set(Instant::now());
-            // What was heard since was this request's body, not the next one's headers.
-            self.heard.clear();
+            self.signals.request_ends();
         }
     }
 

@@ -3,12 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use super::head_guard::{HeadGuard, Offence};
 use crate::telemetry::metrics::HttpStats;
 
 /// First bytes of an HTTP/2 connection (RFC 9113, section 3.4).
@@ -20,34 +21,80 @@ pub struct ServerIo<S> {
     stream: S,
     sniffed: Bytes,
     stats: Arc<HttpStats>,
-    heard: Heard,
+    signals: Signals,
+    /// None for HTTP/2, whose frames leave nothing to guess.
+    guard: Option<HeadGuard>,
 }
 
-/// Whether the client sent anything since the flag was last cleared; shared with the connection's watchdog.
+/// What the stream and its connection tell each other.
 /// Atomic only because an upgraded stream must be `Send`: one thread uses it.
 #[derive(Debug, Clone, Default)]
-pub struct Heard(Arc<AtomicBool>);
+pub struct Signals(Arc<Flags>);
 
-impl Heard {
-    /// Whether bytes came since the last [`Heard::clear`].
-    pub fn get(&self) -> bool {
-        self.0.load(Relaxed)
+#[derive(Debug, Default)]
+struct Flags {
+    heard: AtomicBool,
+    answered: AtomicBool,
+    offence: AtomicU8,
+}
+
+impl Signals {
+    /// Whether bytes came since the last request began or ended.
+    pub fn heard(&self) -> bool {
+        self.0.heard.load(Relaxed)
     }
 
-    /// Forgets what came.
-    pub fn clear(&self) {
-        self.0.store(false, Relaxed);
+    /// A request begins: what came was its head. Returns what was wrong with it.
+    pub fn request_begins(&self) -> Option<Offence> {
+        self.0.heard.store(false, Relaxed);
+        match self.0.offence.load(Relaxed) {
+            0 => None,
+            number => {
+                self.0.offence.store(0, Relaxed);
+                Offence::from_number(number)
+            }
+        }
+    }
+
+    /// The last request ended: what comes next is a head.
+    pub fn request_ends(&self) {
+        // What was heard since was this request's body, not the next one's headers.
+        self.0.heard.store(false, Relaxed);
+        self.0.answered.store(true, Relaxed);
     }
 }
 
 impl<S> ServerIo<S> {
-    /// A stream whose first bytes `sniffed` were already read from `stream`.
-    pub fn new(stream: S, sniffed: Bytes, stats: Arc<HttpStats>, heard: Heard) -> Self {
-        stats.downstream_cx_rx_bytes_total.add(sniffed.len() as u64);
-        if !sniffed.is_empty() {
-            heard.0.store(true, Relaxed);
+    /// A stream whose first bytes `sniffed` were already read from `stream`. With `guard` its heads are looked at.
+    pub fn new(
+        stream: S,
+        sniffed: Bytes,
+        stats: Arc<HttpStats>,
+        signals: Signals,
+        guard: Option<HeadGuard>,
+    ) -> Self {
+        let mut io = Self { stream, sniffed, stats, signals, guard };
+        let sniffed = io.sniffed.clone();
+        io.note(&sniffed);
+        io
+    }
+
+    /// Notes bytes that the client sent.
+    fn note(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
         }
-        Self { stream, sniffed, stats, heard }
+        self.stats.downstream_cx_rx_bytes_total.add(bytes.len() as u64);
+        let flags = &self.signals.0;
+        flags.heard.store(true, Relaxed);
+        let Some(guard) = &mut self.guard else { return };
+        if flags.answered.load(Relaxed) {
+            flags.answered.store(false, Relaxed);
+            guard.restart();
+        }
+        if let Some(offence) = guard.feed(bytes) {
+            flags.offence.store(offence as u8, Relaxed);
+        }
     }
 
     /// The stream underneath.
@@ -99,10 +146,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ServerIo<S> {
         }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if read > 0 {
-            self.stats.downstream_cx_rx_bytes_total.add(read as u64);
-            self.heard.0.store(true, Relaxed);
+        if let Some(read) = buf.filled().get(before..) {
+            self.note(read);
         }
         result
     }

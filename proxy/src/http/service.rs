@@ -26,13 +26,13 @@ pub async fn serve(
     let served = connection.served();
     let stream = Stream::begin(Rc::clone(&connection), Rc::clone(&served));
     let finish = Finish::begin(Rc::clone(&stream), request.version());
-    connection.request_begins(&served);
+    let offence = connection.request_begins(&served);
     if request.body().is_end_stream() {
         stream.request_arrived(stream.start.instant);
     }
     let (mut parts, body) = request.into_parts();
     let upgrade = parts.extensions.remove();
-    let admitted = canonical::admit(&stream, parts);
+    let admitted = canonical::admit(&stream, parts, offence);
     let Some(head) = stream.head() else { return Ok(respond::local(finish, unreadable())) };
     if let Err(reply) = admitted {
         return Ok(respond::local(finish, *reply));

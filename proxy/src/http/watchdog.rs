@@ -63,7 +63,7 @@ impl Watchdog {
         let active = self.connection.active.get() > 0;
         if active {
             self.headers_since = None;
-        } else if self.headers_since.is_none() && self.connection.heard.get() {
+        } else if self.headers_since.is_none() && self.connection.signals.heard() {
             self.headers_since = Some(Instant::now());
         }
         // A busy connection with nothing due never touches the timer.
