@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -127,6 +127,12 @@ impl Certificate {
     /// The PEM form, URL-encoded as `x-forwarded-client-cert` carries it.
     pub fn url_encoded_pem(&self) -> &str {
         self.url_encoded.get_or_init(|| url_encoded_pem(&self.der))
+    }
+
+    /// The public key (SubjectPublicKeyInfo) of X.509 of any version; none if it cannot be parsed.
+    pub fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        let (_, certificate) = X509Certificate::from_der(&self.der).ok()?;
+        Some(SubjectPublicKeyInfoDer::from(certificate.tbs_certificate.subject_pki.raw))
     }
 
     fn details(&self) -> &Details {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, SignatureAlgorithm, SignatureScheme};
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{SignatureAlgorithm, SignatureScheme};
 
 use super::certificate::{Certificate, CertificateFile};
 use super::pem;
@@ -73,21 +73,32 @@ pub(super) fn load(
             .map_err(|reason| at("private_key")(format!("{key_name}: {reason}")))?;
         let leaf = chain.first().cloned().map(Certificate::new);
         let leaf = leaf.ok_or_else(|| at("certificate_chain")("no certificate".into()))?;
-        let key = CertifiedKey::from_der(chain, key, provider)
-            .map_err(|error| at("private_key")(mismatch(&error, &key_name, &chain_name)))?;
-        let path = chain_name.into();
-        identities.push(Identity { key: Arc::new(key), leaf: Arc::new(leaf), path });
+        let key = provider.key_provider.load_private_key(key).map_err(|error| {
+            at("private_key")(format!("{key_name} cannot be used with {chain_name}: {error}"))
+        })?;
+        check_pair(&*key, &key_name, &leaf, &chain_name).map_err(at("private_key"))?;
+        let key = Arc::new(CertifiedKey::new(chain, key));
+        identities.push(Identity { key, leaf: Arc::new(leaf), path: chain_name.into() });
     }
     Ok(identities)
 }
 
-fn mismatch(error: &rustls::Error, key: &str, chain: &str) -> String {
-    match error {
-        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
-            "{key} does not belong to the first certificate in {chain}; \
+/// Compares the public keys themselves, for the library's own check refuses to read X.509 v1.
+fn check_pair(
+    key: &dyn SigningKey,
+    key_name: &str,
+    leaf: &Certificate,
+    chain_name: &str,
+) -> Result<(), String> {
+    let certified = leaf.public_key().ok_or_else(|| {
+        format!("the first certificate in {chain_name} cannot be read; check that it is X.509")
+    })?;
+    match key.public_key() {
+        Some(own) if own != certified => Err(format!(
+            "{key_name} does not belong to the first certificate in {chain_name}; \
              check that both come from the same issuance and that the leaf stands first"
-        ),
-        other => format!("{key} cannot be used with {chain}: {other}"),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 mod client_certificates;
 mod parameters;
 mod server_certificates;
+mod version_1;
 
 use std::time::{Duration, SystemTime};
 

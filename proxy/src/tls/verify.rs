@@ -5,6 +5,7 @@
 
 mod adapter;
 mod policy;
+mod signature;
 
 pub(super) use adapter::{ClientVerifier, ServerVerifier};
 pub(super) use policy::{Policy, Trust};
