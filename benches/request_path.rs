@@ -18,7 +18,8 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use proxy::drain::connections::ConnectionSet;
-use proxy::http::connection::{self, Connection, Downstream};
+use proxy::http::codec;
+use proxy::http::connection::{Connection, Downstream};
 use proxy::worker::Worker;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -125,7 +126,7 @@ async fn through_proxy(bootstrap: &str) -> Client {
     let membership = Rc::new(ConnectionSet::default()).join();
     let (near, far) = tokio::io::duplex(64 * 1024);
     let connection = Connection::new(worker, downstream, membership, "in".into(), snapshot, chain);
-    tokio::task::spawn_local(connection::serve(connection, far));
+    tokio::task::spawn_local(codec::serve(connection, far));
     client(near).await
 }
 
