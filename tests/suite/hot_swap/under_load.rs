@@ -94,9 +94,13 @@ async fn no_request_notices_a_swap(program: Program) {
         tokio::time::sleep(scale.duration / (scale.swaps + 1)).await;
         swap(nth);
     }
+    let mut total = 0;
     for load in loads {
-        load.await.unwrap().assert_flawless();
+        let account = load.await.unwrap();
+        account.assert_flawless();
+        total += account.total();
     }
+    println!("{} swaps during {total} requests in {:?}", scale.swaps, scale.duration);
     eventually_true("the last swap", async || {
         let path = format!("/only-in-{}", scale.swaps);
         proxy.get(&path).send().await.text() == "x"
