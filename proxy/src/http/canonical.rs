@@ -32,6 +32,9 @@ pub fn admit(
 ) -> Result<(), Box<LocalReply>> {
     let config = stream.served.config();
     let version = parts.version;
+    let worker = &stream.connection.worker;
+    let extended = worker.with_random(|random| upgrade::from_extended_connect(&mut parts, random));
+    stream.set_extended_connect(extended);
     let refused = |reject: Reject| refuse(stream, version, reject);
     let checked = match offence {
         Some(offence) => Err(offence.reject()),
@@ -109,7 +112,8 @@ fn settle(
 fn identify(stream: &Stream, headers: &mut HeaderMap, parts: &Parts) -> &'static str {
     let (connection, served) = (&stream.connection, &stream.served);
     let config = served.config();
-    let upgrades = upgrade::requested(headers).is_some() && parts.version != Version::HTTP_2;
+    let may_upgrade = parts.version != Version::HTTP_2 || stream.is_extended_connect();
+    let upgrades = may_upgrade && upgrade::requested(headers).is_some();
     hop_by_hop::strip_request(headers, upgrades);
     headers.remove(HOST);
     if !config.proxy_100_continue {

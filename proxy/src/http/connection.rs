@@ -121,6 +121,10 @@ impl Connection {
         let mut served = self.served.borrow_mut();
         if !Rc::ptr_eq(&served.snapshot, &newest) {
             let chain = newest.chain(&self.listener, &served.chain.config.name);
+            if chain.is_none() {
+                // Its chain is gone: what is under way ends by the old one.
+                self.control().advance(Phase::Draining);
+            }
             let chain = Arc::clone(chain.unwrap_or(&served.chain));
             *served = Served::new(&self.worker, newest, chain);
         }

@@ -8,7 +8,7 @@ pub mod request;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -80,7 +80,7 @@ pub async fn forward(
     let result = exchange.run().await;
     let attempts = exchange.attempts();
     match result {
-        Ok(answer) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+        Ok(answer) if upgrading && agrees(&plan, answer.response.status()) => {
             Ok(switch(&plan, answer, client, attempts, finish))
         }
         Ok(answer) => Ok(pass_on(&plan, &exchange, answer, attempts, finish)),
@@ -112,9 +112,19 @@ fn no_cluster(plan: &Plan<'_>) -> LocalReply {
         .flag(ResponseFlags::NO_CLUSTER_FOUND)
 }
 
-/// The protocol the client wants to switch to, if it may.
+/// Whether `status` agrees to the upgrade, or to the tunnel of a CONNECT.
+fn agrees(plan: &Plan<'_>, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS
+        || (plan.head.method == Method::CONNECT && status.is_success())
+}
+
+/// The protocol the client wants to switch to, if it may; `CONNECT` counts as one.
 fn wanted_upgrade<'a>(plan: &Plan<'a>) -> Result<Option<&'a str>, Box<LocalReply>> {
-    let Some(protocol) = upgrade::requested(&plan.head.headers) else { return Ok(None) };
+    let protocol = match upgrade::requested(&plan.head.headers) {
+        Some(protocol) => protocol,
+        None if plan.head.method == Method::CONNECT => "connect",
+        None => return Ok(None),
+    };
     let served = &plan.stream.served;
     if upgrade::allowed(protocol, &plan.action.upgrades, &served.config().upgrades) {
         return Ok(Some(protocol));
@@ -192,6 +202,10 @@ fn switch(
     plan.dress(&mut answer, attempts, true);
     let Answer { mut response, in_flight, .. } = answer;
     let server = hyper::upgrade::on(&mut response);
+    if plan.stream.is_extended_connect() {
+        upgrade::to_extended_connect(&mut response);
+        plan.stream.set_status(response.status());
+    }
     let idle = plan.action.idle_timeout.flatten();
     let (mut parts, body) = response.into_parts();
     parts.extensions.clear();

@@ -120,6 +120,7 @@ pub struct Stream {
     response_headers: RefCell<Vec<(HeaderName, HeaderValue)>>,
     trailers: RefCell<Option<HeaderMap>>,
     ended: Cell<bool>,
+    extended_connect: Cell<bool>,
     arrival: RefCell<Option<Waker>>,
     trace: Cell<Option<TraceContext>>,
     random: u64,
@@ -149,6 +150,7 @@ impl Stream {
             response_headers: RefCell::default(),
             trailers: RefCell::default(),
             ended: Cell::new(false),
+            extended_connect: Cell::new(false),
             arrival: RefCell::new(None),
             trace: Cell::new(None),
             random,
@@ -257,6 +259,16 @@ impl Stream {
     /// Body bytes to the client so far.
     pub fn bytes_sent(&self) -> u64 {
         self.sent.get()
+    }
+
+    /// Whether the client asked for the upgrade by an extended CONNECT (RFC 8441).
+    pub fn is_extended_connect(&self) -> bool {
+        self.extended_connect.get()
+    }
+
+    /// Notes whether the client asked for an upgrade by an extended CONNECT.
+    pub fn set_extended_connect(&self, extended: bool) {
+        self.extended_connect.set(extended);
     }
 
     /// Whether the proxy's part is over: the response is sent whole, or was cut short for a known reason.

@@ -6,8 +6,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -40,6 +42,41 @@ pub fn allowed(protocol: &str, route: &[UpgradeConfig], manager: &[UpgradeConfig
         entry.map(|entry| entry.enabled)
     };
     find(route).or_else(|| find(manager)).unwrap_or(false)
+}
+
+/// Turns an extended CONNECT (RFC 8441) into the HTTP/1.1 upgrade it stands for; false if it is none.
+pub fn from_extended_connect(request: &mut Parts, random: &mut fastrand::Rng) -> bool {
+    let Some(protocol) = request.extensions.remove::<Protocol>() else { return false };
+    let Ok(upgrade) = HeaderValue::from_str(protocol.as_str()) else { return false };
+    request.method = Method::GET;
+    request.headers.insert(UPGRADE, upgrade);
+    request.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    // HTTP/2 clients have no use for the key; HTTP/1.1 servers insist on one.
+    if protocol.as_str().eq_ignore_ascii_case("websocket")
+        && let Ok(key) = HeaderValue::try_from(websocket_key(random))
+    {
+        request.headers.entry(SEC_WEBSOCKET_KEY).or_insert(key);
+    }
+    true
+}
+
+/// Turns the upstream's agreement to an upgrade into the answer to an extended CONNECT.
+pub fn to_extended_connect<B>(response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::OK;
+    for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+        response.headers_mut().remove(name);
+    }
+}
+
+/// Sixteen random bytes in base64 (RFC 6455, section 4.1).
+fn websocket_key(random: &mut fastrand::Rng) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bits = random.u128(..);
+    let digit = |bits: u128| char::from(DIGITS[(bits & 63) as usize]);
+    // 128 bits are 21 digits of six and one of two.
+    let mut key: String = (0..21).map(|at| digit(bits >> (122 - 6 * at))).collect();
+    key.push(digit(bits << 4 & 0x30));
+    key + "=="
 }
 
 /// Copies between both sides once they have switched; ends the stream when either side does.
@@ -169,6 +206,18 @@ mod tests {
         assert_eq!(requested(&headers), None);
         headers.insert(CONNECTION, "keep-alive, Upgrade".parse().unwrap());
         assert_eq!(requested(&headers), Some("websocket"));
+    }
+
+    #[test]
+    fn an_extended_connect_becomes_an_upgrade() {
+        let mut request = http::Request::connect("https://a.test/chat").body(()).unwrap();
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let (mut parts, ()) = request.into_parts();
+        assert!(from_extended_connect(&mut parts, &mut fastrand::Rng::with_seed(7)));
+        assert_eq!((parts.method.as_str(), requested(&parts.headers)), ("GET", Some("websocket")));
+        let key = parts.headers[SEC_WEBSOCKET_KEY].to_str().unwrap();
+        assert!(key.len() == 24 && key.ends_with("=="), "{key}");
+        assert!(!from_extended_connect(&mut parts, &mut fastrand::Rng::new()));
     }
 
     #[test]
