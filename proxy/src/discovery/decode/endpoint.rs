@@ -94,12 +94,23 @@ fn socket_match(proto: &Metadata) -> Result<HashMap<String, String>> {
     }
 }
 
-/// Texts by name, as transport socket matches compare them.
+/// Values by name, as transport socket matches compare them: a number or a boolean is marked, so that no text
+/// equals it.
 pub(super) fn socket_criteria(proto: &Struct) -> Result<HashMap<String, String>> {
     let Struct { fields } = proto;
-    let text = |(key, value): (&String, &prost_types::Value)| match &value.kind {
-        Some(Kind::StringValue(text)) => Ok((key.clone(), text.clone())),
-        _ => refuse(&format!("[{key:?}]"), "only texts can be compared by this version"),
+    let comparable = |(key, value): (&String, &prost_types::Value)| {
+        let text = match &value.kind {
+            Some(Kind::StringValue(text)) => text.clone(),
+            Some(Kind::BoolValue(truth)) => format!("\0{truth}"),
+            Some(Kind::NumberValue(number)) => format!("\0{number}"),
+            _ => {
+                return refuse(
+                    &format!("[{key:?}]"),
+                    "only texts, numbers and booleans can be compared",
+                );
+            }
+        };
+        Ok((key.clone(), text))
     };
-    fields.iter().map(text).collect()
+    fields.iter().map(comparable).collect()
 }
