@@ -69,7 +69,7 @@ async fn connect(server: &ServerTls, client: &ClientTls) {
     };
     let ask = async {
         let (mut stream, _) =
-            client.connect(near, Some("cart.shop"), &[]).await.expect("a good server");
+            client.connect(near, Some("cart.shop"), None, &[]).await.expect("a good server");
         stream.read_exact(&mut [0]).await.expect("an open connection");
         stream
     };

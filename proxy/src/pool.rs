@@ -73,11 +73,25 @@ impl Tls {
 }
 
 impl Settings {
-    /// The server name to send, as far as it does not depend on the request.
-    fn server_name(&self) -> Option<&str> {
+    /// The server name to send for requests to `host`.
+    fn server_name<'a>(&'a self, host: Option<&'a str>) -> Option<&'a str> {
         let tls = self.tls.as_ref()?;
-        let by_host = tls.config.auto_host_sni && !self.hostname.is_empty();
-        if by_host { Some(&self.hostname) } else { tls.config.sni.as_deref() }
+        let host = host.filter(|host| self.cluster.http.auto_sni && is_name(host));
+        let by_hostname = tls.config.auto_host_sni && !self.hostname.is_empty();
+        let configured = || {
+            if by_hostname { Some(&*self.hostname) } else { tls.config.sni.as_deref() }
+        };
+        host.or_else(configured)
+    }
+
+    /// The host of the request at `authority`, if connections are made for it alone.
+    fn own_host<'a>(&self, authority: Option<&'a str>) -> Option<&'a str> {
+        let http = &self.cluster.http;
+        if self.tls.is_none() || !(http.auto_sni || http.auto_san_validation) {
+            return None;
+        }
+        let host = host_of(authority?);
+        (http.auto_san_validation || is_name(host)).then_some(host)
     }
 
     /// Whether connections made with these settings are as good as ones made with `other`.
@@ -105,7 +119,7 @@ pub struct Need<'a> {
     pub priority: Priority,
     /// What the client speaks, for clusters that follow it.
     pub downstream: Protocol,
-    /// Host header or `:authority`, for clusters with `auto_sni`.
+    /// Host header or `:authority`, for clusters with `auto_sni` or `auto_san_validation`.
     pub host: Option<&'a str>,
     /// Which connections will do.
     pub reuse: Reuse,
@@ -127,8 +141,11 @@ pub enum Reuse {
 struct Key {
     /// The protocol; none leaves it to ALPN.
     protocol: Option<Protocol>,
-    /// The server name sent in place of the configured one (`auto_sni`).
-    server_name: Option<Box<str>>,
+    /// Whose circuit breaker counts them. A connection is never lent across priorities: it would let
+    /// requests through that its own limit is there to hold back.
+    priority: Priority,
+    /// The host whose name is sent (`auto_sni`) or must be certified (`auto_san_validation`).
+    host: Option<Box<str>>,
 }
 
 /// What all connections of one endpoint on one worker have in common, whatever their settings.
@@ -172,7 +189,7 @@ impl HostPool {
     /// A pool without connections.
     pub fn new(settings: Settings, common: Common) -> Self {
         let common = Rc::new(common);
-        let key = Key { protocol: protocol(&settings, Protocol::Http1), server_name: None };
+        let key = Key { protocol: protocol(&settings, Protocol::Http1), ..Key::default() };
         let latest = Rc::new(Connections::new(Rc::new(settings), key, Rc::clone(&common)));
         Self { common, latest: RefCell::new(latest), others: RefCell::default() }
     }
@@ -183,7 +200,7 @@ impl HostPool {
     /// When a circuit breaker is open or no connection can be made.
     pub async fn acquire(&self, need: Need<'_>) -> Result<Lease, ConnectError> {
         let active = Active::enter(&self.common);
-        let grant = self.connections(need).acquire(need.reuse, need.priority).await?;
+        let grant = self.connections(need).acquire(need.reuse).await?;
         let Some(permit) = self.common.breaker(need.priority).try_request() else {
             self.common.stats.upstream_rq_active_overflow.inc();
             return Err(ConnectError::Overflow(Limit::Requests));
@@ -199,7 +216,7 @@ impl HostPool {
             return;
         }
         self.retire();
-        let key = Key { protocol: protocol(&settings, Protocol::Http1), server_name: None };
+        let key = Key { protocol: protocol(&settings, Protocol::Http1), ..Key::default() };
         let fresh = Connections::new(Rc::new(settings), key, Rc::clone(&self.common));
         *self.latest.borrow_mut() = Rc::new(fresh);
     }
@@ -222,13 +239,12 @@ impl HostPool {
         let latest = Rc::clone(&*self.latest.borrow());
         let settings = &latest.settings;
         let protocol = protocol(settings, need.downstream);
-        let server_name =
-            need.host.filter(|_| settings.tls.is_some() && settings.cluster.http.auto_sni);
-        let server_name = server_name.and_then(server_name_of);
-        if latest.key.protocol == protocol && latest.key.server_name.as_deref() == server_name {
+        let (priority, host) = (need.priority, settings.own_host(need.host));
+        let key = &latest.key;
+        if key.protocol == protocol && key.priority == priority && key.host.as_deref() == host {
             return latest;
         }
-        let key = Key { protocol, server_name: server_name.map(Into::into) };
+        let key = Key { protocol, priority, host: host.map(Into::into) };
         let mut others = self.others.borrow_mut();
         others.retain(|_, connections| !connections.is_empty());
         let wanted = others.remove(&key).unwrap_or_else(|| {
@@ -256,14 +272,19 @@ fn protocol(settings: &Settings, downstream: Protocol) -> Option<Protocol> {
     }
 }
 
-/// The host of an authority as a server name; none for an IP address, which TLS does not send.
-fn server_name_of(authority: &str) -> Option<&str> {
+/// The host of an authority, without port and brackets.
+fn host_of(authority: &str) -> &str {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     };
-    let is_name = !host.starts_with('[') && host.parse::<std::net::IpAddr>().is_err();
-    is_name.then_some(host)
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    bracketed.unwrap_or(host)
+}
+
+/// Whether a host can be sent as a server name; TLS does not send IP addresses.
+fn is_name(host: &str) -> bool {
+    host.parse::<std::net::IpAddr>().is_err()
 }
 
 #[cfg(test)]

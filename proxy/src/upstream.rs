@@ -43,6 +43,8 @@ pub struct Security<'a> {
     pub client: &'a ClientTls,
     /// Server name to send.
     pub server_name: Option<&'a str>,
+    /// A name the server's certificate must hold, whatever else the context asks of it.
+    pub certified_name: Option<&'a str>,
     /// Protocols to offer, best first.
     pub alpn: &'a [&'a str],
 }
@@ -80,7 +82,7 @@ async fn connect(target: Target<'_>) -> Result<Dialed, ConnectError> {
         Some(tls) => {
             let (stream, peer) = tls
                 .client
-                .connect(socket, tls.server_name, tls.alpn)
+                .connect(socket, tls.server_name, tls.certified_name, tls.alpn)
                 .await
                 .map_err(|error| ConnectError::Tls(error.to_string()))?;
             (Stream::Tls(Box::new(stream)), Some(peer))

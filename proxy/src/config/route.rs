@@ -208,7 +208,7 @@ pub struct RouteAction {
 }
 
 /// Envoy `core.v3.RoutingPriority`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Priority {
     /// DEFAULT
     #[default]

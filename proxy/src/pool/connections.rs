@@ -17,7 +17,6 @@ use super::connection::{Connection, Facts};
 use super::server_idle::ServerIdle;
 use super::waiting::{Line, Wait};
 use super::{Common, Key, Reuse, Settings};
-use crate::config::route::Priority;
 use crate::upstream::failure::{ConnectError, Limit};
 use crate::upstream::http::Protocol;
 
@@ -75,22 +74,18 @@ impl Connections {
     }
 
     /// A connection to send one request on: a ready one, or the first that comes free or is made.
-    pub(super) async fn acquire(
-        self: &Rc<Self>,
-        reuse: Reuse,
-        priority: Priority,
-    ) -> Result<Grant, ConnectError> {
+    pub(super) async fn acquire(self: &Rc<Self>, reuse: Reuse) -> Result<Grant, ConnectError> {
         if reuse != Reuse::Never
             && let Some(grant) = self.ready(reuse)
         {
             return Ok(grant);
         }
-        let Some(_pending) = self.breaker(priority).try_pending() else {
+        let Some(_pending) = self.breaker().try_pending() else {
             self.common.stats.upstream_rq_pending_overflow.inc();
             return Err(ConnectError::Overflow(Limit::PendingRequests));
         };
         let wait = Wait::begin(&self.common);
-        let turn = self.waiting.join(reuse, priority);
+        let turn = self.waiting.join(reuse);
         self.open_wanted();
         let turn = turn.await;
         wait.end();
@@ -112,8 +107,8 @@ impl Connections {
         self.usable.get() == 0 && self.connecting.get() == 0 && self.waiting.is_empty()
     }
 
-    pub(super) fn breaker(&self, priority: Priority) -> &LocalBreaker {
-        self.common.breaker(priority)
+    pub(super) fn breaker(&self) -> &LocalBreaker {
+        self.common.breaker(self.key.priority)
     }
 
     /// A connection that can be used at once.
@@ -186,8 +181,8 @@ impl Connections {
     pub(super) fn open_wanted(self: &Rc<Self>) {
         loop {
             let served = self.connecting.get().saturating_mul(self.requests_per_connection());
-            let Some((reuse, priority)) = self.waiting.after(served as usize) else { return };
-            let permit = self.breaker(priority).try_connection();
+            let Some(reuse) = self.waiting.after(served as usize) else { return };
+            let permit = self.breaker().try_connection();
             if permit.is_none() {
                 self.common.stats.upstream_cx_overflow.inc();
                 if self.usable.get() + self.connecting.get() > 0 {

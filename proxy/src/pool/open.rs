@@ -86,10 +86,12 @@ impl Connections {
             Some(Protocol::Http2) => HTTP2,
             None => EITHER,
         };
+        let host = self.key.host.as_deref();
         let configured: Vec<&str> = tls.iter().flat_map(|tls| tls.alpn()).collect();
         let security = tls.as_ref().map(|tls| Security {
             client: &tls.client,
-            server_name: self.key.server_name.as_deref().or(self.settings.server_name()),
+            server_name: self.settings.server_name(host),
+            certified_name: host.filter(|_| cluster.http.auto_san_validation),
             alpn: if configured.is_empty() { offer } else { &configured },
         });
         let result = dial(Target {

@@ -61,26 +61,38 @@ impl Fixture {
     fn new(address: SocketAddr, edit: impl FnOnce(&mut Cluster)) -> Self {
         let mut cluster = cluster("test");
         edit(&mut cluster);
-        let breaker = Arc::new(Breaker::new(&cluster.circuit_breakers[0]));
+        let [breaker, high] =
+            cluster.circuit_breakers.each_ref().map(|limits| Arc::new(Breaker::new(limits)));
         let stats = Arc::new(ClusterStats::default());
         let load = Arc::new(Load::default());
-        let local = LocalBreaker::new(Arc::clone(&breaker));
         let settings =
             Settings { address, hostname: "".into(), cluster: Arc::new(cluster), tls: None };
         let common = Common {
             stats: Arc::clone(&stats),
             counts: Arc::default(),
             load: Arc::clone(&load),
-            breakers: [local.clone(), local],
+            breakers: [LocalBreaker::new(Arc::clone(&breaker)), LocalBreaker::new(high)],
         };
         let pool = Rc::new(HostPool::new(settings.clone(), common));
         Self { pool, stats, breaker, load, settings }
     }
 
     async fn lease(&self, reuse: Reuse) -> Result<Lease, ConnectError> {
-        let need =
-            Need { priority: Priority::Default, downstream: Protocol::Http1, host: None, reuse };
+        self.lease_for(Priority::Default, reuse).await
+    }
+
+    async fn lease_for(&self, priority: Priority, reuse: Reuse) -> Result<Lease, ConnectError> {
+        let need = Need { priority, downstream: Protocol::Http1, host: None, reuse };
         self.pool.acquire(need).await
+    }
+
+    /// Sends so many requests at once, and says of each what was answered or why not.
+    async fn get_at_once(&self, priority: Priority, count: usize) -> Vec<String> {
+        let get = async || match self.lease_for(priority, Reuse::Any).await {
+            Ok(lease) => text(lease.send(get("/")).await.unwrap()).await,
+            Err(error) => error.reset_reason().to_owned(),
+        };
+        futures_util::future::join_all((0..count).map(|_| get())).await
     }
 
     async fn send(&self, reuse: Reuse) -> Result<Response<ResponseBody>, SendError> {
@@ -141,8 +153,10 @@ fn on_worker(test: impl Future<Output = ()>) {
 
 #[test]
 fn a_server_name_is_a_host_without_port() {
-    assert_eq!(server_name_of("shop.example:443"), Some("shop.example"));
-    assert_eq!(server_name_of("shop.example"), Some("shop.example"));
-    assert_eq!(server_name_of("127.0.0.1:80"), None);
-    assert_eq!(server_name_of("[::1]:80"), None);
+    assert_eq!(host_of("shop.example:443"), "shop.example");
+    assert_eq!(host_of("shop.example"), "shop.example");
+    assert_eq!(host_of("127.0.0.1:80"), "127.0.0.1");
+    assert_eq!(host_of("[::1]:80"), "::1");
+    assert_eq!(host_of("[::1]"), "::1");
+    assert!(is_name("shop.example") && !is_name("127.0.0.1") && !is_name("::1"));
 }

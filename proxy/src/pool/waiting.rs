@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 
 use super::connections::Grant;
 use super::{Common, Reuse};
-use crate::config::route::Priority;
 use crate::upstream::failure::ConnectError;
 
 /// What a request in line is told.
@@ -21,15 +20,14 @@ pub(super) struct Line(RefCell<VecDeque<Waiter>>);
 #[derive(Debug)]
 pub(super) struct Waiter {
     reuse: Reuse,
-    priority: Priority,
     turn: oneshot::Sender<Turn>,
 }
 
 impl Line {
     /// Joins the line; whoever gives up just drops the receiver.
-    pub(super) fn join(&self, reuse: Reuse, priority: Priority) -> oneshot::Receiver<Turn> {
+    pub(super) fn join(&self, reuse: Reuse) -> oneshot::Receiver<Turn> {
         let (turn, wait) = oneshot::channel();
-        self.0.borrow_mut().push_back(Waiter { reuse, priority, turn });
+        self.0.borrow_mut().push_back(Waiter { reuse, turn });
         wait
     }
 
@@ -38,10 +36,10 @@ impl Line {
     }
 
     /// How the request is to be served that has `ahead` others before it, if there is one.
-    pub(super) fn after(&self, ahead: usize) -> Option<(Reuse, Priority)> {
+    pub(super) fn after(&self, ahead: usize) -> Option<Reuse> {
         let mut line = self.0.borrow_mut();
         line.retain(Waiter::is_waiting);
-        line.get(ahead).map(|waiter| (waiter.reuse, waiter.priority))
+        line.get(ahead).map(|waiter| waiter.reuse)
     }
 
     /// Takes the first out of the line that `accepts` what is to be had.

@@ -41,6 +41,9 @@ pub enum ConnectError {
     /// The certificate should be for the server name, and there is none.
     #[error("auto_sni_san_validation needs a server name; set sni, auto_host_sni or auto_sni")]
     NoServerName,
+    /// The certificate should be for the host, and there is nothing to check it by.
+    #[error("auto_san_validation needs validation_context.trusted_ca, by which to check the name")]
+    NothingToCheckBy,
     /// The peer or its certificate was refused, or refused us.
     #[error("TLS handshake failed: {0}")]
     Handshake(HandshakeError),
@@ -102,7 +105,8 @@ impl ClientTls {
     }
 
     /// Performs the handshake over `io`. `server_name` is sent as SNI; `alpn` is offered in this order.
-    /// The caller sets the time limit.
+    /// The certificate must hold `certified_name` as well, if one is given. The caller sets the time
+    /// limit.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -110,11 +114,15 @@ impl ClientTls {
         &self,
         io: IO,
         server_name: Option<&str>,
+        certified_name: Option<&str>,
         alpn: &[&str],
     ) -> Result<(TlsStream<IO>, PeerInfo), ConnectError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        if certified_name.is_some() && !self.verifies() {
+            return Err(ConnectError::NothingToCheckBy);
+        }
         let name = match server_name {
             Some(name) => ServerName::try_from(name.to_owned())
                 .map_err(|_| ConnectError::ServerName(name.to_owned()))?,
@@ -125,7 +133,7 @@ impl ClientTls {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let stream = connector.with_alpn(alpn).connect(name, io).await?;
         let (_, state) = stream.get_ref();
-        let peer = self.peer(state, server_name)?;
+        let peer = self.peer(state, server_name, certified_name)?;
         Ok((stream, peer))
     }
 
@@ -133,8 +141,14 @@ impl ClientTls {
         &self,
         state: &ClientConnection,
         server_name: Option<&str>,
+        certified_name: Option<&str>,
     ) -> Result<PeerInfo, ConnectError> {
         let chain = state.peer_certificates().unwrap_or_default();
+        // Only here, not inside the handshake: sessions are shared by requests to different hosts, and a
+        // session that is resumed is not verified again. Nothing of a request has been sent yet.
+        if let (Some(name), Some(policy)) = (certified_name, &self.policy) {
+            policy.check_name(chain, name).map_err(|error| HandshakeError::new(error.into()))?;
+        }
         let checked_name = server_name.filter(|_| self.check_server_name);
         let trust = self.policy.as_ref().map_or(Trust::NotValidated, |policy| {
             policy.trust(chain, KeyUsage::server_auth(), checked_name)

@@ -111,6 +111,7 @@ struct Outcome {
 #[derive(Debug, Clone, Copy, Default)]
 struct Ask<'a> {
     name: Option<&'a str>,
+    certified: Option<&'a str>,
     alpn: &'a [&'a str],
 }
 
@@ -124,7 +125,7 @@ async fn connect(server: &ServerTls, client: &ClientTls, ask: Ask<'_>) -> Outcom
         Ok((peer, stream))
     };
     let ask = async {
-        let (mut stream, peer) = client.connect(near, ask.name, ask.alpn).await?;
+        let (mut stream, peer) = client.connect(near, ask.name, ask.certified, ask.alpn).await?;
         let mut byte = [7];
         let _ = stream.write_all(&byte).await;
         // A refusal of the client's certificate only shows on the first read under TLS 1.3.

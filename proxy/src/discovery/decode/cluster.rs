@@ -71,13 +71,6 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     let http = upstream_http(typed_extension_protocol_options, &legacy)?;
     let tls = optional("transport_socket", transport_socket, transport)?.flatten();
     needs_alpn(&http, tls.is_some())?;
-    let validated = |tls| validated(tls, &http);
-    let socket_matches =
-        each("transport_socket_matches", transport_socket_matches, socket_match)?.into_iter();
-    let transport_socket_matches = socket_matches
-        .map(|socket| cluster::TransportSocketMatch { tls: validated(socket.tls), ..socket })
-        .collect();
-    let tls = validated(tls);
     Ok(cluster::Cluster {
         stat_name: if alt_stat_name.is_empty() {
             Arc::clone(&cluster_name)
@@ -97,7 +90,11 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         outlier_detection: optional("outlier_detection", outlier, outlier_detection)?,
         http,
         tls,
-        transport_socket_matches,
+        transport_socket_matches: each(
+            "transport_socket_matches",
+            transport_socket_matches,
+            socket_match,
+        )?,
         tcp_keepalive: upstream_connection_options.as_ref().and_then(tcp_keepalive),
     })
 }
@@ -107,18 +104,6 @@ fn needs_alpn(http: &UpstreamHttp, tls: bool) -> Result<()> {
         return Ok(());
     }
     refuse("transport_socket", "auto_config needs a TLS transport socket, whose ALPN decides")
-}
-
-/// With `auto_san_validation` the certificate must be for the host, which `auto_sni` makes the server name.
-fn validated(tls: Option<Arc<UpstreamTls>>, http: &UpstreamHttp) -> Option<Arc<UpstreamTls>> {
-    tls.map(|tls| {
-        if http.auto_san_validation {
-            let context = UpstreamTls::clone(&tls);
-            Arc::new(UpstreamTls { auto_sni_san_validation: true, ..context })
-        } else {
-            tls
-        }
-    })
 }
 
 /// Where endpoints come from, as several fields of a cluster say it.

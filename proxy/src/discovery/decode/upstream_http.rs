@@ -144,10 +144,6 @@ fn build(
     }
     let absent = UpstreamHttpProtocolOptions::default();
     let UpstreamHttpProtocolOptions { auto_sni, auto_san_validation } = upstream.unwrap_or(&absent);
-    if *auto_san_validation && !*auto_sni {
-        let reason = "auto_san_validation compares with the server name sent, so it needs auto_sni";
-        return refuse("upstream_http_protocol_options.auto_san_validation", reason);
-    }
     Ok(UpstreamHttp {
         protocol,
         http2: http2(http2_options).at(fields[2])?,

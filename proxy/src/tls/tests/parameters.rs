@@ -47,7 +47,7 @@ async fn the_servers_order_of_protocols_decides_and_none_in_common_is_no_error()
         (&["istio"], None),
         (&[], None),
     ] {
-        let outcome = connect(&server, &client, Ask { name: None, alpn: offered }).await;
+        let outcome = connect(&server, &client, Ask { alpn: offered, ..Ask::default() }).await;
         assert!(outcome.works, "{offered:?}");
         assert_eq!(outcome.server.unwrap().alpn(), agreed);
         assert_eq!(outcome.client.unwrap().alpn(), agreed);
@@ -64,7 +64,7 @@ async fn resumes(context: &DownstreamTls, version: TlsVersion) -> bool {
     for _ in 0..2 {
         let (near, far) = duplex(64 * 1024);
         let (served, asked) =
-            tokio::join!(server.accept(far), client.connect(near, Some("localhost"), &[]));
+            tokio::join!(server.accept(far), client.connect(near, Some("localhost"), None, &[]));
         let ((mut served, _), (mut asked, _)) = (served.unwrap(), asked.unwrap());
         served.write_all(b"x").await.unwrap();
         asked.read_exact(&mut [0]).await.unwrap();

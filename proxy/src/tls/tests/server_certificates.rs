@@ -5,7 +5,7 @@ use certs::{KeyKind, Usage};
 use super::*;
 
 fn ask(name: &str) -> Ask<'_> {
-    Ask { name: Some(name), alpn: &[] }
+    Ask { name: Some(name), ..Ask::default() }
 }
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn the_certificate_is_chosen_by_the_name_asked_for() {
         (Some("unknown.example"), 0),
         (None, 0),
     ] {
-        let outcome = connect(&server, &client, Ask { name, alpn: &[] }).await;
+        let outcome = connect(&server, &client, Ask { name, ..Ask::default() }).await;
         let (near, far) = (outcome.client.unwrap(), outcome.server.unwrap());
         let all = server.certificates().1;
         assert_eq!(
@@ -115,10 +115,49 @@ async fn the_server_name_is_checked_when_asked_for() {
     let wrong = connect(&server, &checking, ask("other.example")).await;
     assert!(wrong.client_error().contains("not for the server name"), "{}", wrong.client_error());
     let (near, _far) = duplex(1024);
-    let error = checking.connect(near, None, &[]).await.unwrap_err();
+    let error = checking.connect(near, None, None, &[]).await.unwrap_err();
     assert!(matches!(error, ConnectError::NoServerName));
     context.common.validation = None;
     assert_eq!(client(&context).unwrap_err().path, "auto_sni_san_validation");
+}
+
+#[tokio::test]
+async fn a_name_can_be_asked_for_beside_the_configured_ones() {
+    let authority = Authority::self_signed("root").unwrap();
+    let request = Request::default().uri(OURS).dns("shop.example").ip([127, 0, 0, 1]);
+    let server = server(&downstream(&[&authority.issue(&request).unwrap()], None)).unwrap();
+    let named = ValidationContext { san: vec![uri(OURS)], ..trusting(&authority) };
+    let other = vec![uri("spiffe://cluster.local/ns/shop/sa/other")];
+    let misnamed = ValidationContext { san: other, ..trusting(&authority) };
+    let lenient = ValidationContext { accept_untrusted: true, ..trusting(&authority) };
+    for (context, certified, taken) in [
+        (Some(trusting(&authority)), "shop.example", true),
+        (Some(trusting(&authority)), "127.0.0.1", true),
+        (Some(trusting(&authority)), "bank.example", false),
+        (Some(trusting(&authority)), "127.0.0.2", false),
+        (Some(named), "bank.example", false),
+        (Some(misnamed), "shop.example", false),
+        (Some(lenient), "bank.example", true),
+        (None, "shop.example", false),
+    ] {
+        let client = client(&upstream(&[], context.clone().and_then(validation))).unwrap();
+        // The second connection resumes the session of the first, whose name was the same.
+        for _ in 0..2 {
+            let one = Ask { name: Some("one.example"), certified: Some(certified), alpn: &[] };
+            assert_eq!(connect(&server, &client, one).await.works, taken, "{context:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resumed_session_vouches_for_no_other_name() {
+    let (authority, own, _) = mesh();
+    let server = server(&downstream(&[&own], None)).unwrap();
+    let client = client(&upstream(&[], validation(trusting(&authority)))).unwrap();
+    let asking = |name| Ask { name: Some("one.example"), certified: Some(name), alpn: &[] };
+    assert!(connect(&server, &client, asking("localhost")).await.works);
+    let wrong = connect(&server, &client, asking("other.example")).await;
+    assert!(wrong.client_error().contains("not for the server name"), "{}", wrong.client_error());
 }
 
 #[tokio::test]
@@ -144,7 +183,7 @@ async fn names_of_istio_subsets_can_be_sent() {
 async fn a_text_that_is_no_name_is_an_error() {
     let client = client(&upstream(&[], None)).unwrap();
     let (near, _far) = duplex(1024);
-    let error = client.connect(near, Some("not a name"), &[]).await.unwrap_err();
+    let error = client.connect(near, Some("not a name"), None, &[]).await.unwrap_err();
     assert!(matches!(error, ConnectError::ServerName(_)));
 }
 
@@ -153,7 +192,7 @@ async fn a_server_that_hangs_up_is_an_io_error() {
     let client = client(&upstream(&[], None)).unwrap();
     let (near, far) = duplex(1024);
     drop(far);
-    let error = client.connect(near, None, &[]).await.unwrap_err();
+    let error = client.connect(near, None, None, &[]).await.unwrap_err();
     assert!(matches!(error, ConnectError::Io(_)), "{error}");
 }
 
@@ -166,6 +205,7 @@ async fn plain_text_on_either_side_is_named() {
     assert!(error.to_string().contains("plain text"), "{error}");
     let (near, mut far) = duplex(1024);
     far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-    let error = client(&upstream(&[], None)).unwrap().connect(near, None, &[]).await.unwrap_err();
+    let error =
+        client(&upstream(&[], None)).unwrap().connect(near, None, None, &[]).await.unwrap_err();
     assert!(error.to_string().contains("plain text"), "{error}");
 }

@@ -19,7 +19,7 @@ async fn they_are_served_and_taken_where_no_root_checks_them() {
             context.common.min_version = version;
             let server = server(&context).unwrap();
             let trusting_nobody = client(&upstream(&[], None)).unwrap();
-            let ask = Ask { name: Some("old.example"), alpn: &[] };
+            let ask = Ask { name: Some("old.example"), ..Ask::default() };
             let outcome = connect(&server, &trusting_nobody, ask).await;
             assert!(outcome.works, "{kind:?} {version:?}: {}", outcome.client_error());
             let shown = outcome.server.unwrap();
@@ -45,7 +45,7 @@ async fn the_key_must_be_the_one_certified() {
         let taken = client(&upstream(&[], None)).unwrap();
         let (near, far) = duplex(64 * 1024);
         let accept = tokio_rustls::TlsAcceptor::from(impostor).accept(far);
-        let (_, result) = tokio::join!(accept, taken.connect(near, Some("old.example"), &[]));
+        let (_, result) = tokio::join!(accept, taken.connect(near, Some("old.example"), None, &[]));
         assert!(result.is_err(), "{version:?}");
     }
 }

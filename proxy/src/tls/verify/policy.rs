@@ -157,6 +157,19 @@ impl Policy {
         verdict.unwrap_or(Trust::NotValidated)
     }
 
+    /// Whether the certificate that begins `chain` holds `name`, beside what [`Self::verify`] asks of it.
+    pub(in crate::tls) fn check_name(
+        &self,
+        chain: &[CertificateDer<'_>],
+        name: &str,
+    ) -> Result<(), CertificateError> {
+        if self.accept_untrusted {
+            return Ok(());
+        }
+        let leaf = chain.first().map_or(&[][..], |leaf| leaf);
+        Names::of(leaf).and_then(|names| names.are_for(name)).map_err(name_error)
+    }
+
     /// Whether certificates that were good when a session began are still within their time.
     pub(in crate::tls) fn still_valid(
         &self,
@@ -183,10 +196,7 @@ impl Policy {
             None if self.names.is_empty() => Ok(()),
             None => Names::of(leaf).and_then(|names| names.satisfy(&self.names)),
         };
-        names.map_err(|error| match error {
-            NameError::Malformed => CertificateError::BadEncoding,
-            error => other(error),
-        })?;
+        names.map_err(name_error)?;
         if self.pins() && !self.is_pinned(leaf)? { Err(other(NotPinned)) } else { Ok(()) }
     }
 
@@ -316,6 +326,13 @@ fn bounds(der: &CertificateDer<'_>) -> impl Iterator<Item = UnixTime> + use<> {
         let since = time?.duration_since(UNIX_EPOCH).ok()?;
         Some(UnixTime::since_unix_epoch(since))
     })
+}
+
+fn name_error(error: NameError) -> CertificateError {
+    match error {
+        NameError::Malformed => CertificateError::BadEncoding,
+        error => other(error),
+    }
 }
 
 fn other(error: impl std::error::Error + Send + Sync + 'static) -> CertificateError {

@@ -171,9 +171,7 @@ fn a_sidecars_clusters() {
     assert_eq!((dns.http.max_requests_per_connection, dns.http.auto_sni), (100, true));
     assert_eq!(dns.http.http2.max_concurrent_streams, 50);
     let [istio, disabled] = dns.transport_socket_matches.as_slice() else { panic!("two matches") };
-    let tls = istio.tls.as_ref().expect("a TLS context");
-    assert!(tls.auto_sni_san_validation, "because of auto_san_validation");
-    assert_eq!(istio.criteria["tlsMode"], "istio");
+    assert!(istio.tls.is_some() && istio.criteria["tlsMode"] == "istio");
     assert!(disabled.tls.is_none() && disabled.criteria.is_empty());
 
     let Discovery::Eds(source) = &eds.discovery else { panic!("no EDS") };
