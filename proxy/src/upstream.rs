@@ -84,7 +84,7 @@ async fn connect(target: Target<'_>) -> Result<Dialed, ConnectError> {
                 .client
                 .connect(socket, tls.server_name, tls.certified_name, tls.alpn)
                 .await
-                .map_err(|error| ConnectError::Tls(error.to_string()))?;
+                .map_err(|error| ConnectError::tls(&error))?;
             (Stream::Tls(Box::new(stream)), Some(peer))
         }
     };

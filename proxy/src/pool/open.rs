@@ -105,6 +105,7 @@ impl Connections {
         match &result {
             Ok(_) if tls.is_some() => stats.ssl_handshake.inc(),
             Err(ConnectError::Tls(_)) => stats.ssl_connection_error.inc(),
+            Err(ConnectError::Certificate(_)) => stats.ssl_fail_verify_error.inc(),
             _ => {}
         }
         result

@@ -8,6 +8,7 @@ use http::Request;
 
 use super::wire::{Mark, Wire};
 use crate::net::body::RequestBody;
+use crate::upstream::failure::tls_failure;
 use crate::upstream::http::Protocol;
 
 /// A request that got no response.
@@ -84,7 +85,8 @@ impl Cause {
             || error.is_closed()
             || error.is_incomplete_message()
             || error.is_shutdown()
-            || source::<io::Error>(error).is_some_and(is_disconnect)
+            || source::<io::Error>(error)
+                .is_some_and(|error| is_disconnect(error) || alert(error).is_some())
         {
             Self::Closed
         } else {
@@ -118,6 +120,13 @@ pub(super) struct Exchange<'a> {
 }
 
 impl SendError {
+    /// Envoy's `%UPSTREAM_TRANSPORT_FAILURE_REASON%`, without spaces; none if the transport did not fail.
+    /// Under TLS 1.3 a server refuses our certificate only after the handshake.
+    pub fn transport_failure(&self) -> Option<String> {
+        let error = source::<io::Error>(self.source.as_ref()?)?;
+        alert(error).map(|error| tls_failure(error))
+    }
+
     /// The error of an exchange that ended with the codec's `source`.
     pub(super) fn new(
         exchange: Exchange<'_>,
@@ -165,6 +174,11 @@ fn is_disconnect(error: &io::Error) -> bool {
             | UnexpectedEof
             | WriteZero
     )
+}
+
+/// The TLS error that broke a connection.
+fn alert(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 /// The first error of type `E` among the reasons of `error`.

@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+mod tls;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -59,14 +60,17 @@ struct Fixture {
 
 impl Fixture {
     fn new(address: SocketAddr, edit: impl FnOnce(&mut Cluster)) -> Self {
+        Self::with_tls(address, None, edit)
+    }
+
+    fn with_tls(address: SocketAddr, tls: Option<Tls>, edit: impl FnOnce(&mut Cluster)) -> Self {
         let mut cluster = cluster("test");
         edit(&mut cluster);
         let [breaker, high] =
             cluster.circuit_breakers.each_ref().map(|limits| Arc::new(Breaker::new(limits)));
         let stats = Arc::new(ClusterStats::default());
         let load = Arc::new(Load::default());
-        let settings =
-            Settings { address, hostname: "".into(), cluster: Arc::new(cluster), tls: None };
+        let settings = Settings { address, hostname: "".into(), cluster: Arc::new(cluster), tls };
         let common = Common {
             stats: Arc::clone(&stats),
             counts: Arc::default(),

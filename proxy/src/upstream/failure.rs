@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use crate::tls;
+
 /// Why a request found no connection. Cloned for every request that waited for the same one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
@@ -16,9 +18,12 @@ pub enum ConnectError {
     /// The system could not connect.
     #[error("cannot connect: {0}")]
     Unreachable(String),
-    /// The TLS handshake failed.
+    /// The TLS handshake failed, for another reason than the endpoint's certificate.
     #[error("TLS: {0}")]
     Tls(String),
+    /// The endpoint's certificate was refused.
+    #[error("TLS: {0}")]
+    Certificate(String),
     /// The connection was lost before HTTP could be spoken on it.
     #[error("connection lost before it could be used: {0}")]
     Http(String),
@@ -43,6 +48,18 @@ impl fmt::Display for Limit {
 }
 
 impl ConnectError {
+    /// Why a handshake failed.
+    pub(super) fn tls(error: &tls::client::ConnectError) -> Self {
+        use tls::client::ConnectError::Handshake;
+        let text = error.to_string();
+        match error {
+            Handshake(error) if matches!(error.cause(), rustls::Error::InvalidCertificate(_)) => {
+                Self::Certificate(text)
+            }
+            _ => Self::Tls(text),
+        }
+    }
+
     /// The system's refusal in the system's words.
     pub(super) fn unreachable(error: &io::Error) -> Self {
         let text = error.to_string();
@@ -56,7 +73,9 @@ impl ConnectError {
         match self {
             Self::Overflow(_) => "overflow",
             Self::Timeout => "connection timeout",
-            Self::Unreachable(_) | Self::Tls(_) | Self::Http(_) => "remote connection failure",
+            Self::Unreachable(_) | Self::Tls(_) | Self::Certificate(_) | Self::Http(_) => {
+                "remote connection failure"
+            }
         }
     }
 
@@ -65,10 +84,15 @@ impl ConnectError {
         let text = match self {
             Self::Overflow(_) | Self::Timeout => return None,
             Self::Unreachable(text) | Self::Http(text) => format!("delayed connect error: {text}"),
-            Self::Tls(text) => format!("TLS_error:|{text}:TLS_error_end"),
+            Self::Tls(text) | Self::Certificate(text) => return Some(tls_failure(text)),
         };
         Some(text.replace(char::is_whitespace, "_"))
     }
+}
+
+/// A TLS error in Envoy's frame, without spaces.
+pub fn tls_failure(text: &dyn fmt::Display) -> String {
+    format!("TLS_error:|{text}:TLS_error_end").replace(char::is_whitespace, "_")
 }
 
 #[cfg(test)]

@@ -59,7 +59,9 @@ impl Failure {
             Self::Connect(error) => {
                 reset(error.reset_reason(), error.transport_failure().as_deref(), retried)
             }
-            Self::Send(error) => reset(error.cause.reset_reason(), None, retried),
+            Self::Send(error) => {
+                reset(error.cause.reset_reason(), error.transport_failure().as_deref(), retried)
+            }
             Self::Expired(expired, arrived) => expiry(*expired, *arrived),
         };
         let flag = self.flag();
@@ -75,6 +77,7 @@ impl Failure {
     pub fn transport(&self) -> Option<String> {
         match self {
             Self::Connect(error) => error.transport_failure(),
+            Self::Send(error) => error.transport_failure(),
             _ => None,
         }
     }
