@@ -1,6 +1,6 @@
 //! Configuration in: bootstrap and resource files are read, decoded, linked and published as snapshots.
 //!
-//! [`decode`] turns messages into validated data; [`file`] reads and watches files; [`dns`] resolves names;
+//! [`decode`] turns messages into validated data; [`mod@file`] reads and watches files; [`dns`] resolves names;
 //! [`assemble`] owns the current resources and publishes each change whole, or not at all; [`dump`] shows
 //! them. Only this module knows protobuf.
 

@@ -203,8 +203,7 @@ async fn an_error_of_the_system_names_its_place(program: Program) {
     let yaml = listening_on(address);
     let output = run(program, dir.path(), &yaml, &[]);
     let said = said(&output);
-    // The field `address` begins on the line before the port.
-    let line = line_of(&yaml, &format!("port_value: {}", address.port())) - 1;
+    let line = line_of(&yaml, &format!("port_value: {}", address.port()));
     for part in [
         format!("bootstrap.yaml:{line}:"),
         "static_resources.listeners[0].address".to_owned(),

@@ -54,7 +54,7 @@ pub fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstrap, Vec<
 /// Decodes a listener.
 ///
 /// # Errors
-/// As [`bootstrap`].
+/// As [`bootstrap()`].
 pub fn listener(proto: &Listener) -> Result<config::listener::Listener, Vec<Invalid>> {
     listener::listener(proto).map_err(errors::Errors::into_vec)
 }
@@ -62,7 +62,7 @@ pub fn listener(proto: &Listener) -> Result<config::listener::Listener, Vec<Inva
 /// Decodes a route table.
 ///
 /// # Errors
-/// As [`bootstrap`].
+/// As [`bootstrap()`].
 pub fn route_config(
     proto: &RouteConfiguration,
 ) -> Result<config::route::RouteConfig, Vec<Invalid>> {
@@ -72,7 +72,7 @@ pub fn route_config(
 /// Decodes a cluster.
 ///
 /// # Errors
-/// As [`bootstrap`].
+/// As [`bootstrap()`].
 pub fn cluster(proto: &Cluster) -> Result<config::cluster::Cluster, Vec<Invalid>> {
     cluster::cluster(proto).map_err(errors::Errors::into_vec)
 }
@@ -80,7 +80,7 @@ pub fn cluster(proto: &Cluster) -> Result<config::cluster::Cluster, Vec<Invalid>
 /// Decodes the endpoints of a cluster.
 ///
 /// # Errors
-/// As [`bootstrap`].
+/// As [`bootstrap()`].
 pub fn load_assignment(
     proto: &ClusterLoadAssignment,
 ) -> Result<config::endpoint::LoadAssignment, Vec<Invalid>> {
@@ -90,7 +90,7 @@ pub fn load_assignment(
 /// Decodes a secret.
 ///
 /// # Errors
-/// As [`bootstrap`].
+/// As [`bootstrap()`].
 pub fn secret(proto: &Secret) -> Result<config::tls::Secret, Vec<Invalid>> {
     tls::secret(proto).map_err(errors::Errors::into_vec)
 }
