@@ -89,7 +89,10 @@ impl Exchange<'_> {
             .connection
             .worker
             .with_random(|random| self.cluster.pick(&self.avoid, attempts, random));
-        let host = picked.ok_or(Failure::NoHost)?;
+        let Some(host) = picked else {
+            self.cluster.stats.upstream_cx_none_healthy.inc();
+            return Err(Failure::NoHost);
+        };
         let mut facts = stream.upstream.borrow_mut();
         facts.host = Some(host.address());
         facts.hostname = Some(host.hostname());
