@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use xds::yaml::Error as Located;
 
-use self::candidates::Candidates;
+use self::candidates::{Candidates, Fault};
 pub(super) use self::candidates::{Refusal, Source};
 use self::link::{Linked, link, unchanged};
 use self::state::State;
@@ -30,9 +30,9 @@ use self::stats::Stats;
 use super::Unpublished;
 use super::dns::{Found, Lookups};
 use super::dump::ConfigDump;
-use super::file;
 use super::file::bootstrap::{self, Sources};
 use super::file::watch::Watch;
+use super::file::{self, Undecodable};
 use crate::config::Invalid;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
@@ -162,7 +162,9 @@ impl Assembler {
                 if !self.is_undecodable(&Source::Bootstrap, digest) {
                     match bootstrap::decode(text, Some(&self.state.bootstrap)) {
                         Ok(file) => candidates.bootstrap = Some(Arc::new(file)),
-                        Err(errors) => self.refuse_undecodable(Source::Bootstrap, digest, errors),
+                        Err(errors) => {
+                            self.refuse_undecodable(Source::Bootstrap, digest, errors.into());
+                        }
                     }
                 }
             }
@@ -183,7 +185,7 @@ impl Assembler {
             }
             match file::decode_resources(&key, &content, last.as_deref()) {
                 Ok(file) => drop(candidates.files.insert(key, Arc::new(file))),
-                Err(errors) => self.refuse_undecodable(source, content.digest, errors),
+                Err(why) => self.refuse_undecodable(source, content.digest, why),
             }
         }
         candidates
@@ -221,7 +223,7 @@ impl Assembler {
     /// fault of all candidates: without them it worked.
     fn blamed(&self, candidates: &Candidates, errors: &[Located]) -> Vec<(Source, Refusal)> {
         let refusal = |source: Source, digest, errors: Vec<Located>| {
-            (source, Refusal { digest, errors, decoded: true, at: SystemTime::now() })
+            (source, Refusal { digest, errors, fault: Fault::Fit, at: SystemTime::now() })
         };
         let mut blamed = Vec::new();
         for (source, digest) in candidates.sources() {
@@ -297,7 +299,7 @@ impl Assembler {
                         next.files.insert(key.clone(), Arc::clone(&file));
                         candidates.files.insert(key, file);
                     }
-                    Err(errors) => self.refuse_undecodable(source, content.digest, errors),
+                    Err(why) => self.refuse_undecodable(source, content.digest, why),
                 }
             }
         }
@@ -305,11 +307,15 @@ impl Assembler {
 
     /// Whether this very content was refused for what is in it alone.
     fn is_undecodable(&self, source: &Source, digest: u64) -> bool {
-        self.refused.get(source).is_some_and(|it| it.digest == digest && !it.decoded)
+        self.refused.get(source).is_some_and(|it| it.digest == digest && it.fault != Fault::Fit)
     }
 
-    fn refuse_undecodable(&mut self, source: Source, digest: u64, errors: Vec<Located>) {
-        self.refuse(source, Refusal { digest, errors, decoded: false, at: SystemTime::now() });
+    fn refuse_undecodable(&mut self, source: Source, digest: u64, why: Undecodable) {
+        let (fault, errors) = match why {
+            Undecodable::Text(errors) => (Fault::Text, errors),
+            Undecodable::Content(errors) => (Fault::Content, errors),
+        };
+        self.refuse(source, Refusal { digest, errors, fault, at: SystemTime::now() });
     }
 
     /// Remembers why a source is not used, and says so unless it was said before.
@@ -319,7 +325,7 @@ impl Assembler {
             return;
         }
         notice::errors(&format!("{source} is refused, the last good one stays"), &refusal.errors);
-        self.stats.refused(&source, &self.state);
+        self.stats.refused(&source, &self.state, refusal.fault);
         self.refused.insert(source, refusal);
         self.dump.update(&self.state, &self.refused);
     }

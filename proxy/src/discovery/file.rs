@@ -181,19 +181,34 @@ impl Origin {
     }
 }
 
+/// Why the content of a file cannot be decoded.
+#[derive(Debug)]
+pub(super) enum Undecodable {
+    /// It is no DiscoveryResponse at all, for example half a file.
+    Text(Vec<Located>),
+    /// Something that it says is wrong.
+    Content(Vec<Located>),
+}
+
+impl From<Vec<Located>> for Undecodable {
+    fn from(errors: Vec<Located>) -> Self {
+        Self::Content(errors)
+    }
+}
+
 /// Decodes the content of a file; `last` is what it held before. A resource that is equal to what it was
 /// keeps its identity and its time.
 pub(super) fn decode_resources(
     key: &FileKey,
     content: &Content,
     last: Option<&ResourceFile>,
-) -> Result<ResourceFile, Vec<Located>> {
+) -> Result<ResourceFile, Undecodable> {
     let (response, origin) = response(&key.path, content)?;
     let message = key.kind.message();
     let type_name = type_name(&response.type_url);
     if !type_name.is_empty() && type_name != message {
         let reason = format!("this file is to hold {message}");
-        return Err(vec![origin.locate(Invalid::new("type_url", reason))]);
+        return Err(vec![origin.locate(Invalid::new("type_url", reason))].into());
     }
     let mut items: BTreeMap<Name, Item> = BTreeMap::new();
     let mut errors = Vec::new();
@@ -222,7 +237,7 @@ pub(super) fn decode_resources(
         items.insert(name, item);
     }
     if !errors.is_empty() {
-        return Err(errors);
+        return Err(errors.into());
     }
     if !key.kind.is_full_set() {
         for (name, old) in last.iter().flat_map(|last| &last.items) {
@@ -232,10 +247,11 @@ pub(super) fn decode_resources(
     Ok(ResourceFile { digest: content.digest, version: response.version_info, items })
 }
 
-fn response(path: &Path, content: &Content) -> Result<(DiscoveryResponse, Origin), Vec<Located>> {
+fn response(path: &Path, content: &Content) -> Result<(DiscoveryResponse, Origin), Undecodable> {
     let file: Arc<str> = path.display().to_string().into();
     let refuse = |reason: String| {
-        vec![Located { file: Arc::clone(&file), at: None, path: String::new(), reason }]
+        let file = Arc::clone(&file);
+        Undecodable::Text(vec![Located { file, at: None, path: String::new(), reason }])
     };
     let extension = path.extension().and_then(|extension| extension.to_str());
     if extension == Some("pb_text") {
@@ -259,7 +275,10 @@ fn response(path: &Path, content: &Content) -> Result<(DiscoveryResponse, Origin
         return Err(refuse("the file is empty; write `resources: []` for none".to_owned()));
     }
     let document = Document::new(file, text);
-    let response = document.read()?;
+    let response = document.read().map_err(|errors| match document.locate("") {
+        Some(_) => Undecodable::Content(errors),
+        None => Undecodable::Text(errors),
+    })?;
     Ok((response, Origin::in_document(&document, "")))
 }
 

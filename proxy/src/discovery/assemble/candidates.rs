@@ -31,9 +31,19 @@ impl fmt::Display for Source {
 pub(in crate::discovery) struct Refusal {
     pub(in crate::discovery) digest: u64,
     pub(in crate::discovery) errors: Vec<Located>,
-    /// Whether it could be read and did not fit the rest: then it may fit later.
-    pub(super) decoded: bool,
+    pub(super) fault: Fault,
     pub(in crate::discovery) at: SystemTime,
+}
+
+/// What is wrong with a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It is no configuration at all, for example half a file.
+    Text,
+    /// Something that it says is wrong.
+    Content,
+    /// It does not fit the rest, and may fit later.
+    Fit,
 }
 
 /// Decoded sources that are to replace their last versions.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::Source;
+use super::candidates::{Fault, Source};
 use super::state::{State, chains};
 use crate::config::http::RouteSource;
 use crate::config::listener::NetworkFilter;
@@ -25,14 +25,17 @@ impl Stats {
     }
 
     /// The present content of `source` is not in use.
-    pub(super) fn refused(&mut self, source: &Source, state: &State) {
+    pub(super) fn refused(&mut self, source: &Source, state: &State, fault: Fault) {
         if *source == Source::Bootstrap {
             self.metrics.server().bootstrap_reload_attempt.inc();
             self.metrics.server().bootstrap_reload_failure.inc();
         }
         for stats in self.of(source, state) {
             stats.update_attempt.inc();
-            stats.update_rejected.inc();
+            match fault {
+                Fault::Text => stats.update_failure.inc(),
+                Fault::Content | Fault::Fit => stats.update_rejected.inc(),
+            }
         }
     }
 

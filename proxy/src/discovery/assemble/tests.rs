@@ -259,6 +259,17 @@ fn a_bad_discovered_file_waits_for_a_good_one() {
 }
 
 #[test]
+fn an_empty_bootstrap_is_refused() {
+    let errors = World::load(&[("bootstrap.yaml", " \n")]).err().unwrap();
+    assert!(errors[0].contains("the file is empty"), "{errors:?}");
+    let mut world = World::start(&[("bootstrap.yaml", &inline("one"))]);
+    world.write("bootstrap.yaml", "");
+    assert_eq!(world.refresh(), 0);
+    assert!(world.problems()[0].contains("the file is empty"), "{:?}", world.problems());
+    assert!(world.now().listeners.contains_key("in"));
+}
+
+#[test]
 fn a_missing_discovered_file_is_an_error() {
     let errors = World::load(&[("bootstrap.yaml", &dynamic(LDS))]).err().unwrap();
     assert_eq!(errors.len(), 1, "{errors:?}");

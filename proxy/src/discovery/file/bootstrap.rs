@@ -81,7 +81,7 @@ pub(in crate::discovery) fn read(sources: &Sources) -> Result<BootstrapText, Loc
     if let Some(path) = &sources.config_path {
         documents.push(read_document(path)?);
     }
-    if let Some(text) = &sources.config_yaml {
+    if let Some(text) = sources.config_yaml.as_ref().filter(|text| !text.is_empty()) {
         documents.push(Document::new("--config-yaml", text.as_str()));
     }
     let mut hasher = DefaultHasher::new();
@@ -110,6 +110,11 @@ pub(in crate::discovery) fn decode(
     let mut proto = Bootstrap::default();
     let mut parts = Vec::new();
     for document in text.documents {
+        if document.text().trim().is_empty() {
+            // What a program leaves behind that was stopped before it wrote.
+            let reason = "the file is empty; write `{}` for a bootstrap without anything";
+            return Err(vec![document.error_at("", reason)]);
+        }
         let part: Bootstrap = document.read()?;
         parts.push(Part { document, counts: Counts::of(&part) });
         // What protobuf calls merging is decoding onto what is there.
