@@ -16,7 +16,6 @@ use super::path::{self, Canonical};
 use super::protocol::{self, Reject};
 use super::stream::{Head, Stream};
 use super::{hop_by_hop, host, request_id, upgrade};
-use crate::config::http::HttpConnectionManager;
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::telemetry::trace::TraceContext;
 
@@ -145,23 +144,10 @@ fn identify(stream: &Stream, headers: &mut HeaderMap, parts: &Parts) -> &'static
 impl Served {
     /// This hop's element of `x-forwarded-client-cert`, made once per connection and configuration.
     fn client_cert_element(&self, connection: &Connection) -> Option<HeaderValue> {
-        let make = || element(self.config(), connection);
+        let make = || {
+            let peer = connection.downstream.tls.as_ref()?;
+            Hop::of(peer, self.config().client_cert_details)?.element()
+        };
         self.client_cert.get_or_init(make).clone()
     }
-}
-
-fn element(config: &HttpConnectionManager, connection: &Connection) -> Option<HeaderValue> {
-    let peer = connection.downstream.tls.as_ref()?;
-    let certificate = peer.certificate()?;
-    let details = &config.client_cert_details;
-    let hop = Hop {
-        by: peer.local().map_or(&[], |local| local.uri_sans()),
-        hash: certificate.sha256(),
-        cert: details.cert.then(|| certificate.url_encoded_pem()),
-        chain: details.chain.then(|| peer.url_encoded_chain()).flatten(),
-        subject: details.subject.then(|| certificate.subject()),
-        uri: details.uri.then(|| certificate.uri_sans()),
-        dns: details.dns.then(|| certificate.dns_sans()),
-    };
-    hop.element()
 }

@@ -15,8 +15,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-/// Any error of a body.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::net::body::BoxError;
 
 /// A frame counts for at least this many bytes, so that many tiny frames cannot hold far more memory
 /// than the limit says.

@@ -57,11 +57,17 @@ impl Source {
         Self::Client(Replay::new(stream, limit))
     }
 
-    /// The body for one more attempt; none if it cannot be sent again.
-    fn body(&self) -> Option<RequestBody> {
+    /// The body for one more attempt, kept for another one if `keep`; none if it cannot be sent again.
+    fn body(&self, keep: bool) -> Option<RequestBody> {
         match self {
             Self::Empty => Some(RequestBody::Empty),
-            Self::Client(replay) => replay.attempt().map(RequestBody::stream),
+            Self::Client(replay) => {
+                let body = replay.attempt()?;
+                if !keep {
+                    replay.forget();
+                }
+                Some(RequestBody::stream(body))
+            }
         }
     }
 
@@ -156,7 +162,8 @@ impl<'a> Exchange<'a> {
 
     /// The body for the attempt that begins now.
     pub(super) fn body(&self) -> Option<RequestBody> {
-        self.source.body()
+        // What can neither be retried nor replayed on a fresh connection is not worth its memory.
+        self.source.body(self.retry.may_retry() || self.repeatable)
     }
 
     /// Tries until there is an answer to give.
