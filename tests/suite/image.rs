@@ -6,6 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use harness::{Bootstrap, Client, Route, eventually};
+
 const BOOTSTRAP: &str = "static_resources: {listeners: [], clusters: []}\n";
 
 #[test]
@@ -41,14 +43,33 @@ fn the_control_plane_admits_its_absence_in_the_image_too() {
     assert!(output.status.code() == Some(1) && said.contains("not there yet"), "{output:?}");
 }
 
+#[tokio::test]
+async fn the_proxy_serves_with_nothing_else_around_it() {
+    let Some(root) = image("proxy") else { return };
+    let bootstrap = Bootstrap::routing([Route::prefix("/").direct(200, "from the image")]);
+    let address = bootstrap.address("main");
+    let yaml = bootstrap.to_yaml();
+    let mut process =
+        chroot(&root, &["/usr/local/bin/outrigger", "--config-yaml", &yaml]).spawn().unwrap();
+    let text = eventually("an answer from the image", async || {
+        assert!(process.try_wait().unwrap().is_none(), "the proxy has ended");
+        Some(Client::http1(address).get("/").try_send().await.ok()?.text())
+    });
+    assert_eq!(text.await, "from the image");
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
 fn inside(root: &Path, command: &[&str]) -> Output {
-    let chroot = Command::new("chroot")
-        .arg("--userspec=1337:1337")
-        .arg(root)
-        .args(command)
-        .env_clear()
-        .output();
-    chroot.unwrap()
+    chroot(root, command).output().unwrap()
+}
+
+/// `command` as user 1337, with `root` as its whole world and no environment but a path to chroot itself.
+fn chroot(root: &Path, command: &[&str]) -> Command {
+    let mut chroot = Command::new("chroot");
+    chroot.arg("--userspec=1337:1337").arg(root).args(command);
+    chroot.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    chroot
 }
 
 /// The root directory of one image; none, and a loud word, where there is none to test.
