@@ -3,6 +3,7 @@
 //! There is one writer (discovery) and a [`Reader`] per worker. Whatever a change does not touch keeps its
 //! `Arc` from one snapshot to the next, so that a pointer comparison tells what changed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
@@ -72,6 +73,18 @@ impl Http {
 }
 
 impl Snapshot {
+    /// The listener whose connections arrive at `address` (as configured, port 0 for any), where `name` was
+    /// the last that did so. A socket may pass from one listener to another, and connections arrive
+    /// before its accept loop is told: then the address decides.
+    pub fn listener(&self, name: &str, address: SocketAddr) -> Option<(&Name, &Arc<Listener>)> {
+        let last = self.listeners.get_key_value(name);
+        let is_there = |listener: &Listener| listener.config.address == address;
+        if last.is_some_and(|(_, listener)| is_there(listener)) || address.port() == 0 {
+            return last;
+        }
+        self.listeners.iter().find(|(_, listener)| is_there(listener)).or(last)
+    }
+
     /// The chain called `chain` of the listener called `listener`.
     pub fn chain(&self, listener: &str, chain: &str) -> Option<&Arc<FilterChain>> {
         let listener = self.listeners.get(listener)?;

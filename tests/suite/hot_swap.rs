@@ -15,6 +15,7 @@ on_both!(
     clusters_come_and_go,
     endpoints_come_and_go,
     listeners_come_and_go,
+    a_renamed_listener_keeps_its_socket,
     a_bad_file_changes_nothing,
     a_rotated_secret_is_used_by_new_connections,
     an_ejection_outlives_an_endpoint_change,
@@ -166,6 +167,31 @@ async fn listeners_come_and_go(program: Program) {
     file.publish([changed]);
     eventually_true("the second listener's end", async || other.connect().await.is_err()).await;
     assert_eq!(proxy.get("/").send().await.text(), "changed");
+    assert_eq!(proxy.stat("listener_manager.total_listeners_active").await, 1);
+}
+
+async fn a_renamed_listener_keeps_its_socket(program: Program) {
+    let mut bootstrap = Bootstrap::new();
+    let file = DiscoveryFile::listeners(bootstrap.dir());
+    let mut named = |name: &str| {
+        let http = Http::routing([Route::prefix("/").direct(200, name)]);
+        let mut listener = bootstrap.reserve_for(Listener::new("main", http));
+        listener["name"] = name.into();
+        listener
+    };
+    let (old, new) = (named("old"), named("new"));
+    file.publish([old.clone()]);
+    let proxy = bootstrap.with("dynamic_resources.lds_config", file.source()).start(program).await;
+    for (name, listener) in [("new", new), ("old", old)] {
+        file.publish([listener]);
+        // Every request is one connection, and none is refused.
+        eventually_true("the renamed listener", async || {
+            let reply = proxy.get("/").send().await;
+            assert_eq!(reply.status, 200);
+            reply.text() == name
+        })
+        .await;
+    }
     assert_eq!(proxy.stat("listener_manager.total_listeners_active").await, 1);
 }
 

@@ -72,6 +72,11 @@ impl ConnectionSet {
     /// Moves every connection, present and future, to `phase`.
     pub fn advance(&self, phase: Phase) {
         self.phase.set(Some(phase));
+        self.advance_present(phase);
+    }
+
+    /// Moves the connections there are to `phase`, but none that joins later.
+    pub fn advance_present(&self, phase: Phase) {
         for control in self.controls.borrow().values() {
             control.advance(phase);
         }
@@ -116,6 +121,18 @@ impl Drop for Membership {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_drain_of_those_present_spares_the_next() {
+        let set = Rc::new(ConnectionSet::default());
+        let first = set.join();
+        set.advance_present(Phase::Draining);
+        let second = set.join();
+        assert_eq!(
+            (first.control.phase(), second.control.phase()),
+            (Phase::Draining, Phase::Serving)
+        );
+    }
 
     #[test]
     fn a_drain_reaches_members_present_and_future_and_members_leave() {

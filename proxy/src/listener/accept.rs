@@ -1,5 +1,6 @@
 //! The accept loop of one listener on one worker, and what happens to a connection before HTTP.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::inspector::{self, ClientHello, Inspection};
 use crate::config::Name;
+use crate::drain::Phase;
 use crate::drain::connections::{ConnectionSet, Membership};
 use crate::filter_chain::ConnectionFacts;
 use crate::http::codec;
@@ -23,28 +25,56 @@ use crate::worker::{Held, Worker};
 /// Pause after the process ran out of file descriptors; accepting at once again would only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Accepts connections of the listener `name` until `stop` is notified, then takes what already
-/// waits in the socket's queue, so that closing it resets nobody.
-pub async fn run(
-    worker: Rc<Worker>,
-    name: Name,
-    socket: TcpListener,
-    connections: Rc<ConnectionSet>,
-    stop: Rc<Notify>,
-) {
+/// One socket this worker accepts on, as its accept loop and those who steer it share it.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: RefCell<Name>,
+    address: SocketAddr,
+    stop: Notify,
+    /// Its live connections.
+    pub connections: Rc<ConnectionSet>,
+}
+
+impl Acceptor {
+    /// A socket of `listener`, which configures it as `address`.
+    pub fn new(listener: Name, address: SocketAddr) -> Self {
+        let listener = RefCell::new(listener);
+        Self { listener, address, stop: Notify::default(), connections: Rc::default() }
+    }
+
+    /// Ends its accept loop, and drains its connections.
+    pub fn close(&self) {
+        self.stop.notify_one();
+        self.connections.advance(Phase::Draining);
+    }
+
+    /// Makes it a socket of `listener`, and drains the connections of the one before.
+    pub fn pass_to(&self, listener: Name) {
+        self.listener.replace(listener);
+        self.connections.advance_present(Phase::Draining);
+    }
+
+    fn listener(&self) -> Name {
+        Arc::clone(&self.listener.borrow())
+    }
+}
+
+/// Accepts connections until `acceptor` is closed, then takes what already waits in the socket's queue,
+/// so that closing it resets nobody.
+pub async fn run(worker: Rc<Worker>, acceptor: Rc<Acceptor>, socket: TcpListener) {
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.notified() => break,
+            () = acceptor.stop.notified() => break,
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, remote)) => spawn(&worker, &name, stream, remote, &connections),
-            Err(error) => pause_after(&name, &error).await,
+            Ok((stream, remote)) => spawn(&worker, &acceptor, stream, remote),
+            Err(error) => pause_after(&acceptor.listener(), &error).await,
         }
     }
     while let Some(Ok((stream, remote))) = accept_waiting(&socket).await {
-        spawn(&worker, &name, stream, remote, &connections);
+        spawn(&worker, &acceptor, stream, remote);
     }
 }
 
@@ -73,18 +103,13 @@ async fn pause_after(name: &Name, error: &io::Error) {
     }
 }
 
-fn spawn(
-    worker: &Rc<Worker>,
-    name: &Name,
-    stream: TcpStream,
-    remote: SocketAddr,
-    connections: &Rc<ConnectionSet>,
-) {
-    let membership = connections.join();
-    let (worker, name) = (Rc::clone(worker), Arc::clone(name));
+fn spawn(worker: &Rc<Worker>, acceptor: &Rc<Acceptor>, stream: TcpStream, remote: SocketAddr) {
+    let membership = acceptor.connections.join();
+    let (worker, acceptor) = (Rc::clone(worker), Rc::clone(acceptor));
     tokio::task::spawn_local(async move {
-        if let Err(error) = receive(&worker, &name, stream, remote, membership).await {
-            tracing::debug!(listener = %name, %remote, %error, "connection ended before HTTP");
+        if let Err(error) = receive(&worker, &acceptor, stream, remote, membership).await {
+            let listener = acceptor.listener();
+            tracing::debug!(%listener, %remote, %error, "connection ended before HTTP");
         }
     });
 }
@@ -92,7 +117,7 @@ fn spawn(
 /// Takes one accepted connection to its filter chain and serves it there.
 async fn receive(
     worker: &Rc<Worker>,
-    name: &Name,
+    acceptor: &Acceptor,
     stream: TcpStream,
     remote: SocketAddr,
     membership: Membership,
@@ -100,7 +125,8 @@ async fn receive(
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let snapshot = worker.snapshot();
-    let Some(listener) = snapshot.listeners.get(name).map(Arc::clone) else {
+    let found = snapshot.listener(&acceptor.listener(), acceptor.address);
+    let Some((name, listener)) = found.map(|(name, it)| (Arc::clone(name), Arc::clone(it))) else {
         return Err(io::Error::other("its listener is gone"));
     };
     let stats = worker.listener_stats(&listener.config.stat_prefix);
@@ -177,7 +203,7 @@ fn pick(
 /// A connection with its chain, before HTTP.
 struct Arrival<'a> {
     worker: &'a Rc<Worker>,
-    name: &'a Name,
+    name: Name,
     snapshot: Rc<Held>,
     chain: &'a Arc<FilterChain>,
     local: SocketAddr,
@@ -202,7 +228,7 @@ impl Arrival<'_> {
             Rc::clone(self.worker),
             downstream,
             self.membership,
-            Arc::clone(self.name),
+            self.name,
             self.snapshot,
             Arc::clone(self.chain),
         )

@@ -5,12 +5,10 @@ use std::rc::Rc;
 use std::thread;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use crate::drain::connections::ConnectionSet;
 use crate::drain::{Phase, Watch};
-use crate::listener::accept;
+use crate::listener::accept::{self, Acceptor};
 use crate::listener::manager::Command;
 use crate::worker::{Shared, Worker};
 
@@ -56,21 +54,11 @@ pub(super) fn spawn(
     Ok(Handle { commands, thread })
 }
 
-/// One socket this worker accepts on.
-struct Socket {
-    stop: Rc<Notify>,
-    connections: Rc<ConnectionSet>,
-}
-
-impl Socket {
-    fn close(&self) {
-        self.stop.notify_one();
-        self.connections.advance(Phase::Draining);
-    }
-}
+/// The sockets of one worker.
+type Sockets = BTreeMap<u64, Rc<Acceptor>>;
 
 async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drain: Watch) {
-    let mut sockets: BTreeMap<u64, Socket> = BTreeMap::new();
+    let mut sockets = Sockets::new();
     let mut changes = worker.shared.snapshots.changes();
     let log = Rc::clone(&worker.log);
     let flushing = tokio::task::spawn_local(async move { log.keep_flushing().await });
@@ -101,9 +89,9 @@ async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drai
     worker.log.flush();
 }
 
-fn obey(worker: &Rc<Worker>, sockets: &mut BTreeMap<u64, Socket>, command: Command) {
+fn obey(worker: &Rc<Worker>, sockets: &mut Sockets, command: Command) {
     match command {
-        Command::Listen { id, name, socket } => {
+        Command::Listen { id, name, address, socket } => {
             let listener = match tokio::net::TcpListener::from_std(socket) {
                 Ok(listener) => listener,
                 Err(error) => {
@@ -111,17 +99,15 @@ fn obey(worker: &Rc<Worker>, sockets: &mut BTreeMap<u64, Socket>, command: Comma
                     return;
                 }
             };
-            let stop = Rc::new(Notify::new());
-            let connections = Rc::new(ConnectionSet::default());
-            let accepting = accept::run(
-                Rc::clone(worker),
-                name,
-                listener,
-                Rc::clone(&connections),
-                Rc::clone(&stop),
-            );
+            let acceptor = Rc::new(Acceptor::new(name, address));
+            let accepting = accept::run(Rc::clone(worker), Rc::clone(&acceptor), listener);
             tokio::task::spawn_local(accepting);
-            sockets.insert(id, Socket { stop, connections });
+            sockets.insert(id, acceptor);
+        }
+        Command::Pass { id, to } => {
+            if let Some(socket) = sockets.get(&id) {
+                socket.pass_to(to);
+            }
         }
         Command::Stop { id } => {
             if let Some(socket) = sockets.get(&id) {
@@ -137,7 +123,7 @@ fn obey(worker: &Rc<Worker>, sockets: &mut BTreeMap<u64, Socket>, command: Comma
 }
 
 /// Resolves once no connection is left.
-async fn all_idle(sockets: &BTreeMap<u64, Socket>) {
+async fn all_idle(sockets: &Sockets) {
     for socket in sockets.values() {
         socket.connections.emptied().await;
     }
