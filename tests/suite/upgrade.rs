@@ -10,6 +10,7 @@ on_both!(
     a_websocket_outlives_the_route_timeout,
     an_upgrade_that_is_not_allowed_is_refused,
     a_route_may_forbid_an_upgrade,
+    an_upgrade_to_h2c_is_ignored,
     a_backend_may_refuse_the_upgrade,
     upgrades_are_counted_while_they_live,
 );
@@ -79,6 +80,24 @@ async fn a_route_may_forbid_an_upgrade(program: Program) {
     let proxy = upgrading(program, &app, route).await;
     let (_connection, head) = handshake(&proxy, "/").await;
     assert!(head.starts_with("http/1.1 403 "), "{head}");
+}
+
+async fn an_upgrade_to_h2c_is_ignored(program: Program) {
+    let app = Backend::echo("app").await;
+    let proxy = upgrading(program, &app, Route::prefix("/").to("app")).await;
+    let mut connection = RawConnection::open(proxy.address("main")).await;
+    connection
+        .write(
+            "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+             Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+        )
+        .await;
+    let head = connection.read_head().await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    let calls = app.calls();
+    for name in ["upgrade", "http2-settings"] {
+        assert_eq!(calls[0].header(name), None, "{name}");
+    }
 }
 
 async fn a_backend_may_refuse_the_upgrade(program: Program) {

@@ -21,7 +21,9 @@ use crate::config::http::UpgradeConfig;
 use crate::pool::ResponseBody;
 use crate::telemetry::response_flags::ResponseFlags;
 
-/// The protocol a request asks to switch to (RFC 9110, section 7.8); none if it asks for none.
+/// The protocol a request asks to switch to (RFC 9110, section 7.8); none if it asks for none. `h2c` is
+/// none either: whoever switches to it unseen smuggles requests past this proxy, so it is served as if
+/// it had not been asked for, as in Envoy.
 pub fn requested(headers: &HeaderMap) -> Option<&str> {
     let wants = headers.get_all(CONNECTION).iter().any(|value| {
         value
@@ -32,7 +34,10 @@ pub fn requested(headers: &HeaderMap) -> Option<&str> {
     if !wants {
         return None;
     }
-    headers.get(UPGRADE)?.to_str().ok().map(str::trim).filter(|protocol| !protocol.is_empty())
+    let protocol = headers.get(UPGRADE)?.to_str().ok()?.trim();
+    let mut wanted = protocol.split(',').map(str::trim);
+    let h2c = wanted.any(|protocol| protocol.eq_ignore_ascii_case("h2c"));
+    (!protocol.is_empty() && !h2c).then_some(protocol)
 }
 
 /// Whether `protocol` may be switched to: what the route says goes before what the connection manager says.
@@ -206,6 +211,8 @@ mod tests {
         assert_eq!(requested(&headers), None);
         headers.insert(CONNECTION, "keep-alive, Upgrade".parse().unwrap());
         assert_eq!(requested(&headers), Some("websocket"));
+        headers.insert(UPGRADE, "H2C".parse().unwrap());
+        assert_eq!(requested(&headers), None);
     }
 
     #[test]
