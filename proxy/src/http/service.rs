@@ -40,7 +40,8 @@ pub async fn serve(
     match decide(&stream, head) {
         Verdict::Reply(reply) => Ok(respond::local(finish, *reply)),
         Verdict::Routed(reply, found) => Ok(respond::routed(finish, *reply, found, None)),
-        Verdict::Forward(plan) => router::forward(plan, body, upgrade, finish).await,
+        // In a box: it is large, and the codec moves what this function returns about.
+        Verdict::Forward(plan) => Box::pin(router::forward(plan, body, upgrade, finish)).await,
     }
 }
 

@@ -143,7 +143,8 @@ async fn receive(
             let connection = arrival.connection(None, server_name);
             codec::serve(connection, stream).await;
         }
-        Some(tls) => terminate_tls(arrival, tls, stream, &stats).await?,
+        // In a box: a connection without TLS need not be as large as a handshake.
+        Some(tls) => Box::pin(terminate_tls(arrival, tls, stream, &stats)).await?,
     }
     Ok(())
 }
