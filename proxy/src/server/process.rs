@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::control::{Control, Order};
 use super::options::Options;
@@ -29,6 +31,8 @@ use crate::worker::Shared;
 
 /// How long the last access-log lines get to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long the admin API's last answers get to be read.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Serves until the process is told to end, and drains.
 ///
@@ -57,7 +61,7 @@ pub(super) async fn serve(
     let (control, mut orders) = Control::new(Arc::clone(&manager), Arc::clone(&metrics));
     metrics.server().concurrency.set(i64::try_from(workers.len()).unwrap_or(i64::MAX));
     let info = info(options, &assembler, workers.len(), started);
-    start_admin(options, &assembler, logging, info, &shared, &control).await?;
+    let admin = start_admin(options, &assembler, logging, info, &shared, &control).await?;
     tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
 
     let mut publish = publisher(&shared, &manager);
@@ -86,8 +90,27 @@ pub(super) async fn serve(
     if !shared.access_log.flush(LAST_LINES).await {
         tracing::warn!("the last access-log lines could not be written in time");
     }
+    if let Some(admin) = admin {
+        admin.end().await;
+    }
     tracing::info!("everything is served, exiting");
     Ok(())
+}
+
+/// The admin API while it serves.
+struct Admin {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Admin {
+    /// Lets answers that are being written reach their readers: that to `/quitquitquit` is one of them.
+    async fn end(self) {
+        drop(self.stop);
+        if tokio::time::timeout(LAST_ANSWERS, self.task).await.is_err() {
+            tracing::debug!("somebody still holds a connection to the admin API");
+        }
+    }
 }
 
 fn share(metrics: &Arc<Metrics>) -> Result<Shared> {
@@ -157,8 +180,8 @@ async fn start_admin(
     info: ServerInfo,
     shared: &Shared,
     control: &Arc<Control>,
-) -> Result<()> {
-    let Some(config) = &assembler.bootstrap().admin else { return Ok(()) };
+) -> Result<Option<Admin>> {
+    let Some(config) = &assembler.bootstrap().admin else { return Ok(None) };
     let listener = TcpListener::bind(config.address).await.map_err(|error| {
         let reason = format!("cannot listen on {} for the admin API: {error}", config.address);
         super::refused(&[assembler.locate(Invalid::new("admin.address", reason))])
@@ -179,12 +202,14 @@ async fn start_admin(
         configuration: assembler.dump(),
     };
     tracing::info!(%address, "admin API");
-    tokio::spawn(async move {
-        if let Err(error) = admin::serve(listener, state, std::future::pending()).await {
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        let stopped = async { drop(stopped.await) };
+        if let Err(error) = admin::serve(listener, state, stopped).await {
             tracing::error!(%error, "the admin API ended");
         }
     });
-    Ok(())
+    Ok(Some(Admin { stop, task }))
 }
 
 fn info(options: &Options, assembler: &Assembler, workers: usize, started: Instant) -> ServerInfo {
