@@ -11,6 +11,7 @@ on_both!(
     an_upgrade_that_is_not_allowed_is_refused,
     a_route_may_forbid_an_upgrade,
     an_upgrade_to_h2c_is_ignored,
+    a_connect_tunnels_where_the_route_allows_it,
     a_backend_may_refuse_the_upgrade,
     upgrades_are_counted_while_they_live,
 );
@@ -98,6 +99,34 @@ async fn an_upgrade_to_h2c_is_ignored(program: Program) {
     for name in ["upgrade", "http2-settings"] {
         assert_eq!(calls[0].header(name), None, "{name}");
     }
+}
+
+async fn a_connect_tunnels_where_the_route_allows_it(program: Program) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 4096];
+        let read = stream.read(&mut head).await.unwrap();
+        assert!(head[..read].starts_with(b"CONNECT a.test:443 HTTP/1.1\r\n"));
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        let (mut input, mut output) = stream.split();
+        tokio::io::copy(&mut input, &mut output).await.unwrap();
+    });
+    let allowed = json!([{"upgrade_type": "CONNECT"}]);
+    let route = Route::matching(json!({"connect_matcher": {}})).to("app");
+    let http = Http::routing([route.with("route.upgrade_configs", allowed.clone())])
+        .with("upgrade_configs", allowed);
+    let proxy =
+        Bootstrap::http(http).cluster(Cluster::new("app").endpoint(address)).start(program).await;
+    let mut connection = RawConnection::open(proxy.address("main")).await;
+    connection.write("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n").await;
+    let head = connection.read_head().await.to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 200 "), "{head}");
+    assert!(!head.contains("upgrade"), "{head}");
+    connection.write("there and back").await;
+    assert_eq!(connection.read_exactly(14).await, b"there and back");
 }
 
 async fn a_backend_may_refuse_the_upgrade(program: Program) {

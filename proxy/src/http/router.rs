@@ -150,7 +150,9 @@ impl Plan<'_> {
         let stream = self.stream;
         let status = answer.response.status();
         let headers = answer.response.headers_mut();
-        hop_by_hop::strip_response(headers, switching);
+        // The answer to a CONNECT is an ordinary 200.
+        let upgrade = switching && status == StatusCode::SWITCHING_PROTOCOLS;
+        hop_by_hop::strip_response(headers, upgrade);
         if !self.suppresses_envoy_headers() {
             hop_by_hop::set_service_time(headers, millis(answer.service_time));
         }
