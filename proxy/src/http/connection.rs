@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use http::HeaderValue;
 
+use super::deadline::Timer;
 use super::forwarded;
 use super::head_guard::Offence;
 use super::io::Signals;
@@ -79,6 +80,7 @@ pub struct Connection {
     requests: Cell<u32>,
     pub(super) active: Cell<u32>,
     pub(super) idle_since: Cell<Instant>,
+    timer: RefCell<Timer>,
 }
 
 impl Connection {
@@ -112,6 +114,7 @@ impl Connection {
             requests: Cell::new(0),
             active: Cell::new(0),
             idle_since: Cell::new(opened),
+            timer: RefCell::default(),
         })
     }
 
@@ -151,6 +154,17 @@ impl Connection {
             self.idle_since.set(Instant::now());
             self.signals.request_ends();
         }
+    }
+
+    /// The timer of the last request that waited, so that each need not make its own; a new one if another
+    /// request has it.
+    pub(super) fn take_timer(&self) -> Timer {
+        self.timer.take()
+    }
+
+    /// Gives the timer back for the next request.
+    pub(super) fn return_timer(&self, timer: Timer) {
+        self.timer.replace(timer);
     }
 
     /// Its handle for drains.

@@ -85,19 +85,22 @@ impl Deadlines {
         work: impl Future<Output = T>,
     ) -> Result<T, Expired> {
         let mut work = pin!(work);
-        let mut timer = Timer::default();
-        poll_fn(|cx| {
+        let mut timer = stream.connection.take_timer();
+        let result = poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
             stream.wake_on_arrival(cx);
             timer.poll(cx, || self.next(stream, attempt)).map(Err)
         })
-        .await
+        .await;
+        stream.connection.return_timer(timer);
+        result
     }
 }
 
-/// A timer that is made when first needed and moved only when an earlier moment comes up.
+/// A timer that is made when first needed and moved only when an earlier moment comes up. It may outlive what
+/// it was made for: at worst it wakes a task that then looks again.
 #[derive(Debug, Default)]
 pub struct Timer(Option<Pin<Box<Sleep>>>);
 

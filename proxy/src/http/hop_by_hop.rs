@@ -65,6 +65,18 @@ pub fn set_service_time(headers: &mut HeaderMap, millis: u64) {
 }
 
 fn strip(headers: &mut HeaderMap, upgrade: bool) {
+    const HOP_BY_HOP: [HeaderName; 6] = [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        names::KEEP_ALIVE,
+        names::PROXY_CONNECTION,
+        names::HTTP2_SETTINGS,
+    ];
+    // Most messages have none of them: one look at the names is cheaper than asking for each.
+    if !upgrade && !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     remove_nominated(headers, upgrade);
     headers.remove(names::KEEP_ALIVE);
     headers.remove(names::PROXY_CONNECTION);

@@ -2,7 +2,7 @@
 //!
 //! This proxy reports no spans of its own, so a context that is there passes through untouched.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -51,7 +51,7 @@ impl TraceContext {
         let mut number = || random().max(1);
         let trace_id = u128::from(number()) << 64 | u128::from(number());
         let context = Self { trace_id, span_id: number(), sampled };
-        if let Ok(value) = HeaderValue::from_str(&context.to_string()) {
+        if let Ok(value) = HeaderValue::from_bytes(&context.traceparent()) {
             headers.remove(&TRACESTATE);
             headers.insert(&TRACEPARENT, value);
         }
@@ -89,10 +89,35 @@ impl TraceContext {
     }
 }
 
+impl TraceContext {
+    /// The value of `traceparent`: `00-TRACE-SPAN-FLAGS`, written digit by digit since it is made per request.
+    fn traceparent(&self) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let (trace, rest) = text.split_at_mut(35);
+        write_hex(self.trace_id, trace);
+        let (span, flags) = rest.split_at_mut(17);
+        write_hex(self.span_id.into(), span);
+        write_hex(u128::from(self.sampled), flags);
+        text
+    }
+}
+
+/// Writes `number` in hexadecimal to the end of `field`, as far back as it has digits.
+fn write_hex(number: u128, field: &mut [u8]) {
+    let mut rest = number;
+    for digit in field.iter_mut().rev() {
+        if rest == 0 {
+            break;
+        }
+        let nibble = (rest & 15) as u8;
+        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        rest >>= 4;
+    }
+}
+
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { trace_id, span_id, sampled } = self;
-        write!(f, "00-{trace_id:032x}-{span_id:016x}-{:02x}", u8::from(*sampled))
+        self.traceparent().iter().try_for_each(|byte| f.write_char(char::from(*byte)))
     }
 }
 
