@@ -274,6 +274,24 @@ pub trait Facts {
     fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool;
 }
 
+impl Piece {
+    /// Appends this piece; an absent value becomes `missing`.
+    pub fn render(&self, facts: &dyn Facts, missing: &str, out: &mut Vec<u8>) {
+        match self {
+            Self::Literal(text) => out.extend_from_slice(text.as_bytes()),
+            Self::Operator(operator, limit) => {
+                let start = out.len();
+                if !facts.write(operator, out) {
+                    out.extend_from_slice(missing.as_bytes());
+                }
+                if let Some(limit) = limit {
+                    out.truncate(start + limit);
+                }
+            }
+        }
+    }
+}
+
 impl Format {
     /// Reads a format string; `%%` writes a percent sign. The error is text for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -283,18 +301,7 @@ impl Format {
     /// Appends the formatted text; absent values become `missing` (`-` in text logs, empty in headers).
     pub fn render(&self, facts: &dyn Facts, missing: &str, out: &mut Vec<u8>) {
         for piece in &self.pieces {
-            match piece {
-                Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
-                Piece::Operator(operator, limit) => {
-                    let start = out.len();
-                    if !facts.write(operator, out) {
-                        out.extend_from_slice(missing.as_bytes());
-                    }
-                    if let Some(limit) = limit {
-                        out.truncate(start + limit);
-                    }
-                }
-            }
+            piece.render(facts, missing, out);
         }
     }
 

@@ -5,6 +5,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
 use super::deadline::{Expired, Timer};
 use super::finish::Finish;
 use super::router::InFlight;
@@ -12,9 +16,6 @@ use super::stream::Stream;
 use crate::net::body::BoxError;
 use crate::pool::ResponseBody;
 use crate::telemetry::response_flags::ResponseFlags;
-use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
 
 /// A response body as the downstream codec sends it. When it is dropped the stream is over.
 #[derive(Debug)]

@@ -35,24 +35,9 @@ fn missing(omit_empty: bool) -> &'static str {
 fn text(line: &Format, facts: &dyn LogFacts, missing: &str, out: &mut Vec<u8>) {
     for piece in &line.pieces {
         let start = out.len();
-        line_piece(piece, facts, missing, out);
+        piece.render(facts, missing, out);
         if let (Piece::Operator(..), Some(value)) = (piece, out.get_mut(start..)) {
             value.iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b'?');
-        }
-    }
-}
-
-fn line_piece(piece: &Piece, facts: &dyn LogFacts, missing: &str, out: &mut Vec<u8>) {
-    match piece {
-        Piece::Literal(text) => out.extend_from_slice(text.as_bytes()),
-        Piece::Operator(operator, limit) => {
-            let start = out.len();
-            if !facts.write(operator, out) {
-                out.extend_from_slice(missing.as_bytes());
-            }
-            if let Some(limit) = limit {
-                out.truncate(start + limit);
-            }
         }
     }
 }
@@ -129,7 +114,7 @@ impl Json<'_> {
             }
         } else {
             for piece in &format.pieces {
-                line_piece(piece, self.facts, missing(self.omit_empty), self.scratch);
+                piece.render(self.facts, missing(self.omit_empty), self.scratch);
             }
         }
         let text = std::mem::take(self.scratch);
