@@ -165,7 +165,7 @@ impl Stream {
             }
             Operator::Duration => Some(self.age()),
             Operator::RequestDuration => since_start(timeline.request_end.get()),
-            Operator::RequestTxDuration => since_start(timeline.upstream_request_end.get()),
+            Operator::RequestTxDuration => since_start(timeline.upstream_request_end()),
             Operator::ResponseDuration => since_start(timeline.response_begin.get()),
             Operator::ResponseTxDuration => {
                 timeline.response_begin.get().map(|begin| begin.elapsed())
@@ -186,7 +186,7 @@ impl Stream {
             TimePoint::DownstreamRxBegin => Some(self.start.instant),
             TimePoint::DownstreamRxEnd => timeline.request_end.get(),
             TimePoint::UpstreamTxBegin => timeline.upstream_begin.get(),
-            TimePoint::UpstreamTxEnd => timeline.upstream_request_end.get(),
+            TimePoint::UpstreamTxEnd => timeline.upstream_request_end(),
             TimePoint::UpstreamRxBegin | TimePoint::DownstreamTxBegin => {
                 timeline.response_begin.get()
             }

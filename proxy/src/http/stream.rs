@@ -82,12 +82,17 @@ pub struct Timeline {
     pub request_end: Cell<Option<Instant>>,
     /// The request's headers went upstream.
     pub upstream_begin: Cell<Option<Instant>>,
-    /// The request's last byte went upstream.
-    pub upstream_request_end: Cell<Option<Instant>>,
     /// The response's headers came.
     pub response_begin: Cell<Option<Instant>>,
     /// Anything at all moved.
     pub activity: Cell<Option<Instant>>,
+}
+
+impl Timeline {
+    /// When the request's last byte went upstream: bodies are read from the client only as they are sent.
+    pub fn upstream_request_end(&self) -> Option<Instant> {
+        Some(self.request_end.get()?.max(self.upstream_begin.get()?))
+    }
 }
 
 /// Everything known about one request while it is served.
