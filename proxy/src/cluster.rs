@@ -28,7 +28,7 @@ use crate::tls::client::ClientTls;
 use shared::SharedCluster;
 
 pub use host::{HostId, Outcome};
-pub use local::{LocalCluster, LocalHost};
+pub use local::{LocalCluster, LocalHost, PickContext};
 pub use statistics::{ClusterView, HostView};
 
 /// One cluster, linked: its configuration, its endpoints as discovered, and its TLS contexts.

@@ -2,5 +2,8 @@
 
 pub mod accept;
 mod access_logs;
+mod filters;
 pub mod inspector;
 pub mod manager;
+mod receive;
+mod serve;

@@ -18,6 +18,18 @@ use crate::pool::{Common, HostPool, Lease, Need, Settings, Tls};
 use crate::telemetry::metrics::ClusterStats;
 use crate::upstream::failure::ConnectError;
 
+/// What a request or connection brings to the choice of its endpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PickContext<'a> {
+    /// Endpoints to pass over, if others can be had.
+    pub avoid: &'a [HostId],
+    /// How often another endpoint is looked for in place of one to avoid (Envoy's
+    /// `host_selection_retry_max_attempts`).
+    pub attempts: u32,
+    /// What the hash policies made of it; none if there are none, or none of them applies.
+    pub hash: Option<u64>,
+}
+
 /// One cluster as one worker knows it, for one configuration. A request keeps the one it began with.
 #[derive(Debug)]
 pub struct LocalCluster {
@@ -108,9 +120,8 @@ impl LocalCluster {
         }
     }
 
-    /// Picks an endpoint; none if none is available. Endpoints in `avoid` are passed over up to `attempts`
-    /// times.
-    pub fn pick(&self, avoid: &[HostId], attempts: u32, random: &mut Rng) -> Option<Rc<LocalHost>> {
+    /// Picks an endpoint for what `context` says; none if none is available.
+    pub fn pick(&self, context: &PickContext<'_>, random: &mut Rng) -> Option<Rc<LocalHost>> {
         let version = self.shared.health_version();
         if self.health_version.replace(version) != version {
             *self.balancer.borrow_mut() = balancer(&self.spec, &self.members, random);
@@ -119,8 +130,8 @@ impl LocalCluster {
         let choice = self.balancer.borrow_mut().pick(
             random,
             |index| host(index).map_or(0, |host| host.shared.active()),
-            |index| host(index).is_some_and(|host| avoid.contains(&host.id())),
-            attempts,
+            |index| host(index).is_some_and(|host| context.avoid.contains(&host.id())),
+            context.attempts,
         );
         if choice?.panic {
             self.stats.lb_healthy_panic.inc();

@@ -74,8 +74,9 @@ impl Fixture {
 /// The ports picked in `count` picks, sorted.
 fn picked(cluster: &LocalCluster, count: usize) -> Vec<u16> {
     let mut random = Rng::with_seed(1);
-    let mut ports: Vec<u16> =
-        (0..count).map(|_| cluster.pick(&[], 0, &mut random).unwrap().address().port()).collect();
+    let mut ports: Vec<u16> = (0..count)
+        .map(|_| cluster.pick(&PickContext::default(), &mut random).unwrap().address().port())
+        .collect();
     ports.sort_unstable();
     ports.dedup();
     ports
@@ -83,7 +84,7 @@ fn picked(cluster: &LocalCluster, count: usize) -> Vec<u16> {
 
 fn host(cluster: &LocalCluster, port: u16) -> Rc<LocalHost> {
     let mut random = Rng::with_seed(1);
-    let mut picks = (0..100).map(|_| cluster.pick(&[], 0, &mut random).unwrap());
+    let mut picks = (0..100).map(|_| cluster.pick(&PickContext::default(), &mut random).unwrap());
     picks.find(|host| host.address().port() == port).unwrap()
 }
 
@@ -113,8 +114,11 @@ fn endpoints_with_one_address_are_still_two() {
     let fixture = Fixture::new(&twice);
     let cluster = fixture.worker.get(&twice);
     let mut random = Rng::with_seed(1);
-    let first = cluster.pick(&[], 0, &mut random).unwrap().id();
-    let second = cluster.pick(&[first], 9, &mut random).unwrap().id();
+    let first = cluster.pick(&PickContext::default(), &mut random).unwrap().id();
+    let second = cluster
+        .pick(&PickContext { avoid: &[first], attempts: 9, ..PickContext::default() }, &mut random)
+        .unwrap()
+        .id();
     assert_ne!(first, second);
     assert_eq!(fixture.reading("membership_total"), 2);
 }
@@ -279,7 +283,7 @@ fn panic_is_counted_and_nothing_is_picked_from_nothing() {
     let empty = spec(&[], |_| {});
     fixture.clusters.publish(&snapshot(&empty));
     let cluster = fixture.worker.get(&empty);
-    assert!(cluster.pick(&[], 0, &mut Rng::with_seed(1)).is_none());
+    assert!(cluster.pick(&PickContext::default(), &mut Rng::with_seed(1)).is_none());
 }
 
 #[test]
@@ -334,5 +338,11 @@ fn tls_that_was_not_built_is_not_replaced_by_plain_text() {
         }));
     });
     let fixture = Fixture::new(&secured);
-    assert!(fixture.worker.get(&secured).pick(&[], 0, &mut Rng::with_seed(1)).is_none());
+    assert!(
+        fixture
+            .worker
+            .get(&secured)
+            .pick(&PickContext::default(), &mut Rng::with_seed(1))
+            .is_none()
+    );
 }

@@ -7,7 +7,7 @@ use http::{Request, Response, Version};
 
 use super::exchange::Exchange;
 use super::failure::Failure;
-use crate::cluster::{LocalCluster, LocalHost, Outcome};
+use crate::cluster::{LocalCluster, LocalHost, Outcome, PickContext};
 use crate::config::format::millis;
 use crate::http::{names, retry};
 use crate::net::body::RequestBody;
@@ -84,11 +84,13 @@ impl Exchange<'_> {
 
     fn pick(&self) -> Result<Rc<LocalHost>, Failure> {
         let stream = self.plan.stream;
-        let attempts = self.avoids_previous_hosts().unwrap_or(1);
-        let picked = stream
-            .connection
-            .worker
-            .with_random(|random| self.cluster.pick(&self.avoid, attempts, random));
+        let context = PickContext {
+            avoid: &self.avoid,
+            attempts: self.avoids_previous_hosts().unwrap_or(1),
+            hash: None,
+        };
+        let worker = &stream.connection.worker;
+        let picked = worker.with_random(|random| self.cluster.pick(&context, random));
         let Some(host) = picked else {
             self.cluster.stats.upstream_cx_none_healthy.inc();
             return Err(Failure::NoHost);

@@ -1,0 +1,77 @@
+//! What happens to an accepted connection: listener filters, the choice of a filter chain, and its filters.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::accept::Acceptor;
+use super::filters::{self, Seen};
+use super::serve::{self, Arrival};
+use crate::drain::connections::Membership;
+use crate::filter_chain::ConnectionFacts;
+use crate::snapshot::{FilterChain, Listener};
+use crate::telemetry::metrics::ListenerStats;
+use crate::worker::Worker;
+
+/// Takes one accepted connection to its filter chain and serves it there.
+pub(super) async fn receive(
+    worker: &Rc<Worker>,
+    acceptor: &Acceptor,
+    stream: TcpStream,
+    remote: SocketAddr,
+    membership: Membership,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let local = stream.local_addr()?;
+    let snapshot = worker.snapshot();
+    let found = snapshot.listener(&acceptor.listener(), acceptor.address);
+    let Some((name, listener)) = found.map(|(name, it)| (Arc::clone(name), Arc::clone(it))) else {
+        return Err(io::Error::other("its listener is gone"));
+    };
+    let stats = worker.listener_stats(&listener.config.stat_prefix);
+    let _open = OpenConnection::count(&stats);
+    let seen = filters::run(&listener, &stream, Seen::new(local, remote), &stats).await?;
+    let Some(chain) = pick(&listener, &seen) else {
+        stats.no_filter_chain_match.inc();
+        return Err(io::Error::other("no filter chain matches it"));
+    };
+    let arrival = Arrival { worker, name, snapshot, chain, seen, membership, stats: &stats };
+    serve::serve(arrival, stream).await
+}
+
+fn pick(listener: &Listener, seen: &Seen) -> Option<Arc<FilterChain>> {
+    let hello = seen.hello.as_ref();
+    let facts = ConnectionFacts {
+        destination: seen.local,
+        source: seen.remote,
+        direct_source: seen.direct_remote,
+        server_name: seen.server_name(),
+        transport_protocol: if hello.is_some() { "tls" } else { "raw_buffer" },
+        application_protocols: hello.map_or(&[], |hello| &hello.alpn),
+    };
+    match listener.matcher.pick(&facts) {
+        Some(index) => listener.chains.get(index).map(Arc::clone),
+        None => listener.default_chain.as_ref().map(Arc::clone),
+    }
+}
+
+/// Counts a connection on its listener while it is open.
+struct OpenConnection(Arc<ListenerStats>);
+
+impl OpenConnection {
+    fn count(stats: &Arc<ListenerStats>) -> Self {
+        stats.downstream_cx_total.inc();
+        stats.downstream_cx_active.inc();
+        Self(Arc::clone(stats))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.downstream_cx_active.dec();
+        self.0.downstream_cx_destroy.inc();
+    }
+}
