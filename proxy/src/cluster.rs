@@ -5,6 +5,7 @@
 //! and ejection. [`LocalClusters`] is one worker's side: the arrangement for picking, and the connections.
 //! A worker takes the lock on the shared part only when it first meets a cluster or a changed one.
 
+mod health;
 pub mod host;
 pub mod load_balancer;
 mod local;
@@ -27,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::client::ClientTls;
 use shared::SharedCluster;
 
+pub use health::HealthFlags;
 pub use host::{HostId, Outcome};
 pub use local::{LocalCluster, LocalHost, PickContext};
 pub use statistics::{ClusterView, HostView};

@@ -8,7 +8,7 @@ use super::AdminState;
 use super::listeners::socket_address;
 use super::parameters::Parameters;
 use super::reply::Reply;
-use crate::cluster::{ClusterView, HostView};
+use crate::cluster::{ClusterView, HealthFlags, HostView};
 use crate::config::endpoint::{HealthStatus, Locality};
 
 pub(super) fn answer(state: &AdminState, parameters: &Parameters) -> Reply {
@@ -139,17 +139,12 @@ fn text_host(cluster: &str, host: &HostView, out: &mut String) -> std::fmt::Resu
 }
 
 fn health_flags(host: &HostView) -> String {
-    let eds = match host.endpoint.health {
-        HealthStatus::Healthy => "",
-        HealthStatus::Unhealthy => "/failed_eds_health",
-        HealthStatus::Draining => "/eds_status_draining",
-        HealthStatus::Degraded => "/degraded_eds_health",
-    };
-    match (eds, host.ejected) {
-        ("", false) => "healthy".to_owned(),
-        (eds, false) => eds.to_owned(),
-        (eds, true) => format!("/failed_outlier_check{eds}"),
+    let mut flags = String::new();
+    for name in host.health.names() {
+        flags.push('/');
+        flags.push_str(name);
     }
+    if flags.is_empty() { "healthy".to_owned() } else { flags }
 }
 
 /// Counters and gauges of a host, each by name.
@@ -175,26 +170,37 @@ fn json_host(host: &HostView) -> Value {
     };
     let counters = counters.into_iter().map(|(name, value)| stat(None, name, value));
     let gauges = gauges.into_iter().map(|(name, value)| stat(Some("GAUGE"), name, value));
-    let health = match host.endpoint.health {
-        HealthStatus::Healthy => "HEALTHY",
-        HealthStatus::Unhealthy => "UNHEALTHY",
-        HealthStatus::Draining => "DRAINING",
-        HealthStatus::Degraded => "DEGRADED",
-    };
     let Locality { region, zone, sub_zone, priority } = &*host.endpoint.locality;
     without_defaults(json!({
         "address": socket_address(host.address),
         "stats": counters.chain(gauges).collect::<Vec<_>>(),
-        "health_status": without_defaults(json!({
-            "failed_outlier_check": host.ejected,
-            "eds_health_status": health,
-        })),
+        "health_status": health_status(host),
         "success_rate": percent(host.success_rate),
         "weight": host.endpoint.weight,
         "hostname": &*host.endpoint.hostname,
         "priority": priority,
         "local_origin_success_rate": percent(host.local_success_rate),
         "locality": without_defaults(json!({"region": region, "zone": zone, "sub_zone": sub_zone})),
+    }))
+}
+
+/// Envoy's `HostHealthStatus`.
+fn health_status(host: &HostView) -> Value {
+    let has = |flag: HealthFlags| host.health.has(flag);
+    without_defaults(json!({
+        "failed_active_health_check": has(HealthFlags::FAILED_ACTIVE_HC),
+        "failed_outlier_check": has(HealthFlags::FAILED_OUTLIER_CHECK),
+        "failed_active_degraded_check": has(HealthFlags::DEGRADED_ACTIVE_HC),
+        "pending_dynamic_removal": has(HealthFlags::PENDING_DYNAMIC_REMOVAL),
+        "pending_active_hc": has(HealthFlags::PENDING_ACTIVE_HC),
+        "excluded_via_immediate_hc_fail": has(HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL),
+        "active_hc_timeout": has(HealthFlags::ACTIVE_HC_TIMEOUT),
+        "eds_health_status": match host.endpoint.health {
+            HealthStatus::Healthy => "HEALTHY",
+            HealthStatus::Unhealthy => "UNHEALTHY",
+            HealthStatus::Draining => "DRAINING",
+            HealthStatus::Degraded => "DEGRADED",
+        },
     }))
 }
 

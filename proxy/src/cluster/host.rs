@@ -1,14 +1,15 @@
-//! One endpoint as all workers know it: its load, its results, whether it is ejected.
+//! One endpoint as all workers know it: its load, its results, its health.
 //!
 //! Survives a new configuration as long as its address stays in the cluster. Workers touch only atomics here;
 //! what they count for statistics and rates is each worker's own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use super::health::{HealthFlags, SharedFlags};
 use super::outlier_detection::{Detector, Monitor, Tally};
 use crate::config::cluster::OutlierDetection;
 use crate::pool::{HostCounts, Load};
@@ -36,7 +37,7 @@ pub struct Host {
     address: SocketAddr,
     pub(super) load: Arc<Load>,
     in_a_row: InARow,
-    ejected: Ejected,
+    pub(super) flags: SharedFlags,
     pub(super) record: Mutex<Record>,
 }
 
@@ -48,11 +49,6 @@ struct InARow {
     gateway: AtomicU32,
     local_origin: AtomicU32,
 }
-
-/// Read for every request, hardly ever written.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Ejected(AtomicBool);
 
 /// What is only touched now and then.
 #[derive(Debug, Default)]
@@ -122,7 +118,7 @@ impl Host {
             address,
             load: Arc::default(),
             in_a_row: InARow::default(),
-            ejected: Ejected::default(),
+            flags: SharedFlags::default(),
             record: Mutex::default(),
         }
     }
@@ -139,7 +135,12 @@ impl Host {
 
     /// Whether outlier detection has taken it out of use.
     pub fn is_ejected(&self) -> bool {
-        self.ejected.0.load(Relaxed)
+        self.health().has(HealthFlags::FAILED_OUTLIER_CHECK)
+    }
+
+    /// All that is known of its health.
+    pub fn health(&self) -> HealthFlags {
+        self.flags.get()
     }
 
     /// Requests under way from all workers.
@@ -153,7 +154,7 @@ impl Host {
     }
 
     pub(super) fn set_ejected(&self, ejected: bool) {
-        self.ejected.0.store(ejected, Relaxed);
+        self.flags.set(HealthFlags::FAILED_OUTLIER_CHECK, ejected);
         if !ejected {
             for count in
                 [&self.in_a_row.any_5xx, &self.in_a_row.gateway, &self.in_a_row.local_origin]

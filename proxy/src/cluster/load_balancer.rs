@@ -37,8 +37,11 @@ pub enum Health {
     Healthy,
     /// It can, when healthy ones do not suffice.
     Degraded,
-    /// It cannot: it is ejected, or stated to be unhealthy.
+    /// It cannot: its checks fail, or it is ejected, or stated to be unhealthy.
     Unhealthy,
+    /// It cannot, and does not count when the share of the available ones is figured out: it has not been
+    /// checked yet, or is leaving.
+    Excluded,
 }
 
 /// The endpoints of a cluster, arranged for picking. Rebuilt when membership or health changes.
@@ -69,7 +72,7 @@ impl Balancer {
         panic_threshold: f64,
         random: &mut Rng,
     ) -> Self {
-        let available = |c: &&Candidate| c.health != Health::Unhealthy;
+        let available = |c: &&Candidate| matches!(c.health, Health::Healthy | Health::Degraded);
         let best = candidates.iter().filter(available).map(|c| c.priority).min();
         let priority = best.or_else(|| candidates.iter().map(|c| c.priority).min()).unwrap_or(0);
         let mut group = |accepts: &dyn Fn(Health) -> bool| {
@@ -80,7 +83,9 @@ impl Balancer {
         let all = group(&|_| true);
         let healthy = group(&|health| health == Health::Healthy);
         let degraded = group(&|health| health == Health::Degraded);
-        let percent = |group: &Group| 100.0 * group.len() as f64 / all.len().max(1) as f64;
+        let is_excluded = |c: &&Candidate| c.priority == priority && c.health == Health::Excluded;
+        let counted = all.len() - candidates.iter().filter(is_excluded).count();
+        let percent = |group: &Group| 100.0 * group.len() as f64 / counted.max(1) as f64;
         let available = percent(&healthy) + percent(&degraded);
         let panic = panic_threshold > 0.0
             && (available == 0.0

@@ -8,10 +8,10 @@ use fastrand::Rng;
 
 use super::ClusterSpec;
 use super::host::{Host, HostId, Outcome, Shard};
-use super::load_balancer::{Balancer, Candidate, Health};
+use super::load_balancer::{Balancer, Candidate};
 use super::shared::{HostKey, SharedCluster, keys};
 use crate::config::HashMap;
-use crate::config::endpoint::{Endpoint, HealthStatus};
+use crate::config::endpoint::Endpoint;
 use crate::config::route::Priority;
 use crate::pool::circuit_breaker::LocalBreaker;
 use crate::pool::{Common, HostPool, Lease, Need, Settings, Tls};
@@ -50,7 +50,6 @@ struct Member {
     host: Rc<LocalHost>,
     weight: u32,
     priority: u32,
-    health: HealthStatus,
 }
 
 /// One endpoint as one worker knows it: what all workers share, and this worker's connections.
@@ -89,8 +88,8 @@ impl LocalCluster {
                 None => Rc::new(LocalHost::new(shared.host(key), settings, &stats, &breakers)),
             };
             by_key.insert(key, Rc::clone(&host));
-            let Endpoint { weight, health, ref locality, .. } = *endpoint;
-            members.push(Member { host, weight, health, priority: locality.priority });
+            let Endpoint { weight, ref locality, .. } = *endpoint;
+            members.push(Member { host, weight, priority: locality.priority });
         }
         let health_version = shared.health_version();
         let balancer = balancer(spec, &members, random);
@@ -225,12 +224,7 @@ fn balancer(spec: &ClusterSpec, members: &[Member], random: &mut Rng) -> Balance
 
 impl Member {
     fn candidate(&self) -> Candidate {
-        let health = match self.health {
-            _ if self.host.shared.is_ejected() => Health::Unhealthy,
-            HealthStatus::Healthy => Health::Healthy,
-            HealthStatus::Degraded => Health::Degraded,
-            HealthStatus::Unhealthy | HealthStatus::Draining => Health::Unhealthy,
-        };
+        let health = self.host.shared.health().health();
         Candidate { weight: self.weight, health, priority: self.priority }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct SharedCluster {
     /// Breakers of priority DEFAULT and HIGH.
     pub(super) breakers: [Arc<Breaker>; 2],
     members: Mutex<Members>,
-    /// Changes when any endpoint is ejected or comes back, so that workers know their view is old.
+    /// Changes with the health of any endpoint, so that workers know their view is old.
     health: AtomicU64,
     pub(super) outliers: OutlierCounts,
 }
@@ -250,8 +250,14 @@ fn rates(
 impl Members {
     fn adopt(&mut self, spec: &Arc<ClusterSpec>) {
         self.spec = Arc::clone(spec);
-        let current = keys(spec).into_iter().map(|(_, key)| self.host(key)).collect();
-        self.current = current;
+        self.current = Vec::with_capacity(spec.assignment.endpoints.len());
+        for (index, key) in keys(spec) {
+            let host = self.host(key);
+            if let Some(endpoint) = spec.assignment.endpoints.get(index) {
+                host.flags.state(endpoint.health);
+            }
+            self.current.push(host);
+        }
         self.known.retain(|_, host| host.strong_count() > 0);
     }
 

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::health::HealthFlags;
 use super::host::{Host, Totals};
+use super::load_balancer::Health;
 use super::outlier_detection::Detector;
 use super::shared::{OutlierCounts, SharedCluster};
 use super::{ClusterSpec, Clusters, Known};
-use crate::config::endpoint::{Endpoint, HealthStatus};
+use crate::config::endpoint::Endpoint;
 use crate::pool::circuit_breaker::{Breaker, Resource};
 use crate::telemetry::metrics::{Probe, Samples, Scope};
 
@@ -28,8 +30,8 @@ pub struct HostView {
     pub endpoint: Endpoint,
     /// Where it is.
     pub address: SocketAddr,
-    /// Whether outlier detection has taken it out of use.
-    pub ejected: bool,
+    /// What is known of its health.
+    pub health: HealthFlags,
     /// Counts over all workers.
     pub totals: Totals,
     /// Percent of good responses in the last interval; none if too few to tell.
@@ -71,10 +73,11 @@ impl HostView {
             (record.success_rate, record.local_success_rate)
         });
         let (success_rate, local_success_rate) = rates.unwrap_or_default();
+        let stated = HealthFlags::stated(endpoint.health);
         Self {
             endpoint,
             address,
-            ejected: host.is_some_and(|host| host.is_ejected()),
+            health: host.map_or(stated, |host| host.health()),
             totals: host.map(|host| host.totals()).unwrap_or_default(),
             success_rate,
             local_success_rate,
@@ -112,15 +115,13 @@ impl Probe for Clusters {
 impl Known {
     fn membership(&self, scope: &Scope, out: &mut Samples) {
         let view = self.view();
-        let count = |counts: &dyn Fn(&HostView) -> bool| {
-            view.hosts.iter().filter(|host| counts(host)).count() as i64
+        let count = |health: Health| {
+            view.hosts.iter().filter(|host| host.health.health() == health).count() as i64
         };
-        let usable =
-            |status| move |host: &HostView| !host.ejected && host.endpoint.health == status;
         out.gauge(scope, "membership_total", view.hosts.len() as i64);
-        out.gauge(scope, "membership_healthy", count(&usable(HealthStatus::Healthy)));
-        out.gauge(scope, "membership_degraded", count(&usable(HealthStatus::Degraded)));
-        out.gauge(scope, "membership_excluded", 0);
+        out.gauge(scope, "membership_healthy", count(Health::Healthy));
+        out.gauge(scope, "membership_degraded", count(Health::Degraded));
+        out.gauge(scope, "membership_excluded", count(Health::Excluded));
         out.counter(scope, "membership_change", self.membership_changes);
     }
 }

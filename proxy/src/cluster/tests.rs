@@ -223,7 +223,8 @@ fn an_ejected_endpoint_comes_back_with_a_sweep() {
     assert_eq!(fixture.reading("membership_healthy"), 1);
     assert_eq!(fixture.reading("outlier_detection.ejections_active"), 1);
     assert_eq!(fixture.reading("outlier_detection.ejections_enforced_consecutive_5xx"), 1);
-    assert!(fixture.clusters.view()[0].hosts[0].ejected);
+    let view = fixture.clusters.view();
+    assert_eq!(view[0].hosts[0].health, HealthFlags::FAILED_OUTLIER_CHECK);
 
     let soon = Instant::now() + Duration::from_secs(15);
     fixture.clusters.sweep(soon);

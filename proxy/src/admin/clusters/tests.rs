@@ -64,8 +64,9 @@ fn host(port: u16) -> HostView {
         health: HealthStatus::Healthy,
         transport_socket_match: HashMap::default(),
     };
-    let (ejected, success_rate, local_success_rate) = (false, None, None);
-    HostView { endpoint, address, ejected, totals, success_rate, local_success_rate }
+    let (success_rate, local_success_rate) = (None, None);
+    let health = HealthFlags::default();
+    HostView { endpoint, address, health, totals, success_rate, local_success_rate }
 }
 
 fn view(config: Cluster, hosts: Vec<HostView>) -> ClusterView {
@@ -119,14 +120,15 @@ fn json_is_envoys() {
 }
 
 #[test]
-fn an_ejected_host_says_so() {
+fn an_unhealthy_host_says_why() {
     let mut host = host(1);
-    host.ejected = true;
+    host.endpoint.health = HealthStatus::Unhealthy;
+    host.health = HealthFlags::FAILED_ACTIVE_HC | HealthFlags::FAILED_EDS_HEALTH;
+    assert_eq!(health_flags(&host), "/failed_active_hc/failed_eds_health");
+    let wanted = json!({"failed_active_health_check": true, "eds_health_status": "UNHEALTHY"});
+    assert_eq!(health_status(&host), wanted);
+    host.health = HealthFlags::FAILED_OUTLIER_CHECK;
     assert_eq!(health_flags(&host), "/failed_outlier_check");
-    host.endpoint.health = HealthStatus::Draining;
-    assert_eq!(health_flags(&host), "/failed_outlier_check/eds_status_draining");
-    host.ejected = false;
-    assert_eq!(health_flags(&host), "/eds_status_draining");
 }
 
 #[test]
