@@ -41,7 +41,7 @@ pub use statistics::{ClusterView, HostView};
 pub struct ClusterSpec {
     /// The cluster as configured.
     pub config: Arc<Cluster>,
-    /// Its endpoints; every address is an [`crate::config::address::Address::Ip`].
+    /// Its endpoints; every address is an [`crate::config::address::Address::Literal`].
     pub assignment: Arc<LoadAssignment>,
     /// TLS to its endpoints, if `config.tls` wants it. An endpoint whose TLS is configured but missing here
     /// gets no requests.

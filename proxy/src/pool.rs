@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::config::address::HostAddress;
 use crate::config::cluster::{Cluster, UpstreamProtocol};
 use crate::config::route::Priority;
 use crate::config::tls::UpstreamTls;
@@ -48,7 +49,9 @@ pub use send_error::{Cause, SendError, Stage};
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The endpoint.
-    pub address: SocketAddr,
+    pub address: HostAddress,
+    /// Its other addresses, tried after the first.
+    pub additional_addresses: Arc<[SocketAddr]>,
     /// The name it was configured or resolved by; may be empty.
     pub hostname: Name,
     /// Its cluster.
@@ -104,6 +107,7 @@ impl Settings {
         let (a, b) = (&self.cluster, &other.cluster);
         same_tls
             && self.hostname == other.hostname
+            && self.additional_addresses == other.additional_addresses
             && (Arc::ptr_eq(a, b)
                 || (a.http == b.http
                     && a.buffer_limit == b.buffer_limit

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
+use crate::config::address::HostAddress;
 use crate::config::cluster::TcpKeepalive;
 use crate::tls::client::ClientTls;
 use crate::tls::peer::PeerInfo;
@@ -27,7 +28,7 @@ use socket::{Observer, Socket};
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     /// The endpoint.
-    pub address: SocketAddr,
+    pub address: &'a HostAddress,
     /// Limit on everything up to the end of the TLS handshake (Envoy `connect_timeout`).
     pub connect_timeout: Duration,
     /// TCP keepalive, if wanted.
@@ -56,7 +57,7 @@ pub struct Dialed {
     pub stream: Stream,
     /// A view of its socket.
     pub observer: Observer,
-    /// Our end of it.
+    /// Our end of it; none if that is a Unix socket.
     pub local_address: Option<SocketAddr>,
     /// What the TLS handshake said; none for plain text.
     pub peer: Option<PeerInfo>,

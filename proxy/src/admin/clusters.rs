@@ -9,6 +9,7 @@ use super::listeners::socket_address;
 use super::parameters::Parameters;
 use super::reply::Reply;
 use crate::cluster::{ClusterView, HealthFlags, HostView};
+use crate::config::address::HostAddress;
 use crate::config::endpoint::{HealthStatus, Locality};
 
 pub(super) fn answer(state: &AdminState, parameters: &Parameters) -> Reply {
@@ -172,7 +173,7 @@ fn json_host(host: &HostView) -> Value {
     let gauges = gauges.into_iter().map(|(name, value)| stat(Some("GAUGE"), name, value));
     let Locality { region, zone, sub_zone, priority } = &*host.endpoint.locality;
     without_defaults(json!({
-        "address": socket_address(host.address),
+        "address": address(&host.address),
         "stats": counters.chain(gauges).collect::<Vec<_>>(),
         "health_status": health_status(host),
         "success_rate": percent(host.success_rate),
@@ -202,6 +203,14 @@ fn health_status(host: &HostView) -> Value {
             HealthStatus::Degraded => "DEGRADED",
         },
     }))
+}
+
+/// Envoy's `core.v3.Address`.
+fn address(address: &HostAddress) -> Value {
+    match address {
+        HostAddress::Ip(address) => socket_address(*address),
+        HostAddress::Pipe(path) => json!({"pipe": {"path": &**path}}),
+    }
 }
 
 /// Envoy's `type.v3.Percent`.

@@ -3,7 +3,6 @@
 //! Survives a new configuration as long as its address stays in the cluster. Workers touch only atomics here;
 //! what they count for statistics and rates is each worker's own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -11,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::health::{HealthFlags, SharedFlags};
 use super::outlier_detection::{Detector, Monitor, Tally};
+use crate::config::address::HostAddress;
 use crate::config::cluster::OutlierDetection;
 use crate::pool::{HostCounts, Load};
 use crate::telemetry::metrics::Counter;
@@ -34,7 +34,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Host {
     id: HostId,
-    address: SocketAddr,
+    address: HostAddress,
     pub(super) load: Arc<Load>,
     in_a_row: InARow,
     pub(super) flags: SharedFlags,
@@ -111,7 +111,7 @@ pub struct Totals {
 }
 
 impl Host {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(super) fn new(address: HostAddress) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
             id: HostId(NEXT.fetch_add(1, Relaxed)),
@@ -129,8 +129,8 @@ impl Host {
     }
 
     /// Its address.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &HostAddress {
+        &self.address
     }
 
     /// Whether outlier detection has taken it out of use.

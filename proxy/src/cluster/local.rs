@@ -11,6 +11,7 @@ use super::host::{Host, HostId, Outcome, Shard};
 use super::load_balancer::{Balancer, Candidate};
 use super::shared::{HostKey, SharedCluster, keys};
 use crate::config::HashMap;
+use crate::config::address::HostAddress;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::Priority;
 use crate::pool::circuit_breaker::LocalBreaker;
@@ -78,14 +79,16 @@ impl LocalCluster {
         let mut by_key = HashMap::default();
         for (index, key) in keys(spec) {
             let Some(endpoint) = spec.assignment.endpoints.get(index) else { continue };
-            let Some(settings) = settings(spec, endpoint, key) else { continue };
+            let Some(settings) = settings(spec, endpoint, &key) else { continue };
             let kept = before.and_then(|before| before.by_key.get(&key)).cloned();
             let host = match kept {
                 Some(host) => {
                     host.pool.reconfigure(settings);
                     host
                 }
-                None => Rc::new(LocalHost::new(shared.host(key), settings, &stats, &breakers)),
+                None => {
+                    Rc::new(LocalHost::new(shared.host(key.clone()), settings, &stats, &breakers))
+                }
             };
             by_key.insert(key, Rc::clone(&host));
             let Endpoint { weight, ref locality, .. } = *endpoint;
@@ -199,7 +202,7 @@ impl LocalHost {
     }
 
     /// Its address (`%UPSTREAM_HOST%`).
-    pub fn address(&self) -> std::net::SocketAddr {
+    pub fn address(&self) -> &HostAddress {
         self.shared.address()
     }
 
@@ -232,7 +235,7 @@ impl Member {
 /// How connections to `endpoint` are made: the first transport socket match whose criteria its metadata
 /// meets decides about TLS, else the cluster does. None if TLS is configured but was not built: nothing may
 /// then be sent there in plain text.
-fn settings(spec: &ClusterSpec, endpoint: &Endpoint, key: HostKey) -> Option<Settings> {
+fn settings(spec: &ClusterSpec, endpoint: &Endpoint, key: &HostKey) -> Option<Settings> {
     let metadata = &endpoint.transport_socket_match;
     let mut matches = spec.config.transport_socket_matches.iter().zip(&spec.match_tls);
     let matched = matches.find(|(socket, _)| {
@@ -250,7 +253,8 @@ fn settings(spec: &ClusterSpec, endpoint: &Endpoint, key: HostKey) -> Option<Set
         (Some(_), None) => return None,
     };
     Some(Settings {
-        address: key.0,
+        address: key.0.clone(),
+        additional_addresses: Arc::clone(&endpoint.additional_addresses),
         hostname: Arc::clone(&endpoint.hostname),
         cluster: Arc::clone(&spec.config),
         tls,

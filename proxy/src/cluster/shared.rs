@@ -1,7 +1,6 @@
 //! One cluster as all workers know it: breakers, endpoints, and who of them is ejected.
 
 use std::collections::hash_map::Entry;
-use std::net::SocketAddr;
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -16,7 +15,7 @@ use super::ClusterSpec;
 use super::host::{Host, Outcome, Results, Shard};
 use super::outlier_detection::{self, Detector, Found, Population, Rates, Verdict};
 use crate::config::HashMap;
-use crate::config::address::Address;
+use crate::config::address::{Address, HostAddress};
 use crate::config::cluster::OutlierDetection;
 use crate::pool::circuit_breaker::Breaker;
 
@@ -42,7 +41,7 @@ struct Members {
 }
 
 /// What makes an endpoint the same one: its address, and which of several with that address it is.
-pub(super) type HostKey = (SocketAddr, u32);
+pub(super) type HostKey = (HostAddress, u32);
 
 /// Outlier detection in numbers. Detections are rare, so these are shared.
 #[derive(Debug, Default)]
@@ -264,12 +263,12 @@ impl Members {
     fn host(&mut self, key: HostKey) -> Arc<Host> {
         match self.known.entry(key) {
             Entry::Occupied(mut known) => known.get().upgrade().unwrap_or_else(|| {
-                let host = Arc::new(Host::new(key.0));
+                let host = Arc::new(Host::new(known.key().0.clone()));
                 known.insert(Arc::downgrade(&host));
                 host
             }),
             Entry::Vacant(new) => {
-                let host = Arc::new(Host::new(key.0));
+                let host = Arc::new(Host::new(new.key().0.clone()));
                 new.insert(Arc::downgrade(&host));
                 host
             }
@@ -298,14 +297,14 @@ impl OutlierCounts {
 
 /// The endpoints of `spec` by place in its assignment, with their keys.
 pub(super) fn keys(spec: &ClusterSpec) -> Vec<(usize, HostKey)> {
-    let mut seen: HashMap<SocketAddr, u32> = HashMap::default();
+    let mut seen: HashMap<&HostAddress, u32> = HashMap::default();
     let endpoints = spec.assignment.endpoints.iter().enumerate();
     endpoints
         .filter_map(|(index, endpoint)| {
-            let Address::Ip(address) = endpoint.address else { return None };
+            let Address::Literal(address) = &endpoint.address else { return None };
             let count = seen.entry(address).or_insert(0);
             *count += 1;
-            Some((index, (address, *count - 1)))
+            Some((index, (address.clone(), *count - 1)))
         })
         .collect()
 }

@@ -1,6 +1,5 @@
 //! What clusters tell about themselves: gauges computed when they are read, and the view of `/clusters`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -10,6 +9,7 @@ use super::load_balancer::Health;
 use super::outlier_detection::Detector;
 use super::shared::{OutlierCounts, SharedCluster};
 use super::{ClusterSpec, Clusters, Known};
+use crate::config::address::HostAddress;
 use crate::config::endpoint::Endpoint;
 use crate::pool::circuit_breaker::{Breaker, Resource};
 use crate::telemetry::metrics::{Probe, Samples, Scope};
@@ -29,7 +29,7 @@ pub struct HostView {
     /// As configured.
     pub endpoint: Endpoint,
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: HostAddress,
     /// What is known of its health.
     pub health: HealthFlags,
     /// Counts over all workers.
@@ -67,7 +67,7 @@ impl Known {
 }
 
 impl HostView {
-    fn new(endpoint: Endpoint, address: SocketAddr, host: Option<&Arc<Host>>) -> Self {
+    fn new(endpoint: Endpoint, address: HostAddress, host: Option<&Arc<Host>>) -> Self {
         let rates = host.map(|host| {
             let record = host.record.lock();
             (record.success_rate, record.local_success_rate)

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use super::host::Outcome::{Failed, Response, Timeout};
 use super::*;
-use crate::config::address::Address;
 use crate::config::cluster::{LbPolicy, OutlierDetection};
 use crate::config::endpoint::{Endpoint, HealthStatus};
 use crate::config::route::Priority;
@@ -13,7 +12,8 @@ use crate::telemetry::metrics::Value;
 /// A cluster of endpoints 127.0.0.1 with `ports`; nothing listens there, for nothing is sent.
 fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
     let endpoint = |port: &u16| Endpoint {
-        address: Address::Ip(SocketAddr::from(([127, 0, 0, 1], *port))),
+        address: SocketAddr::from(([127, 0, 0, 1], *port)).into(),
+        additional_addresses: Arc::default(),
         hostname: "".into(),
         weight: 1,
         locality: Arc::default(),
@@ -75,7 +75,15 @@ impl Fixture {
 fn picked(cluster: &LocalCluster, count: usize) -> Vec<u16> {
     let mut random = Rng::with_seed(1);
     let mut ports: Vec<u16> = (0..count)
-        .map(|_| cluster.pick(&PickContext::default(), &mut random).unwrap().address().port())
+        .map(|_| {
+            cluster
+                .pick(&PickContext::default(), &mut random)
+                .unwrap()
+                .address()
+                .ip()
+                .unwrap()
+                .port()
+        })
         .collect();
     ports.sort_unstable();
     ports.dedup();
@@ -85,7 +93,7 @@ fn picked(cluster: &LocalCluster, count: usize) -> Vec<u16> {
 fn host(cluster: &LocalCluster, port: u16) -> Rc<LocalHost> {
     let mut random = Rng::with_seed(1);
     let mut picks = (0..100).map(|_| cluster.pick(&PickContext::default(), &mut random).unwrap());
-    picks.find(|host| host.address().port() == port).unwrap()
+    picks.find(|host| host.address().ip().unwrap().port() == port).unwrap()
 }
 
 #[test]
@@ -202,7 +210,7 @@ fn which_outcomes_count_for_which_detector() {
         (true, [Response(500), Failed], vec![]),
         (true, [Response(503), Response(503)], vec![ConsecutiveGatewayFailure, Consecutive5xx]),
     ] {
-        let host = host::Host::new(SocketAddr::from(([127, 0, 0, 1], 1)));
+        let host = host::Host::new(SocketAddr::from(([127, 0, 0, 1], 1)).into());
         let shard = host.shard();
         let detected: Vec<_> = outcomes
             .into_iter()

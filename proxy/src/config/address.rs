@@ -8,8 +8,8 @@ use super::Name;
 /// Where an upstream endpoint is (Envoy `core.v3.Address`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A literal address.
-    Ip(SocketAddr),
+    /// An address that can be connected to as it is.
+    Literal(HostAddress),
     /// A DNS name and a port, for STRICT_DNS clusters only.
     Dns {
         /// The name to look up.
@@ -22,8 +22,48 @@ pub enum Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ip(address) => address.fmt(f),
+            Self::Literal(address) => address.fmt(f),
             Self::Dns { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Literal(address.into())
+    }
+}
+
+/// An address that can be connected to. Prints as Envoy prints it: `127.0.0.1:80`, `/run/app.sock`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostAddress {
+    /// IP address and port.
+    Ip(SocketAddr),
+    /// A Unix socket (Envoy `core.v3.Pipe.path`): a path, or a name in the abstract namespace after `@`.
+    Pipe(Name),
+}
+
+impl HostAddress {
+    /// IP address and port; none for a Unix socket.
+    pub fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Pipe(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for HostAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Pipe(path) => path.fmt(f),
         }
     }
 }

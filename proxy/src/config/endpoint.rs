@@ -1,5 +1,6 @@
 //! The endpoints of a cluster (Envoy `endpoint.v3.ClusterLoadAssignment`).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::address::Address;
@@ -19,6 +20,8 @@ pub struct LoadAssignment {
 pub struct Endpoint {
     /// Where it listens.
     pub address: Address,
+    /// Other addresses of the same endpoint, tried in this order when the first does not answer at once.
+    pub additional_addresses: Arc<[SocketAddr]>,
     /// The name it was configured or resolved by; empty if none.
     pub hostname: Name,
     /// Share of traffic relative to its siblings, 1 to u32::MAX; default 1.

@@ -10,6 +10,7 @@ use http::Version;
 
 use super::names;
 use super::stream::{Stream, Upstream};
+use crate::config::address::HostAddress;
 use crate::config::format::{Facts, HeaderChoice, Operator, PathOf, Peer, TimePoint, millis};
 use crate::config::matcher::HeaderRef;
 use crate::tls::certificate::Certificate;
@@ -41,6 +42,13 @@ fn address(address: SocketAddr, with_port: bool, out: &mut Vec<u8>) -> bool {
         write!(out, "{address}").is_ok()
     } else {
         write!(out, "{}", address.ip()).is_ok()
+    }
+}
+
+fn host_address(host: &HostAddress, with_port: bool, out: &mut Vec<u8>) -> bool {
+    match host {
+        HostAddress::Ip(ip) => address(*ip, with_port, out),
+        HostAddress::Pipe(path) => text(path, out),
     }
 }
 
@@ -277,23 +285,25 @@ fn peer(tls: &PeerInfo, operator: &Operator, out: &mut Vec<u8>) -> bool {
 fn upstream(facts: &Upstream, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
     Some(match operator {
         Operator::UpstreamHost | Operator::UpstreamRemoteAddress { with_port: true } => {
-            facts.host.is_some_and(|host| address(host, true, out))
+            facts.host.as_ref().is_some_and(|host| host_address(host, true, out))
         }
         Operator::UpstreamRemoteAddress { with_port: false } => {
-            facts.host.is_some_and(|host| address(host, false, out))
+            facts.host.as_ref().is_some_and(|host| host_address(host, false, out))
         }
         Operator::UpstreamRemotePort => {
-            facts.host.is_some_and(|host| number(host.port().into(), out))
+            // Of a Unix socket it is empty, not absent.
+            let mut port = |host: &HostAddress| host.ip().map(|ip| number(ip.port().into(), out));
+            facts.host.as_ref().is_some_and(|host| port(host).unwrap_or(true))
         }
-        Operator::UpstreamHostName => match (&facts.hostname, facts.host) {
+        Operator::UpstreamHostName => match (&facts.hostname, &facts.host) {
             (Some(name), _) if !name.is_empty() => text(name, out),
-            (_, host) => host.is_some_and(|host| address(host, true, out)),
+            (_, host) => host.as_ref().is_some_and(|host| host_address(host, true, out)),
         },
-        Operator::UpstreamHostNameWithoutPort => match (&facts.hostname, facts.host) {
+        Operator::UpstreamHostNameWithoutPort => match (&facts.hostname, &facts.host) {
             (Some(name), _) if !name.is_empty() => {
                 text(name.rsplit_once(':').map_or(name, |(name, _)| name), out)
             }
-            (_, host) => host.is_some_and(|host| address(host, false, out)),
+            (_, host) => host.as_ref().is_some_and(|host| host_address(host, false, out)),
         },
         Operator::UpstreamCluster => facts.cluster.as_ref().is_some_and(|name| text(name, out)),
         Operator::UpstreamLocalAddress { with_port } => {

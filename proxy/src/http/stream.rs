@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::connection::{Connection, Served};
 use crate::config::Name;
+use crate::config::address::HostAddress;
 use crate::config::matcher::RequestHead;
 use crate::route::{Found, RouteTable};
 use crate::telemetry::response_flags::ResponseFlags;
@@ -60,7 +61,7 @@ pub struct Upstream {
     /// The cluster chosen.
     pub cluster: Option<Name>,
     /// The endpoint chosen.
-    pub host: Option<SocketAddr>,
+    pub host: Option<HostAddress>,
     /// Its configured or resolved name.
     pub hostname: Option<Name>,
     /// Our side of the connection.

@@ -95,7 +95,7 @@ impl Connections {
             alpn: if configured.is_empty() { offer } else { &configured },
         });
         let result = dial(Target {
-            address: *address,
+            address,
             connect_timeout: cluster.connect_timeout,
             keepalive: cluster.tcp_keepalive,
             tls: security,

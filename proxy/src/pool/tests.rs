@@ -70,7 +70,13 @@ impl Fixture {
             cluster.circuit_breakers.each_ref().map(|limits| Arc::new(Breaker::new(limits)));
         let stats = Arc::new(ClusterStats::default());
         let load = Arc::new(Load::default());
-        let settings = Settings { address, hostname: "".into(), cluster: Arc::new(cluster), tls };
+        let settings = Settings {
+            address: address.into(),
+            additional_addresses: Arc::default(),
+            hostname: "".into(),
+            cluster: Arc::new(cluster),
+            tls,
+        };
         let common = Common {
             stats: Arc::clone(&stats),
             counts: Arc::default(),

@@ -1,21 +1,23 @@
-//! A TCP socket that can be looked at from outside: a pool wants to know whether an idle connection is still
+//! A connected socket that can be looked at from outside: a pool wants to know whether an idle connection is still
 //! what it seems before it entrusts a request to it.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{self, Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::config::address::HostAddress;
 use crate::config::cluster::TcpKeepalive;
 use crate::net::socket::{set_keepalive, set_nodelay};
 
-/// A connected TCP socket.
+/// A connected socket: TCP, or Unix, which the runtime's type for TCP reads and writes just as well.
 #[derive(Debug)]
 pub struct Socket(Arc<TcpStream>);
 
@@ -25,16 +27,34 @@ pub struct Observer(Weak<TcpStream>);
 
 impl Socket {
     /// Connects to `address`.
-    pub async fn connect(address: SocketAddr, keepalive: Option<TcpKeepalive>) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        set_nodelay(&stream)?;
-        if let Some(TcpKeepalive { probes, time, interval }) = keepalive {
-            set_keepalive(&stream, time, interval, probes)?;
+    pub async fn connect(
+        address: &HostAddress,
+        keepalive: Option<TcpKeepalive>,
+    ) -> io::Result<Self> {
+        let (domain, target) = match address {
+            HostAddress::Ip(address) => (Domain::for_address(*address), (*address).into()),
+            HostAddress::Pipe(path) => (Domain::UNIX, unix(path)?),
+        };
+        let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), None)?;
+        if address.ip().is_some() {
+            set_nodelay(&socket)?;
+            if let Some(TcpKeepalive { probes, time, interval }) = keepalive {
+                set_keepalive(&socket, time, interval, probes)?;
+            }
         }
-        Ok(Self(Arc::new(stream)))
+        match socket.connect(&target) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            _ => {}
+        }
+        let stream = TcpStream::from_std(net::TcpStream::from(OwnedFd::from(socket)))?;
+        stream.writable().await?;
+        match stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(Self(Arc::new(stream))),
+        }
     }
 
-    /// Our end of the connection.
+    /// Our end of the connection; none if that is a Unix socket.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.0.local_addr().ok()
     }
@@ -67,6 +87,14 @@ impl Socket {
                 result => return Poll::Ready(result),
             }
         }
+    }
+}
+
+/// The address of a Unix socket; `@` stands for the NUL that begins an abstract name.
+fn unix(path: &str) -> io::Result<SockAddr> {
+    match path.strip_prefix('@') {
+        Some(name) => SockAddr::unix(format!("\0{name}")),
+        None => SockAddr::unix(path),
     }
 }
 
@@ -146,8 +174,8 @@ mod tests {
 
     async fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (client, server) = tokio::join!(Socket::connect(address, None), listener.accept());
+        let address = listener.local_addr().unwrap().into();
+        let (client, server) = tokio::join!(Socket::connect(&address, None), listener.accept());
         (client.unwrap(), server.unwrap().0)
     }
 

@@ -1,5 +1,6 @@
 //! Against the dump of a real Envoy, after its one host had refused six connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use super::*;
 use crate::cluster::ClusterSpec;
 use crate::cluster::host::Totals;
 use crate::config::HashMap;
-use crate::config::address::Address;
 use crate::config::cluster::{
     Cluster, Discovery, LbPolicy, OutlierDetection, RateDetection, Thresholds, UpstreamHttp,
     UpstreamProtocol,
@@ -55,9 +55,10 @@ fn host(port: u16) -> HostView {
     totals.cx_connect_fail = 6;
     totals.cx_total = 6;
     totals.rq_error = 6;
-    let address = ([127, 0, 0, 1], port).into();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
     let endpoint = Endpoint {
-        address: Address::Ip(address),
+        address: address.into(),
+        additional_addresses: Arc::default(),
         hostname: "".into(),
         weight: 1,
         locality: Arc::default(),
@@ -66,7 +67,7 @@ fn host(port: u16) -> HostView {
     };
     let (success_rate, local_success_rate) = (None, None);
     let health = HealthFlags::default();
-    HostView { endpoint, address, health, totals, success_rate, local_success_rate }
+    HostView { endpoint, address: address.into(), health, totals, success_rate, local_success_rate }
 }
 
 fn view(config: Cluster, hosts: Vec<HostView>) -> ClusterView {

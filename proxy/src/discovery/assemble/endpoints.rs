@@ -11,7 +11,7 @@ use crate::config::cluster::{Cluster, Discovery};
 use crate::config::endpoint::{Endpoint, LoadAssignment};
 use crate::discovery::dns::{Found, Query};
 
-/// The endpoints `cluster` has now: every address is an IP. The names it needs go to `queries`.
+/// The endpoints `cluster` has now: every address is a literal one. The names it needs go to `queries`.
 pub(super) fn of(
     cluster: &Cluster,
     state: &State,
@@ -48,7 +48,7 @@ pub(super) fn of(
 fn first_name(assignment: &LoadAssignment) -> Option<&Arc<str>> {
     assignment.endpoints.iter().find_map(|endpoint| match &endpoint.address {
         Address::Dns { host, .. } => Some(host),
-        Address::Ip(_) => None,
+        Address::Literal(_) => None,
     })
 }
 
@@ -70,7 +70,7 @@ fn resolved(
         let query = query(host);
         endpoints.extend(found.get(&query).iter().flat_map(|addresses| addresses.iter()).map(
             |address| Endpoint {
-                address: Address::Ip(SocketAddr::new(*address, *port)),
+                address: SocketAddr::new(*address, *port).into(),
                 hostname: Arc::clone(if endpoint.hostname.is_empty() {
                     host
                 } else {

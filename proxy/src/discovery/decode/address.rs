@@ -4,11 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use xds::envoy::config::core::v3::address::Address as AddressKind;
 use xds::envoy::config::core::v3::socket_address::{PortSpecifier, Protocol};
-use xds::envoy::config::core::v3::{Address, CidrRange, SocketAddress};
+use xds::envoy::config::core::v3::{Address, CidrRange, Pipe, SocketAddress};
 
 use super::errors::{At, Result, refuse, required};
 use super::value::{enumeration, non_empty};
 use crate::config;
+use crate::config::address::HostAddress;
+
+/// What the kernel takes as the path of a Unix socket, in bytes.
+const LONGEST_PATH: usize = 107;
 
 /// A socket address as written: a literal IP address or a name, with a port.
 pub(super) struct HostPort<'a> {
@@ -23,8 +27,33 @@ pub(super) struct HostPort<'a> {
 /// A TCP address of either kind.
 pub(super) fn host_port(proto: &Address) -> Result<HostPort<'_>> {
     let Address { address } = proto;
-    let AddressKind::SocketAddress(socket) = required("", address)?;
-    socket_address(socket).at("socket_address")
+    match required("", address)? {
+        AddressKind::SocketAddress(socket) => socket_address(socket).at("socket_address"),
+        AddressKind::Pipe(_) => refuse("pipe", "a Unix socket is not supported here"),
+    }
+}
+
+/// The address of an endpoint.
+pub(super) fn upstream(proto: &Address) -> Result<config::address::Address> {
+    let Address { address } = proto;
+    if let AddressKind::Pipe(proto) = required("", address)? {
+        return Ok(config::address::Address::Literal(pipe(proto).at("pipe")?));
+    }
+    let socket = host_port(proto)?;
+    Ok(match socket.host.parse() {
+        Ok(ip) => SocketAddr::new(ip, socket.port).into(),
+        Err(_) => config::address::Address::Dns { host: socket.host.into(), port: socket.port },
+    })
+}
+
+/// A Unix socket to connect to.
+fn pipe(proto: &Pipe) -> Result<HostAddress> {
+    let Pipe { path, mode: _ } = proto;
+    let path = non_empty("path", path)?;
+    if path.len() > LONGEST_PATH {
+        return refuse("path", format!("a Unix socket's path is at most {LONGEST_PATH} bytes"));
+    }
+    Ok(HostAddress::Pipe(path.into()))
 }
 
 fn socket_address(proto: &SocketAddress) -> Result<HostPort<'_>> {

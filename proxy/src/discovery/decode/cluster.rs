@@ -167,7 +167,7 @@ impl Endpoints<'_> {
 
 fn only_addresses(assignment: &LoadAssignment) -> Result<()> {
     let name = assignment.endpoints.iter().find_map(|endpoint| match &endpoint.address {
-        Address::Ip(_) => None,
+        Address::Literal(_) => None,
         Address::Dns { host, .. } => Some(host),
     });
     match name {

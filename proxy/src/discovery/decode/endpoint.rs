@@ -10,11 +10,10 @@ use xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
 
-use super::address::host_port;
+use super::address;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::value::{bounded, enumeration, name};
 use crate::config::HashMap;
-use crate::config::address::Address;
 use crate::config::endpoint::{self, HealthStatus, LoadAssignment};
 
 /// The namespace of metadata that chooses a transport socket.
@@ -65,13 +64,11 @@ fn lb_endpoint(
     let LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = proto;
     let HostIdentifier::Endpoint(Endpoint { address, health_check_config: _, hostname }) =
         required("endpoint", host_identifier)?;
-    let socket = host_port(required("endpoint.address", address)?).at("endpoint.address")?;
-    let address = match socket.host.parse() {
-        Ok(ip) => Address::Ip(std::net::SocketAddr::new(ip, socket.port)),
-        Err(_) => Address::Dns { host: socket.host.into(), port: socket.port },
-    };
+    let address =
+        address::upstream(required("endpoint.address", address)?).at("endpoint.address")?;
     Ok(endpoint::Endpoint {
         address,
+        additional_addresses: Arc::default(),
         hostname: hostname.as_str().into(),
         weight: bounded("load_balancing_weight", *load_balancing_weight, 1, (1, u32::MAX))?,
         locality: Arc::clone(locality),

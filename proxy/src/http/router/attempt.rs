@@ -96,7 +96,7 @@ impl Exchange<'_> {
             return Err(Failure::NoHost);
         };
         let mut facts = stream.upstream.borrow_mut();
-        facts.host = Some(host.address());
+        facts.host = Some(host.address().clone());
         facts.hostname = Some(host.hostname());
         facts.attempts = self.attempts();
         facts.local = None;
