@@ -9,6 +9,7 @@ pub mod bootstrap;
 pub mod cluster;
 pub mod endpoint;
 pub mod format;
+pub mod hash_policy;
 pub mod header;
 pub mod http;
 pub mod invalid;

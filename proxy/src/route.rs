@@ -11,6 +11,8 @@ use crate::config::route::{RequireTls, Route, RouteConfig, VirtualHost};
 use crate::config::{Invalid, Name};
 
 mod candidates;
+pub mod cookie;
+pub mod hash;
 mod index;
 mod inline;
 mod matcher;

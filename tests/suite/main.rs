@@ -45,6 +45,7 @@ mod cli;
 mod differences;
 mod drain;
 mod examples;
+mod hashing;
 mod headers;
 mod hot_swap;
 mod image;

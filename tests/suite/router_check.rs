@@ -177,7 +177,7 @@ fn forward(
         None if host.virtual_clusters.is_empty() => "",
         None => "other",
     };
-    let target = weighted::target(action, head, random);
+    let target = weighted::target(action, head, None, random);
     let cluster = match &action.cluster {
         ClusterSpecifier::Weighted(clusters) => {
             target.weighted.and_then(|number| clusters.clusters.get(number))

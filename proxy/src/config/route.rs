@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::HeaderName;
 
 use super::Name;
+use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
 use super::http::UpgradeConfig;
 use super::matcher::{Fraction, HeaderMatcher, HeaderRef, QueryParameterMatcher, Regex};
@@ -203,6 +204,8 @@ pub struct RouteAction {
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// Which circuit-breaker thresholds apply.
     pub priority: Priority,
+    /// `hash_policy`: what of a request decides about its endpoint, where the cluster balances by hash.
+    pub hash_policies: Vec<HashPolicy>,
     /// Upgrades allowed or refused in place of the connection manager's.
     pub upgrades: Vec<UpgradeConfig>,
 }
@@ -235,8 +238,20 @@ pub struct WeightedClusters {
     pub clusters: Vec<WeightedCluster>,
     /// Sum of the weights, at least 1.
     pub total: u64,
-    /// `header_name`: a request header whose decimal value replaces the random number.
-    pub random_value_header: Option<HeaderName>,
+    /// What chooses among them.
+    pub random_value: RandomValue,
+}
+
+/// Envoy `WeightedCluster.random_value_specifier`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum RandomValue {
+    /// The request's random number.
+    #[default]
+    Drawn,
+    /// `header_name`: a request header whose decimal value replaces it.
+    Header(HeaderName),
+    /// `use_hash_policy`: the hash of the route's hash policies replaces it.
+    HashPolicy,
 }
 
 /// Envoy `WeightedCluster.ClusterWeight`.

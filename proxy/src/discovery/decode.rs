@@ -13,6 +13,7 @@ mod endpoint;
 mod errors;
 mod extension;
 mod filter_chain;
+mod hash_policy;
 mod header;
 mod http;
 mod http_options;

@@ -72,7 +72,8 @@ fn decide<'a>(stream: &'a Rc<Stream>, head: &'a Head) -> Verdict<'a> {
     let Some(route) = table.route(found) else { return no_route(stream) };
     match &route.action {
         Action::Forward(action) => {
-            let target = weighted::target(action, &view, stream.random());
+            let client = Some(stream.client.get().ip());
+            let target = weighted::target(action, &view, client, stream.random());
             Verdict::Forward(Plan { stream, head, table, found, route, action, target })
         }
         Action::Redirect(redirect) => {

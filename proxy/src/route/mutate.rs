@@ -333,7 +333,7 @@ mod tests {
     use crate::config::format::Format;
     use crate::config::header::{AppendAction, HeaderMutations, HeaderToAdd};
     use crate::config::route::{
-        Action, ClusterSpecifier, RouteConfig, WeightedCluster, WeightedClusters,
+        Action, ClusterSpecifier, RandomValue, RouteConfig, WeightedCluster, WeightedClusters,
     };
     use crate::route::tests::{
         FewFacts, compile, forward, get, on_path, one_host, prefix, route, weighted,
@@ -380,7 +380,7 @@ mod tests {
             ..weighted("c", 1)
         };
         let clusters = vec![cluster];
-        let weighted = WeightedClusters { clusters, total: 1, random_value_header: None };
+        let weighted = WeightedClusters { clusters, total: 1, random_value: RandomValue::Drawn };
         let mut only = route(on_path(prefix("/")));
         only.action = Action::Forward(Box::new(forward(ClusterSpecifier::Weighted(weighted))));
         only.request_headers = level("route");

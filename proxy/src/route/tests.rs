@@ -94,6 +94,7 @@ pub(super) fn forward(cluster: ClusterSpecifier) -> RouteAction {
         max_stream_duration: None,
         retry_policy: None,
         priority: Priority::Default,
+        hash_policies: Vec::new(),
         upgrades: Vec::new(),
     }
 }

@@ -16,6 +16,7 @@ use xds::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::per_filter_config;
+use super::hash_policy;
 use super::header::mutations;
 use super::http_options::upgrades;
 use super::matcher::header_ref;
@@ -27,7 +28,8 @@ use super::value::{
 use crate::config;
 use crate::config::format::Format;
 use crate::config::route::{
-    ClusterSpecifier, ClusterTarget, HostRewrite, PathRewrite, Priority, WeightedClusters,
+    ClusterSpecifier, ClusterTarget, HostRewrite, PathRewrite, Priority, RandomValue,
+    WeightedClusters,
 };
 
 /// Envoy's default for a route's timeout.
@@ -45,6 +47,7 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
         idle_timeout,
         retry_policy: retry,
         priority,
+        hash_policy: hash_policies,
         upgrade_configs,
         max_stream_duration: stream,
         cluster_specifier,
@@ -67,6 +70,7 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
             RoutingPriority::Default => Priority::Default,
             RoutingPriority::High => Priority::High,
         },
+        hash_policies: hash_policy::hash_policies("hash_policy", hash_policies)?,
         upgrades: upgrades(upgrade_configs, |UpgradeConfig { upgrade_type, enabled }| {
             (upgrade_type, *enabled)
         })?,
@@ -115,11 +119,14 @@ fn weighted_clusters(proto: &WeightedCluster) -> Result<WeightedClusters> {
     if total > u64::from(u32::MAX) {
         return refuse("clusters", format!("the sum of the weights exceeds {}", u32::MAX));
     }
-    let random_value_header = match random_value_specifier {
-        Some(RandomValueSpecifier::HeaderName(name)) => Some(header_name(name).at("header_name")?),
-        None => None,
+    let random_value = match random_value_specifier {
+        Some(RandomValueSpecifier::HeaderName(name)) => {
+            RandomValue::Header(header_name(name).at("header_name")?)
+        }
+        Some(RandomValueSpecifier::UseHashPolicy(true)) => RandomValue::HashPolicy,
+        Some(RandomValueSpecifier::UseHashPolicy(false)) | None => RandomValue::Drawn,
     };
-    Ok(WeightedClusters { clusters, total, random_value_header })
+    Ok(WeightedClusters { clusters, total, random_value })
 }
 
 fn weighted_cluster(proto: &ClusterWeight) -> Result<config::route::WeightedCluster> {
