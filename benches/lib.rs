@@ -8,11 +8,11 @@ use proxy::cluster::{ClusterSpec, Clusters};
 use proxy::config::bootstrap::Bootstrap;
 use proxy::config::cluster::{Cluster, Discovery};
 use proxy::config::http::RouteSource;
-use proxy::config::listener::{self, NetworkFilter};
+use proxy::config::listener;
 use proxy::discovery::decode;
 use proxy::filter_chain::FilterChainMatcher;
 use proxy::route::RouteTable;
-use proxy::snapshot::{FilterChain, Http, Listener, Snapshot, SnapshotCell};
+use proxy::snapshot::{FilterChain, Http, Listener, Snapshot, SnapshotCell, Terminal};
 use proxy::telemetry::access_log::AccessLogger;
 use proxy::telemetry::metrics::Metrics;
 use proxy::worker::Shared;
@@ -48,11 +48,11 @@ fn listener(config: Arc<listener::Listener>) -> Listener {
 }
 
 fn chain(config: &Arc<listener::FilterChain>) -> FilterChain {
-    let NetworkFilter::Http(manager) = &config.filter;
+    let manager = config.http().expect("a connection manager");
     let RouteSource::Inline(routes) = &manager.routes else { panic!("routes must be inline") };
     let table = RouteTable::compile(Arc::clone(routes)).expect("a table without conflicts");
-    let http = Http::new(Arc::clone(manager), Some(Arc::new(table)));
-    FilterChain { config: Arc::clone(config), tls: None, http }
+    let http = Arc::new(Http::new(Arc::clone(manager), Some(Arc::new(table))));
+    FilterChain { config: Arc::clone(config), tls: None, terminal: Terminal::Http(http) }
 }
 
 fn cluster(config: Arc<Cluster>) -> ClusterSpec {

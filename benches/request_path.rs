@@ -125,7 +125,9 @@ async fn through_proxy(bootstrap: &str) -> Client {
         Downstream { id: 0, local: nowhere, remote: nowhere, tls: None, server_name: None };
     let membership = Rc::new(ConnectionSet::default()).join();
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let connection = Connection::new(worker, downstream, membership, "in".into(), snapshot, chain);
+    let http = Arc::clone(chain.http().expect("a connection manager"));
+    let served = (chain, http);
+    let connection = Connection::new(worker, downstream, membership, "in".into(), snapshot, served);
     tokio::task::spawn_local(codec::serve(connection, far));
     client(near).await
 }

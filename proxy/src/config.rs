@@ -18,6 +18,7 @@ pub mod matcher;
 pub mod retry;
 pub mod route;
 pub mod source;
+pub mod tcp;
 pub mod tls;
 
 pub use invalid::Invalid;

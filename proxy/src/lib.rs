@@ -19,6 +19,8 @@ pub mod discovery;
 
 pub mod listener;
 
+pub mod tcp;
+
 pub mod http;
 
 pub mod worker;

@@ -13,6 +13,7 @@
 pub mod circuit_breaker;
 mod connection;
 mod connections;
+mod dedicated;
 mod expiry;
 mod lease;
 mod load;
@@ -41,6 +42,7 @@ use circuit_breaker::LocalBreaker;
 use connections::Connections;
 use load::Active;
 
+pub use dedicated::{Dedicated, Usage};
 pub use lease::{Lease, ResponseBody};
 pub use load::{HostCounts, Load};
 pub use send_error::{Cause, SendError, Stage};

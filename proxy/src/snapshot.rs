@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::cluster::ClusterSpec;
 use crate::config::http::{FixedHeaders, HttpConnectionManager};
+use crate::config::tcp::TcpProxy;
 use crate::config::{self, HashMap, Name};
 use crate::filter_chain::FilterChainMatcher;
 use crate::route::RouteTable;
@@ -42,7 +43,7 @@ pub struct Listener {
     pub default_chain: Option<Arc<FilterChain>>,
 }
 
-/// A filter chain with its TLS context and route table.
+/// A filter chain with its TLS context and its last filter.
 #[derive(Debug)]
 pub struct FilterChain {
     /// As configured.
@@ -50,7 +51,37 @@ pub struct FilterChain {
     /// TLS termination; none means plain text.
     pub tls: Option<Arc<ServerTls>>,
     /// What serves the connection.
-    pub http: Http,
+    pub terminal: Terminal,
+}
+
+/// The last filter of a chain, linked.
+#[derive(Debug)]
+pub enum Terminal {
+    /// `http_connection_manager`
+    Http(Arc<Http>),
+    /// `tcp_proxy`
+    Tcp(Arc<TcpProxy>),
+}
+
+impl Terminal {
+    /// Whether it serves as `other` does.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Http(a), Self::Http(b)) => Arc::ptr_eq(a, b),
+            (Self::Tcp(a), Self::Tcp(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl FilterChain {
+    /// Its connection manager, if it serves HTTP.
+    pub fn http(&self) -> Option<&Arc<Http>> {
+        match &self.terminal {
+            Terminal::Http(http) => Some(http),
+            Terminal::Tcp(_) => None,
+        }
+    }
 }
 
 /// A connection manager with its route table.

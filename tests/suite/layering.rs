@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules of crate `proxy`, top to bottom: a module uses only those after it.
-const LAYERS: [&str; 18] = [
+const LAYERS: [&str; 19] = [
     "server",
     "admin",
     "discovery",
     "listener",
+    "tcp",
     "http",
     "worker",
     "snapshot",

@@ -112,7 +112,7 @@ fn configured(snapshot: &Snapshot) -> BTreeSet<Scope> {
     let clusters = snapshot.clusters.values().map(|spec| Scope::cluster(&spec.config.stat_name));
     let listeners = snapshot.listeners.values().flat_map(|listener| {
         let chains = listener.chains.iter().chain(&listener.default_chain);
-        let http = chains.map(|chain| Scope::http(&chain.http.config.stat_prefix));
+        let http = chains.filter_map(|chain| Some(Scope::http(&chain.http()?.config.stat_prefix)));
         http.chain([Scope::listener(&listener.config.stat_prefix)])
     });
     clusters.chain(listeners).collect()

@@ -14,8 +14,8 @@ use crate::config::HashMap;
 use crate::config::address::HostAddress;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::Priority;
-use crate::pool::circuit_breaker::LocalBreaker;
-use crate::pool::{Common, HostPool, Lease, Need, Settings, Tls};
+use crate::pool::circuit_breaker::{ConnectionPermit, LocalBreaker};
+use crate::pool::{Common, Dedicated, HostPool, Lease, Need, Settings, Tls};
 use crate::telemetry::metrics::ClusterStats;
 use crate::upstream::failure::ConnectError;
 
@@ -212,6 +212,14 @@ impl LocalHost {
     /// When a circuit breaker is open or no connection can be made.
     pub async fn acquire(&self, need: Need<'_>) -> Result<Lease, ConnectError> {
         self.pool.acquire(need).await
+    }
+
+    /// A connection of its own for one client. `permit` counts it in the circuit breaker.
+    ///
+    /// # Errors
+    /// When a circuit breaker is open or no connection can be made.
+    pub async fn dedicate(&self, permit: ConnectionPermit) -> Result<Dedicated, ConnectError> {
+        self.pool.dedicate(permit).await
     }
 
     /// The name the endpoint was configured or resolved by; may be empty.

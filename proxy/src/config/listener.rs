@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
+use super::access_log::AccessLog;
 use super::address::CidrRange;
 use super::http::HttpConnectionManager;
+use super::tcp::TcpProxy;
 use super::tls::DownstreamTls;
 
 /// Envoy `Listener`.
@@ -61,15 +63,49 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// `transport_socket_connect_timeout`; 10 s by default (Envoy: none).
     pub handshake_timeout: Option<Duration>,
-    /// What serves the connection.
-    pub filter: NetworkFilter,
+    /// Filters that a connection passes before it is served, in their order.
+    pub filters: Vec<NetworkFilter>,
+    /// The last of `filters`, which serves the connection.
+    pub terminal: TerminalFilter,
 }
 
-/// The terminal filter of a chain.
+/// A filter that a connection passes before it is served.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NetworkFilter {
+    /// `sni_cluster`: the server name asked for is the name of the cluster.
+    SniCluster,
+}
+
+/// The last filter of a chain: it serves the connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TerminalFilter {
     /// `http_connection_manager`
     Http(Arc<HttpConnectionManager>),
+    /// `tcp_proxy`
+    Tcp(Arc<TcpProxy>),
+}
+
+impl FilterChain {
+    /// Its connection manager, if it serves HTTP.
+    pub fn http(&self) -> Option<&Arc<HttpConnectionManager>> {
+        match &self.terminal {
+            TerminalFilter::Http(http) => Some(http),
+            TerminalFilter::Tcp(_) => None,
+        }
+    }
+
+    /// The access logs of whatever serves the connection.
+    pub fn access_logs(&self) -> &[Arc<AccessLog>] {
+        match &self.terminal {
+            TerminalFilter::Http(http) => &http.access_logs,
+            TerminalFilter::Tcp(tcp) => &tcp.access_logs,
+        }
+    }
+
+    /// Path of its last filter's configuration, from the chain's root.
+    pub fn terminal_path(&self) -> String {
+        format!("filters[{}].typed_config", self.filters.len())
+    }
 }
 
 /// Envoy `FilterChainMatch`: an empty list or none matches everything.

@@ -29,6 +29,7 @@ mod route_action;
 mod route_match;
 mod runtime;
 mod source;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod tls;

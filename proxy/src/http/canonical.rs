@@ -135,7 +135,7 @@ fn identify(stream: &Stream, headers: &mut HeaderMap, parts: &Parts) -> &'static
     client_cert::apply(headers, config.forward_client_cert, presented, || {
         served.client_cert_element(connection)
     });
-    if let Some(via) = &served.chain.http.fixed.via {
+    if let Some(via) = &served.http.fixed.via {
         hop_by_hop::append_via(headers, via);
     }
     forwarded::scheme(parts.uri.scheme(), headers, config, &connection.forwarded)

@@ -17,7 +17,7 @@ use crate::config::http::HttpConnectionManager;
 use crate::drain::Phase;
 use crate::drain::connections::{Control, Membership};
 use crate::net;
-use crate::snapshot::FilterChain;
+use crate::snapshot::{FilterChain, Http};
 use crate::telemetry::metrics::HttpStats;
 use crate::tls::peer::PeerInfo;
 use crate::worker::{Held, Worker};
@@ -44,21 +44,28 @@ pub struct Served {
     pub snapshot: Rc<Held>,
     /// The chain; kept from an older snapshot if the newer one has none of that name.
     pub chain: Arc<FilterChain>,
-    /// Statistics of the chain's connection manager.
+    /// The chain's connection manager.
+    pub http: Arc<Http>,
+    /// Its statistics.
     pub stats: Arc<HttpStats>,
     /// This hop's element of `x-forwarded-client-cert`, once somebody asked.
     pub(super) client_cert: OnceCell<Option<HeaderValue>>,
 }
 
 impl Served {
-    fn new(worker: &Worker, snapshot: Rc<Held>, chain: Arc<FilterChain>) -> Rc<Self> {
-        let stats = worker.http_stats(&chain.http.config.stat_prefix);
-        Rc::new(Self { snapshot, chain, stats, client_cert: OnceCell::new() })
+    fn new(
+        worker: &Worker,
+        snapshot: Rc<Held>,
+        chain: Arc<FilterChain>,
+        http: Arc<Http>,
+    ) -> Rc<Self> {
+        let stats = worker.http_stats(&http.config.stat_prefix);
+        Rc::new(Self { snapshot, chain, http, stats, client_cert: OnceCell::new() })
     }
 
     /// The connection manager's configuration.
     pub fn config(&self) -> &HttpConnectionManager {
-        &self.chain.http.config
+        &self.http.config
     }
 }
 
@@ -84,16 +91,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection accepted by `listener` and matched to `chain` of `snapshot`.
+    /// A connection accepted by `listener` and matched to `chain` of `snapshot`, which is served by `http`.
     pub fn new(
         worker: Rc<Worker>,
         downstream: Downstream,
         membership: Membership,
         listener: Name,
         snapshot: Rc<Held>,
-        chain: Arc<FilterChain>,
+        (chain, http): (Arc<FilterChain>, Arc<Http>),
     ) -> Rc<Self> {
-        let served = Served::new(&worker, snapshot, chain);
+        let served = Served::new(&worker, snapshot, chain, http);
         let opened = Instant::now();
         let forwarded = forwarded::Downstream::new(
             downstream.remote,
@@ -124,12 +131,14 @@ impl Connection {
         let mut served = self.served.borrow_mut();
         if !Rc::ptr_eq(&served.snapshot, &newest) {
             let chain = newest.chain(&self.listener, &served.chain.config.name);
-            if chain.is_none() {
+            let found = chain.and_then(|chain| Some((chain, chain.http()?)));
+            if found.is_none() {
                 // Its chain is gone: what is under way ends by the old one.
                 self.control().advance(Phase::Draining);
             }
-            let chain = Arc::clone(chain.unwrap_or(&served.chain));
-            *served = Served::new(&self.worker, newest, chain);
+            let (chain, http) = found.unwrap_or((&served.chain, &served.http));
+            let (chain, http) = (Arc::clone(chain), Arc::clone(http));
+            *served = Served::new(&self.worker, newest, chain, http);
         }
         Rc::clone(&served)
     }

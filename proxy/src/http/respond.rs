@@ -51,7 +51,7 @@ fn answer(
 pub fn dress(stream: &Stream, status: StatusCode, headers: &mut HeaderMap) {
     let served = &stream.served;
     let config = served.config();
-    let fixed = &served.chain.http.fixed;
+    let fixed = &served.http.fixed;
     if let Some(server) = &fixed.server {
         hop_by_hop::set_server(headers, config.server_header, server);
     }

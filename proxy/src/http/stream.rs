@@ -192,7 +192,7 @@ impl Stream {
 
     /// The route table it is served by.
     pub fn table(&self) -> Option<&RouteTable> {
-        self.served.chain.http.routes.as_deref()
+        self.served.http.routes.as_deref()
     }
 
     /// The route taken.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::manager::CannotListen;
 use crate::config::Invalid;
 use crate::config::access_log::{AccessLog, LogSink};
-use crate::config::listener::NetworkFilter;
 use crate::snapshot::{Listener, Snapshot};
 use crate::telemetry::access_log::AccessLogger;
 
@@ -37,10 +36,9 @@ impl Sinks {
         let default = listener.default_chain.iter();
         let default = default.map(|chain| ("default_filter_chain".to_owned(), chain));
         for (path, chain) in chains.chain(default) {
-            let NetworkFilter::Http(http) = &chain.config.filter;
-            if let Err((index, error)) = self.check_logs(&http.access_logs) {
-                let path =
-                    format!("{path}.filters[0].typed_config.access_log[{index}].typed_config.path");
+            if let Err((index, error)) = self.check_logs(chain.config.access_logs()) {
+                let terminal = chain.config.terminal_path();
+                let path = format!("{path}.{terminal}.access_log[{index}].typed_config.path");
                 let reason = format!("cannot be opened for appending: {error}");
                 return Err(Invalid::new(path, reason));
             }

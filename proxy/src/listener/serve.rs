@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::filters::Seen;
@@ -11,8 +12,10 @@ use crate::config::Name;
 use crate::drain::connections::Membership;
 use crate::http::codec;
 use crate::http::connection::{Connection, Downstream};
-use crate::snapshot::FilterChain;
+use crate::snapshot::{FilterChain, Terminal};
+use crate::tcp::Session;
 use crate::telemetry::metrics::ListenerStats;
+use crate::tls::peer::PeerInfo;
 use crate::tls::server::ServerTls;
 use crate::worker::{Held, Worker};
 
@@ -24,9 +27,7 @@ pub(super) async fn serve(arrival: Arrival<'_>, stream: TcpStream) -> io::Result
     match arrival.chain.tls.as_ref().map(Arc::clone) {
         None => {
             let server_name = arrival.seen.server_name().map(Into::into);
-            let connection = arrival.connection(None, server_name);
-            codec::serve(connection, stream).await;
-            Ok(())
+            arrival.filter(None, server_name, stream).await
         }
         // In a box: a connection without TLS need not be as large as a handshake.
         Some(tls) => Box::pin(terminate_tls(arrival, &tls, stream)).await,
@@ -52,26 +53,40 @@ pub(super) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    fn connection(
+    /// Lets the chain's filters serve the connection.
+    async fn filter<S>(
         self,
-        tls: Option<crate::tls::peer::PeerInfo>,
+        tls: Option<PeerInfo>,
         server_name: Option<Box<str>>,
-    ) -> Rc<Connection> {
+        stream: S,
+    ) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { worker, name, snapshot, chain, seen, membership, stats: _ } = self;
         let downstream = Downstream {
-            id: self.worker.next_id(),
-            local: self.seen.local,
-            remote: self.seen.remote,
+            id: worker.next_id(),
+            local: seen.local,
+            remote: seen.remote,
             tls,
             server_name,
         };
-        Connection::new(
-            Rc::clone(self.worker),
-            downstream,
-            self.membership,
-            self.name,
-            self.snapshot,
-            self.chain,
-        )
+        let worker = Rc::clone(worker);
+        match &chain.terminal {
+            Terminal::Http(http) => {
+                let served = (Arc::clone(&chain), Arc::clone(http));
+                let connection =
+                    Connection::new(worker, downstream, membership, name, snapshot, served);
+                codec::serve(connection, stream).await;
+                Ok(())
+            }
+            Terminal::Tcp(proxy) => {
+                let proxy = Arc::clone(proxy);
+                let session = Session { worker, downstream, membership, snapshot, chain, proxy };
+                // In a box: an HTTP connection need not be as large.
+                Box::pin(session.serve(stream)).await
+            }
+        }
     }
 }
 
@@ -88,7 +103,5 @@ async fn terminate_tls(arrival: Arrival<'_>, tls: &ServerTls, stream: TcpStream)
     let (stream, peer) = result.inspect_err(|_| stats.ssl_connection_error.inc())?;
     stats.ssl_handshake.inc();
     let server_name = peer.sni().map(Into::into);
-    let connection = arrival.connection(Some(peer), server_name);
-    codec::serve(connection, stream).await;
-    Ok(())
+    arrival.filter(Some(peer), server_name, stream).await
 }

@@ -12,6 +12,7 @@ use super::circuit_breaker::ConnectionPermit;
 use super::connection::{Connection, Facts};
 use super::connections::Connections;
 use super::wire::{Account, Io};
+use crate::telemetry::metrics::ClusterStats;
 use crate::upstream::failure::ConnectError;
 use crate::upstream::http::{self, Driver, Protocol};
 use crate::upstream::{Dialed, Security, Target, dial};
@@ -41,7 +42,13 @@ impl Connections {
     ) -> Result<Connection, ConnectError> {
         let common = &self.common;
         let account = Account::open(Arc::clone(&common.stats), Arc::clone(&common.counts), permit);
-        let dialed = match self.dial().await {
+        let offer = match self.key.protocol {
+            Some(Protocol::Http1) => HTTP1,
+            Some(Protocol::Http2) => HTTP2,
+            None => EITHER,
+        };
+        let host = self.key.host.as_deref();
+        let dialed = match self.settings.dial(host, offer, &common.stats).await {
             Ok(dialed) => dialed,
             Err(error) => {
                 account.failed(&error);
@@ -79,38 +86,6 @@ impl Connections {
         ready.then_some(connection).ok_or_else(|| ConnectError::Http("closed at once".to_owned()))
     }
 
-    async fn dial(&self) -> Result<Dialed, ConnectError> {
-        let Settings { address, tls, cluster, .. } = &*self.settings;
-        let offer = match self.key.protocol {
-            Some(Protocol::Http1) => HTTP1,
-            Some(Protocol::Http2) => HTTP2,
-            None => EITHER,
-        };
-        let host = self.key.host.as_deref();
-        let configured: Vec<&str> = tls.iter().flat_map(|tls| tls.alpn()).collect();
-        let security = tls.as_ref().map(|tls| Security {
-            client: &tls.client,
-            server_name: self.settings.server_name(host),
-            certified_name: host.filter(|_| cluster.http.auto_san_validation),
-            alpn: if configured.is_empty() { offer } else { &configured },
-        });
-        let result = dial(Target {
-            address,
-            connect_timeout: cluster.connect_timeout,
-            keepalive: cluster.tcp_keepalive,
-            tls: security,
-        })
-        .await;
-        let stats = &self.common.stats;
-        match &result {
-            Ok(_) if tls.is_some() => stats.ssl_handshake.inc(),
-            Err(ConnectError::Tls(_)) => stats.ssl_connection_error.inc(),
-            Err(ConnectError::Certificate(_)) => stats.ssl_fail_verify_error.inc(),
-            _ => {}
-        }
-        result
-    }
-
     /// Runs the codec until the connection takes no more requests, then tells the pool.
     fn drive(self: &Rc<Self>, driver: Driver<Io>, facts: Rc<Facts>) {
         let connections = Rc::downgrade(self);
@@ -125,6 +100,39 @@ impl Connections {
                 connections.ended(&facts);
             }
         });
+    }
+}
+
+impl Settings {
+    /// Connects for requests to `host`, offering the protocols of `offer` unless the configuration has its own.
+    pub(super) async fn dial(
+        &self,
+        host: Option<&str>,
+        offer: &[&str],
+        stats: &ClusterStats,
+    ) -> Result<Dialed, ConnectError> {
+        let Self { address, tls, cluster, .. } = self;
+        let configured: Vec<&str> = tls.iter().flat_map(|tls| tls.alpn()).collect();
+        let security = tls.as_ref().map(|tls| Security {
+            client: &tls.client,
+            server_name: self.server_name(host),
+            certified_name: host.filter(|_| cluster.http.auto_san_validation),
+            alpn: if configured.is_empty() { offer } else { &configured },
+        });
+        let result = dial(Target {
+            address,
+            connect_timeout: cluster.connect_timeout,
+            keepalive: cluster.tcp_keepalive,
+            tls: security,
+        })
+        .await;
+        match &result {
+            Ok(_) if tls.is_some() => stats.ssl_handshake.inc(),
+            Err(ConnectError::Tls(_)) => stats.ssl_connection_error.inc(),
+            Err(ConnectError::Certificate(_)) => stats.ssl_fail_verify_error.inc(),
+            _ => {}
+        }
+        result
     }
 }
 

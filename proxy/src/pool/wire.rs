@@ -117,9 +117,19 @@ impl Account {
     }
 
     /// The connection has been made.
-    pub(super) fn connected(self, stream: Stream) -> Io {
+    pub(super) fn made(&self) {
         self.stats.upstream_cx_connect_ms.record(millis(self.opened.elapsed()));
+    }
+
+    /// The connection has been made, and `stream` is what it carries.
+    pub(super) fn connected(self, stream: Stream) -> Io {
+        self.made();
         Io { stream, account: self }
+    }
+
+    /// Notes that it was the peer that ended the connection.
+    pub(super) fn note_ended_by_peer(&self) {
+        self.wire.ended_by_peer.store(true, Relaxed);
     }
 
     pub(super) fn wire(&self) -> &Arc<Wire> {

@@ -11,11 +11,11 @@ use xds::yaml::Error as Located;
 use super::check;
 use super::contexts::{Context, Contexts, Outcome, Place};
 use super::endpoints;
-use super::state::{HTTP_PATH, Placed, State, TLS_PATH, chains};
+use super::state::{Placed, State, TLS_PATH, chains};
 use crate::cluster::ClusterSpec;
 use crate::config::cluster::Cluster;
 use crate::config::http::{HttpConnectionManager, RouteSource};
-use crate::config::listener::{self, NetworkFilter};
+use crate::config::listener::{self, TerminalFilter};
 use crate::config::route::RouteConfig;
 use crate::config::source::ResourceSource;
 use crate::config::tls::{CommonTls, DataSource, DownstreamTls, UpstreamTls};
@@ -24,7 +24,7 @@ use crate::discovery::dns::{Found, Query};
 use crate::discovery::file::{self, Origin};
 use crate::filter_chain::FilterChainMatcher;
 use crate::route::RouteTable;
-use crate::snapshot::{FilterChain, Http, Listener, Snapshot};
+use crate::snapshot::{FilterChain, Http, Listener, Snapshot, Terminal};
 use crate::tls::secrets::Secrets;
 
 /// A snapshot, and what is needed to link the next one.
@@ -199,19 +199,41 @@ impl Linker<'_> {
             }
             None => Some(None),
         };
-        let NetworkFilter::Http(http) = &config.filter;
-        let old_routes = old.and_then(|old| old.http.routes.as_ref());
-        let routes = self.routes(http, old_routes, &origin.below(HTTP_PATH), clusters);
-        let (tls, routes) = (tls?, routes?);
+        let terminal = match &config.terminal {
+            TerminalFilter::Http(http) => {
+                let origin = origin.below(&config.terminal_path());
+                let old = old.and_then(|old| old.http());
+                self.http(http, old, &origin, clusters).map(Terminal::Http)
+            }
+            TerminalFilter::Tcp(tcp) => Some(Terminal::Tcp(Arc::clone(tcp))),
+        };
+        let (tls, terminal) = (tls?, terminal?);
         if let Some(old) = old
             && old.config == *config
             && same(&old.tls, &tls)
-            && same(&old.http.routes, &routes)
+            && old.terminal.is(&terminal)
         {
             return Some(Arc::clone(old));
         }
-        let http = Http::new(Arc::clone(http), routes);
-        Some(Arc::new(FilterChain { config: Arc::clone(config), tls, http }))
+        Some(Arc::new(FilterChain { config: Arc::clone(config), tls, terminal }))
+    }
+
+    fn http(
+        &mut self,
+        config: &Arc<HttpConnectionManager>,
+        old: Option<&Arc<Http>>,
+        origin: &Origin,
+        clusters: &BTreeSet<Name>,
+    ) -> Option<Arc<Http>> {
+        let routes = old.and_then(|old| old.routes.as_ref());
+        let routes = self.routes(config, routes, origin, clusters)?;
+        if let Some(old) = old
+            && old.config == *config
+            && same(&old.routes, &routes)
+        {
+            return Some(Arc::clone(old));
+        }
+        Some(Arc::new(Http::new(Arc::clone(config), routes)))
     }
 
     /// The table of a connection manager: none inside while a discovered one is not there.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::endpoint::LoadAssignment;
 use crate::config::http::RouteSource;
-use crate::config::listener::{FilterChain, Listener, NetworkFilter};
+use crate::config::listener::{FilterChain, Listener};
 use crate::config::route::RouteConfig;
 use crate::config::source::{FileSource, ResourceSource};
 use crate::config::tls::{CommonTls, Secret, SecretName};
@@ -132,9 +132,10 @@ impl State {
         }
         for Placed { value, origin } in self.listeners() {
             for (path, chain) in chains(value) {
-                let NetworkFilter::Http(http) = &chain.filter;
-                if let RouteSource::Rds(source) = &http.routes {
-                    let path = format!("{path}.{RDS_PATH}.path_config_source.path");
+                if let Some(http) = chain.http()
+                    && let RouteSource::Rds(source) = &http.routes
+                {
+                    let path = format!("{path}.{}.{RDS_PATH}", chain.terminal_path());
                     want(Kind::Routes, &source.file, &origin, &path);
                 }
                 if let Some(tls) = &chain.tls {
@@ -161,9 +162,8 @@ impl State {
 
 /// Path of a chain's or cluster's TLS context.
 pub(super) const TLS_PATH: &str = "transport_socket.typed_config";
-/// Path of a chain's connection manager.
-pub(super) const HTTP_PATH: &str = "filters[0].typed_config";
-const RDS_PATH: &str = "filters[0].typed_config.rds.config_source";
+/// Path of the file of a discovered route table, from its connection manager.
+const RDS_PATH: &str = "rds.config_source.path_config_source.path";
 
 /// The chains of a listener with their paths, the default last.
 pub(super) fn chains(listener: &Listener) -> impl Iterator<Item = (String, &Arc<FilterChain>)> {

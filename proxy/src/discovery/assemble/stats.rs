@@ -7,7 +7,6 @@ use std::time::SystemTime;
 use super::candidates::{Fault, Source};
 use super::state::{State, chains};
 use crate::config::http::RouteSource;
-use crate::config::listener::NetworkFilter;
 use crate::discovery::file::{self, FileKey, Kind};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Metrics, Scope, SubscriptionStats};
@@ -105,8 +104,8 @@ fn scopes(key: &FileKey, state: &State) -> Vec<Scope> {
             let mut scopes = Vec::new();
             for listener in state.listeners() {
                 for (_, chain) in chains(listener.value) {
-                    let NetworkFilter::Http(http) = &chain.filter;
-                    if let RouteSource::Rds(source) = &http.routes
+                    if let Some(http) = chain.http()
+                        && let RouteSource::Rds(source) = &http.routes
                         && source.file.path == key.path
                     {
                         scopes.push(Scope::rds(&http.stat_prefix, &source.name));

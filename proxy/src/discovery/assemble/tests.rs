@@ -288,11 +288,11 @@ fn a_table_that_is_not_there_yet_leaves_its_chain_without_routes() {
         ("rds.yaml", "resources: []"),
     ]);
     let chain = |world: &World| Arc::clone(&world.now().listeners["in"].chains[0]);
-    assert!(chain(&world).http.routes.is_none());
+    assert!(chain(&world).http().unwrap().routes.is_none());
 
     world.write("rds.yaml", &rds("one"));
     assert_eq!(world.refresh(), 1);
-    let first = chain(&world).http.routes.clone().unwrap();
+    let first = chain(&world).http().unwrap().routes.clone().unwrap();
     assert!(Arc::ptr_eq(&first, &world.now().routes["t"]));
 
     world.write("rds.yaml", "resources: []");
@@ -300,7 +300,7 @@ fn a_table_that_is_not_there_yet_leaves_its_chain_without_routes() {
 
     world.write("rds.yaml", &rds("gone"));
     assert_eq!(world.refresh(), 1, "discovered tables may name clusters that come later");
-    assert!(!Arc::ptr_eq(&first, chain(&world).http.routes.as_ref().unwrap()));
+    assert!(!Arc::ptr_eq(&first, chain(&world).http().unwrap().routes.as_ref().unwrap()));
 }
 
 #[test]

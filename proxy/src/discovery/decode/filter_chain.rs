@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use prost_types::Any;
 use xds::envoy::config::core::v3::TransportSocket;
 use xds::envoy::config::core::v3::transport_socket::ConfigType as SocketConfig;
 use xds::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
 use xds::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
 use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch};
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use xds::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
+use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use xds::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 
@@ -15,10 +18,11 @@ use super::address::{cidr_range, port_number};
 use super::errors::{At, Result, both, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::http::connection_manager;
+use super::tcp::tcp_proxy;
 use super::tls;
 use super::value::{enumeration, limit, non_empty};
 use crate::config::Name;
-use crate::config::listener::{self, NetworkFilter, SourceType};
+use crate::config::listener::{self, NetworkFilter, SourceType, TerminalFilter};
 use crate::config::tls::DownstreamTls;
 
 /// How long a client may take for its handshake; Envoy has no limit.
@@ -34,8 +38,8 @@ pub(super) fn filter_chain(proto: &FilterChain, unnamed: &str) -> Result<listene
         transport_socket_connect_timeout,
         name,
     } = proto;
-    let (filter, tls) =
-        both(terminal_filter(filters), optional("transport_socket", transport_socket, transport))?;
+    let ((filters, terminal), tls) =
+        both(network_filters(filters), optional("transport_socket", transport_socket, transport))?;
     Ok(listener::FilterChain {
         name: Name::from(if name.is_empty() { unnamed } else { name }),
         matcher: optional("filter_chain_match", matcher, chain_match)?.unwrap_or_default(),
@@ -45,31 +49,61 @@ pub(super) fn filter_chain(proto: &FilterChain, unnamed: &str) -> Result<listene
             transport_socket_connect_timeout.as_ref(),
             Some(HANDSHAKE_TIMEOUT),
         )?,
-        filter,
+        filters,
+        terminal,
     })
 }
 
-fn terminal_filter(filters: &[Filter]) -> Result<NetworkFilter> {
-    let mut decoded = each("filters", filters, network_filter)?;
-    match (decoded.pop(), decoded.len()) {
-        (Some(filter), 0) => Ok(filter),
-        (Some(_), _) => {
-            refuse("filters[0]", "a terminal filter must be the last filter of the chain")
-        }
-        (None, _) => refuse("filters", "a chain needs the HTTP connection manager as its filter"),
-    }
+/// One filter of a chain, by its place.
+enum Decoded {
+    Passed(NetworkFilter),
+    Terminal(TerminalFilter),
 }
 
-fn network_filter(proto: &Filter) -> Result<NetworkFilter> {
+fn network_filters(protos: &[Filter]) -> Result<(Vec<NetworkFilter>, TerminalFilter)> {
+    let mut passed = Vec::new();
+    let decoded = each("filters", protos, network_filter)?;
+    let last = protos.len().saturating_sub(1);
+    for filter in decoded {
+        let index = passed.len();
+        match filter {
+            Decoded::Passed(filter) if index < last => passed.push(filter),
+            Decoded::Terminal(filter) if index == last => return Ok((passed, filter)),
+            Decoded::Passed(_) => {
+                let reason = "the last filter of a chain must be a terminal filter, \
+                    such as the HTTP connection manager or the TCP proxy";
+                return refuse(&format!("filters[{index}]"), reason);
+            }
+            Decoded::Terminal(_) => {
+                let reason = "a terminal filter must be the last filter of the chain";
+                return refuse(&format!("filters[{index}]"), reason);
+            }
+        }
+    }
+    refuse(
+        "filters",
+        "a chain needs a filter, such as the HTTP connection manager or the TCP proxy",
+    )
+}
+
+fn network_filter(proto: &Filter) -> Result<Decoded> {
     let Filter { name, config_type } = proto;
     non_empty("name", name)?;
     let FilterConfig::TypedConfig(any) = required("typed_config", config_type)?;
-    match unpack::<HttpConnectionManager>(any).at("typed_config")? {
-        Some(proto) => {
-            let manager = connection_manager(&proto).at("typed_config")?;
-            Ok(NetworkFilter::Http(Arc::new(manager)))
-        }
-        None => unsupported(any).at("typed_config"),
+    filter_config(any).at("typed_config")
+}
+
+fn filter_config(any: &Any) -> Result<Decoded> {
+    if let Some(proto) = unpack::<HttpConnectionManager>(any)? {
+        let manager = Arc::new(connection_manager(&proto)?);
+        return Ok(Decoded::Terminal(TerminalFilter::Http(manager)));
+    }
+    if let Some(proto) = unpack::<TcpProxy>(any)? {
+        return Ok(Decoded::Terminal(TerminalFilter::Tcp(Arc::new(tcp_proxy(&proto)?))));
+    }
+    match unpack::<SniCluster>(any)? {
+        Some(SniCluster {}) => Ok(Decoded::Passed(NetworkFilter::SniCluster)),
+        None => unsupported(any),
     }
 }
 

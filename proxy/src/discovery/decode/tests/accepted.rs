@@ -18,7 +18,7 @@ use crate::config::header::AppendAction;
 use crate::config::http::{
     EscapedSlashes, ForwardClientCert, HttpConnectionManager, RouteSource, StripPort, Underscores,
 };
-use crate::config::listener::{Listener, NetworkFilter, SourceType, TrafficDirection};
+use crate::config::listener::{Listener, SourceType, TrafficDirection};
 use crate::config::route::{
     Action, ClusterSpecifier, HostRewrite, PathMatch, PathRewrite, Priority, RequireTls, Route,
     SchemeRedirect,
@@ -33,8 +33,7 @@ fn read(yaml: &str) -> Bootstrap {
 }
 
 fn manager(listener: &Listener, chain: usize) -> &HttpConnectionManager {
-    let NetworkFilter::Http(manager) = &listener.filter_chains[chain].filter;
-    manager
+    listener.filter_chains[chain].http().expect("a connection manager")
 }
 
 fn routes(manager: &HttpConnectionManager) -> &[std::sync::Arc<Route>] {
