@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
-use proxy::cluster::load_balancer::{Balancer, Candidate, Health};
+use proxy::cluster::load_balancer::{Balancer, Candidate, Event, Health, Rules, View};
 use proxy::config::cluster::LbPolicy;
 
 const SIZES: [usize; 3] = [3, 100, 10_000];
@@ -22,12 +22,33 @@ const POLICIES: [(&str, LbPolicy); 3] = [
 fn candidates(size: usize, weighted: bool) -> Vec<Candidate> {
     let weights = (1..=5).cycle().take(size);
     let weights = weights.map(|weight| if weighted { weight } else { 1 });
-    weights.map(|weight| Candidate { weight, health: Health::Healthy, priority: 0 }).collect()
+    let candidate = |weight| Candidate {
+        weight,
+        health: Health::Healthy,
+        priority: 0,
+        locality: 0,
+        locality_weight: 0,
+    };
+    weights.map(candidate).collect()
 }
 
-/// Requests under way at an endpoint, as if load were uneven.
-fn active(index: usize) -> u32 {
-    (index % 7) as u32
+fn rules(policy: LbPolicy) -> Rules {
+    Rules { policy, ..Rules::default() }
+}
+
+/// Endpoints that are unevenly loaded, none to be avoided.
+struct Busy;
+
+impl View for Busy {
+    fn active(&self, index: usize) -> u32 {
+        (index % 7) as u32
+    }
+
+    fn avoids(&self, _: usize) -> bool {
+        false
+    }
+
+    fn notes(&self, _: Event) {}
 }
 
 fn pick(criterion: &mut Criterion) {
@@ -37,9 +58,9 @@ fn pick(criterion: &mut Criterion) {
             for size in SIZES {
                 let mut random = Rng::with_seed(1);
                 let candidates = candidates(size, weighted);
-                let mut balancer = Balancer::new(&candidates, policy, 50.0, &mut random);
+                let mut balancer = Balancer::new(&candidates, &rules(policy), &mut random);
                 group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
-                    bencher.iter(|| balancer.pick(&mut random, active, |_| false, 0));
+                    bencher.iter(|| balancer.pick(&Busy, 0, &mut random));
                 });
             }
         }
@@ -53,7 +74,8 @@ fn rebuild(criterion: &mut Criterion) {
         let candidates = candidates(size, true);
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
             bencher.iter(|| {
-                Balancer::new(black_box(&candidates), LbPolicy::RoundRobin, 50.0, &mut random)
+                let rules = rules(LbPolicy::RoundRobin);
+                Balancer::new(black_box(&candidates), &rules, &mut random)
             });
         });
     }

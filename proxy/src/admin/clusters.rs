@@ -126,7 +126,7 @@ fn text_host(cluster: &str, host: &HostView, out: &mut String) -> std::fmt::Resu
     for (name, value) in numbers {
         writeln!(out, "{prefix}::{name}::{value}")?;
     }
-    let Locality { region, zone, sub_zone, priority } = &*host.endpoint.locality;
+    let Locality { region, zone, sub_zone, priority, weight: _ } = &*host.endpoint.locality;
     writeln!(out, "{prefix}::hostname::{}", host.endpoint.hostname)?;
     writeln!(out, "{prefix}::health_flags::{}", health_flags(host))?;
     writeln!(out, "{prefix}::weight::{}", host.endpoint.weight)?;
@@ -171,7 +171,7 @@ fn json_host(host: &HostView) -> Value {
     };
     let counters = counters.into_iter().map(|(name, value)| stat(None, name, value));
     let gauges = gauges.into_iter().map(|(name, value)| stat(Some("GAUGE"), name, value));
-    let Locality { region, zone, sub_zone, priority } = &*host.endpoint.locality;
+    let Locality { region, zone, sub_zone, priority, weight: _ } = &*host.endpoint.locality;
     without_defaults(json!({
         "address": address(&host.address),
         "stats": counters.chain(gauges).collect::<Vec<_>>(),

@@ -1,23 +1,24 @@
 //! Which endpoint a request goes to. Pure: health, load and randomness are arguments, and a pick allocates
 //! nothing.
 //!
-//! Like Envoy: requests go to healthy endpoints, with their overflow to degraded ones; when too few are
-//! available, to all of them (panic), since a few healthy endpoints would only be crushed as well.
+//! A pick goes down four steps, as Envoy's: a priority and the state of health its endpoints should have
+//! ([`priority`]), a locality if the cluster distinguishes them (`tier`), an endpoint by the policy (`group`),
+//! and perhaps another one, if that is to be avoided.
 
+mod group;
 mod least_request;
-mod random;
+pub mod priority;
 mod round_robin;
 mod schedule;
+mod tier;
 
 use fastrand::Rng;
 
-use crate::config::cluster::LbPolicy;
-use least_request::LeastRequest;
-use random::Random;
-use round_robin::RoundRobin;
-
-/// How much more than its share a healthy endpoint can carry (Envoy's overprovisioning factor).
-const OVERPROVISIONING: f64 = 1.4;
+use crate::config::cluster::{LbPolicy, LocalityLb};
+use crate::config::endpoint::AssignmentPolicy;
+use group::Group;
+use priority::{Availability, Census, Loads};
+use tier::Tier;
 
 /// An endpoint as the balancer sees it. Its place in the list is its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub struct Candidate {
     pub health: Health,
     /// Its priority; 0 is the highest.
     pub priority: u32,
+    /// A number that stands for its locality.
+    pub locality: usize,
+    /// Share of traffic of its locality relative to others of its priority; 0 means none.
+    pub locality_weight: u32,
 }
 
 /// Whether an endpoint can be used.
@@ -37,142 +42,143 @@ pub enum Health {
     Healthy,
     /// It can, when healthy ones do not suffice.
     Degraded,
-    /// It cannot: its checks fail, or it is ejected, or stated to be unhealthy.
+    /// It cannot: it is ejected, or stated to be unhealthy.
     Unhealthy,
-    /// It cannot, and does not count when the share of the available ones is figured out: it has not been
-    /// checked yet, or is leaving.
+    /// It cannot, nor does it count when the health of its priority is reckoned.
     Excluded,
+}
+
+/// What governs the balancing of a cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// How an endpoint is picked.
+    pub policy: LbPolicy,
+    /// How localities are treated.
+    pub locality: LocalityLb,
+    /// In percent, 0 to 100; below it a priority may be in panic.
+    pub panic_threshold: u32,
+    /// What the endpoints' assignment says about health.
+    pub assignment: AssignmentPolicy,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            policy: LbPolicy::default(),
+            locality: LocalityLb::default(),
+            panic_threshold: 50,
+            assignment: AssignmentPolicy::default(),
+        }
+    }
+}
+
+/// What a pick asks about endpoints, by their numbers, and tells about itself.
+pub trait View {
+    /// The requests under way at an endpoint.
+    fn active(&self, index: usize) -> u32;
+
+    /// Whether another endpoint is to be preferred.
+    fn avoids(&self, index: usize) -> bool;
+
+    /// Hears how a pick was made; once for every endpoint that was considered.
+    fn notes(&self, event: Event);
+}
+
+/// Something about a pick that is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The priority was in panic, so that health was ignored.
+    Panic,
 }
 
 /// The endpoints of a cluster, arranged for picking. Rebuilt when membership or health changes.
 #[derive(Debug)]
 pub struct Balancer {
-    healthy: Group,
-    degraded: Group,
-    all: Group,
-    /// Percent of requests that go to healthy endpoints rather than degraded ones.
-    healthy_share: u32,
-    panic: bool,
+    loads: Loads,
+    levels: Vec<Level>,
 }
 
-/// A picked endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Choice {
-    /// Its number.
-    pub index: usize,
-    /// Whether it was picked regardless of health.
-    pub panic: bool,
+/// One priority.
+#[derive(Debug)]
+enum Level {
+    /// Any of its endpoints.
+    Panic(Group),
+    /// Those that are in good health.
+    Calm { healthy: Tier, degraded: Tier },
 }
 
 impl Balancer {
-    /// Arranges `candidates`. Of several priorities, only the first with an available endpoint is used.
-    pub fn new(
-        candidates: &[Candidate],
-        policy: LbPolicy,
-        panic_threshold: f64,
-        random: &mut Rng,
-    ) -> Self {
-        let available = |c: &&Candidate| matches!(c.health, Health::Healthy | Health::Degraded);
-        let best = candidates.iter().filter(available).map(|c| c.priority).min();
-        let priority = best.or_else(|| candidates.iter().map(|c| c.priority).min()).unwrap_or(0);
-        let mut group = |accepts: &dyn Fn(Health) -> bool| {
-            let members = candidates.iter().enumerate();
-            let members = members.filter(|(_, c)| c.priority == priority && accepts(c.health));
-            Group::new(members.map(|(index, c)| (index, c.weight.max(1))).collect(), policy, random)
-        };
-        let all = group(&|_| true);
-        let healthy = group(&|health| health == Health::Healthy);
-        let degraded = group(&|health| health == Health::Degraded);
-        let is_excluded = |c: &&Candidate| c.priority == priority && c.health == Health::Excluded;
-        let counted = all.len() - candidates.iter().filter(is_excluded).count();
-        let percent = |group: &Group| 100.0 * group.len() as f64 / counted.max(1) as f64;
-        let available = percent(&healthy) + percent(&degraded);
-        let panic = panic_threshold > 0.0
-            && (available == 0.0
-                || (available * OVERPROVISIONING < 100.0 && available < panic_threshold));
-        let healthy_share = (percent(&healthy) * OVERPROVISIONING).min(100.0) as u32;
-        let healthy_share = if degraded.len() == 0 { 100 } else { healthy_share };
-        Self { healthy, degraded, all, healthy_share, panic }
+    /// Arranges `candidates`.
+    pub fn new(candidates: &[Candidate], rules: &Rules, random: &mut Rng) -> Self {
+        let priorities = by_priority(candidates);
+        let censuses: Vec<Census> = priorities.iter().map(|members| census(members)).collect();
+        let loads = Loads::new(&censuses, &rules.assignment, rules.panic_threshold);
+        let levels = priorities.iter().zip(loads.get()).map(|(members, load)| {
+            if load.panic {
+                return Level::Panic(Group::new(members.iter().copied(), rules.policy, random));
+            }
+            Level::Calm {
+                healthy: Tier::new(members, Health::Healthy, rules, random),
+                degraded: Tier::new(members, Health::Degraded, rules, random),
+            }
+        });
+        Self { levels: levels.collect(), loads }
     }
 
     /// Picks an endpoint; none if none is available.
     ///
-    /// `active` tells the requests under way at an endpoint. An endpoint that is to be `avoid`ed is passed
-    /// over, at most `attempts` times: then the next is taken, whichever it is (Envoy's
-    /// `host_selection_retry_max_attempts`).
-    pub fn pick(
-        &mut self,
-        random: &mut Rng,
-        active: impl Fn(usize) -> u32,
-        avoid: impl Fn(usize) -> bool,
-        attempts: u32,
-    ) -> Option<Choice> {
-        let panic = self.panic;
-        let mut index = self.group(random).pick(random, &active)?;
+    /// An endpoint that the view avoids is passed over, at most `attempts` times: then the next is taken,
+    /// whichever it is (Envoy's `host_selection_retry_max_attempts`).
+    pub fn pick(&mut self, view: &impl View, attempts: u32, random: &mut Rng) -> Option<usize> {
+        let mut index = self.pick_once(view, random)?;
         for _ in 0..attempts {
-            if !avoid(index) {
+            if !view.avoids(index) {
                 break;
             }
-            index = self.group(random).pick(random, &active)?;
+            index = self.pick_once(view, random)?;
         }
-        Some(Choice { index, panic })
+        Some(index)
     }
 
-    fn group(&mut self, random: &mut Rng) -> &mut Group {
-        if self.panic {
-            &mut self.all
-        } else if self.healthy_share >= 100 || random.u32(..100) < self.healthy_share {
-            &mut self.healthy
-        } else {
-            &mut self.degraded
-        }
-    }
-}
-
-/// Endpoints of like health: their numbers, and the policy that picks among them by position.
-#[derive(Debug)]
-struct Group {
-    members: Vec<usize>,
-    policy: Policy,
-}
-
-#[derive(Debug)]
-enum Policy {
-    RoundRobin(RoundRobin),
-    LeastRequest(LeastRequest),
-    Random(Random),
-}
-
-impl Group {
-    fn new(members: Vec<(usize, u32)>, policy: LbPolicy, random: &mut Rng) -> Self {
-        let weights: Vec<u32> = members.iter().map(|(_, weight)| *weight).collect();
-        let policy = match policy {
-            LbPolicy::RoundRobin => Policy::RoundRobin(RoundRobin::new(&weights, random)),
-            LbPolicy::LeastRequest { choices } => {
-                Policy::LeastRequest(LeastRequest::new(&weights, choices, random))
+    fn pick_once(&mut self, view: &impl View, random: &mut Rng) -> Option<usize> {
+        let only = self.loads.only();
+        let (priority, availability) = only.unwrap_or_else(|| self.loads.choose(random.u64(..)));
+        match (self.levels.get_mut(priority)?, availability) {
+            (Level::Panic(group), _) => {
+                view.notes(Event::Panic);
+                group.pick(view, random)
             }
-            LbPolicy::Random => Policy::Random(Random::new(&weights)),
-        };
-        Self { members: members.into_iter().map(|(index, _)| index).collect(), policy }
-    }
-
-    fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    fn pick(&mut self, random: &mut Rng, active: &impl Fn(usize) -> u32) -> Option<usize> {
-        if let [only] = self.members.as_slice() {
-            return Some(*only);
+            (Level::Calm { healthy, .. }, Availability::Healthy) => healthy.pick(view, random),
+            (Level::Calm { degraded, .. }, Availability::Degraded) => degraded.pick(view, random),
         }
-        let members = &self.members;
-        let active = |position: usize| members.get(position).map_or(0, |index| active(*index));
-        let position = match &mut self.policy {
-            Policy::RoundRobin(policy) => policy.pick(),
-            Policy::LeastRequest(policy) => policy.pick(random, active),
-            Policy::Random(policy) => policy.pick(random),
-        };
-        members.get(position?).copied()
     }
+}
+
+/// The candidates of each priority with their numbers. There is at least priority 0; a priority that was left
+/// out is empty.
+fn by_priority(candidates: &[Candidate]) -> Vec<Vec<(usize, &Candidate)>> {
+    let last = candidates.iter().map(|candidate| candidate.priority).max().unwrap_or(0);
+    let mut priorities = vec![Vec::new(); last as usize + 1];
+    for (index, candidate) in candidates.iter().enumerate() {
+        if let Some(members) = priorities.get_mut(candidate.priority as usize) {
+            members.push((index, candidate));
+        }
+    }
+    priorities
+}
+
+fn census(members: &[(usize, &Candidate)]) -> Census {
+    let mut census = Census { hosts: members.len() as u64, ..Census::default() };
+    for (_, Candidate { weight, health, .. }) in members {
+        match health {
+            Health::Healthy => census.healthy.add(*weight),
+            Health::Degraded => census.degraded.add(*weight),
+            Health::Unhealthy => {}
+            Health::Excluded => continue,
+        }
+        census.counted.add(*weight);
+    }
+    census
 }
 
 /// Whether all weights are alike, so that nothing needs to be weighed.

@@ -8,7 +8,7 @@ use fastrand::Rng;
 
 use super::ClusterSpec;
 use super::host::{Host, HostId, Outcome, Shard};
-use super::load_balancer::{Balancer, Candidate};
+use super::load_balancer::{Balancer, Candidate, Event, Rules, View};
 use super::shared::{HostKey, SharedCluster, keys};
 use crate::config::HashMap;
 use crate::config::address::HostAddress;
@@ -51,6 +51,15 @@ struct Member {
     host: Rc<LocalHost>,
     weight: u32,
     priority: u32,
+    /// The place of its locality among those of the cluster.
+    locality: usize,
+    locality_weight: u32,
+}
+
+/// The members, as one pick looks at them.
+struct PickView<'a> {
+    cluster: &'a LocalCluster,
+    context: &'a PickContext<'a>,
 }
 
 /// One endpoint as one worker knows it: what all workers share, and this worker's connections.
@@ -77,6 +86,7 @@ impl LocalCluster {
         };
         let mut members = Vec::with_capacity(spec.assignment.endpoints.len());
         let mut by_key = HashMap::default();
+        let mut localities = HashMap::default();
         for (index, key) in keys(spec) {
             let Some(endpoint) = spec.assignment.endpoints.get(index) else { continue };
             let Some(settings) = settings(spec, endpoint, &key) else { continue };
@@ -91,8 +101,7 @@ impl LocalCluster {
                 }
             };
             by_key.insert(key, Rc::clone(&host));
-            let Endpoint { weight, ref locality, .. } = *endpoint;
-            members.push(Member { host, weight, priority: locality.priority });
+            members.push(Member::new(host, endpoint, &mut localities));
         }
         let health_version = shared.health_version();
         let balancer = balancer(spec, &members, random);
@@ -128,17 +137,9 @@ impl LocalCluster {
         if self.health_version.replace(version) != version {
             *self.balancer.borrow_mut() = balancer(&self.spec, &self.members, random);
         }
-        let host = |index: usize| self.members.get(index).map(|member| &member.host);
-        let choice = self.balancer.borrow_mut().pick(
-            random,
-            |index| host(index).map_or(0, |host| host.shared.active()),
-            |index| host(index).is_some_and(|host| context.avoid.contains(&host.id())),
-            context.attempts,
-        );
-        if choice?.panic {
-            self.stats.lb_healthy_panic.inc();
-        }
-        host(choice?.index).cloned()
+        let view = PickView { cluster: self, context };
+        let index = self.balancer.borrow_mut().pick(&view, context.attempts, random)?;
+        self.members.get(index).map(|member| Rc::clone(&member.host))
     }
 
     /// Tells how a request to `host` went: counts it, and feeds outlier detection.
@@ -230,13 +231,60 @@ impl LocalHost {
 
 fn balancer(spec: &ClusterSpec, members: &[Member], random: &mut Rng) -> Balancer {
     let candidates: Vec<Candidate> = members.iter().map(Member::candidate).collect();
-    Balancer::new(&candidates, spec.config.lb_policy, spec.config.panic_threshold, random)
+    let rules = Rules {
+        policy: spec.config.lb_policy,
+        locality: spec.config.locality_lb,
+        panic_threshold: spec.config.panic_threshold,
+        assignment: spec.assignment.policy,
+    };
+    Balancer::new(&candidates, &rules, random)
+}
+
+impl View for PickView<'_> {
+    fn active(&self, index: usize) -> u32 {
+        self.cluster.members.get(index).map_or(0, |member| member.host.shared.active())
+    }
+
+    fn avoids(&self, index: usize) -> bool {
+        let member = self.cluster.members.get(index);
+        member.is_some_and(|member| self.context.avoid.contains(&member.host.id()))
+    }
+
+    fn notes(&self, event: Event) {
+        match event {
+            Event::Panic => self.cluster.stats.lb_healthy_panic.inc(),
+        }
+    }
 }
 
 impl Member {
+    /// `localities` are those met so far, each with its place.
+    fn new<'a>(
+        host: Rc<LocalHost>,
+        endpoint: &'a Endpoint,
+        localities: &mut HashMap<[&'a str; 3], usize>,
+    ) -> Self {
+        let Endpoint { weight, ref locality, .. } = *endpoint;
+        let name = [&*locality.region, &*locality.zone, &*locality.sub_zone];
+        let next = localities.len();
+        Self {
+            host,
+            weight,
+            priority: locality.priority,
+            locality: *localities.entry(name).or_insert(next),
+            locality_weight: locality.weight,
+        }
+    }
+
     fn candidate(&self) -> Candidate {
         let health = self.host.shared.health().health();
-        Candidate { weight: self.weight, health, priority: self.priority }
+        Candidate {
+            weight: self.weight,
+            health,
+            priority: self.priority,
+            locality: self.locality,
+            locality_weight: self.locality_weight,
+        }
     }
 }
 

@@ -25,7 +25,11 @@ fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
     edit(&mut config);
     Arc::new(ClusterSpec {
         config: Arc::new(config),
-        assignment: Arc::new(LoadAssignment { cluster_name: "shop".into(), endpoints }),
+        assignment: Arc::new(LoadAssignment {
+            cluster_name: "shop".into(),
+            endpoints,
+            ..LoadAssignment::default()
+        }),
         tls: None,
         match_tls: Vec::new(),
     })

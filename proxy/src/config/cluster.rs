@@ -23,8 +23,10 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// How an endpoint is picked.
     pub lb_policy: LbPolicy,
-    /// `common_lb_config.healthy_panic_threshold`, in percent 0 to 100; 50 by default.
-    pub panic_threshold: f64,
+    /// How localities are treated.
+    pub locality_lb: LocalityLb,
+    /// `common_lb_config.healthy_panic_threshold`, in whole percent 0 to 100; 50 by default.
+    pub panic_threshold: u32,
     /// `per_connection_buffer_limit_bytes`; 1 MiB by default.
     pub buffer_limit: u32,
     /// Thresholds of priority DEFAULT and HIGH, in this order.
@@ -90,6 +92,16 @@ pub enum LbPolicy {
     },
     /// RANDOM
     Random,
+}
+
+/// Envoy `CommonLbConfig.locality_config_specifier`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LocalityLb {
+    /// Neither is given.
+    #[default]
+    Plain,
+    /// `locality_weighted_lb_config`: localities get traffic by their weights.
+    Weighted,
 }
 
 /// Envoy `CircuitBreakers.Thresholds` of one priority.

@@ -13,6 +13,24 @@ pub struct LoadAssignment {
     pub cluster_name: Name,
     /// Endpoints in configuration order.
     pub endpoints: Vec<Endpoint>,
+    /// `policy`
+    pub policy: AssignmentPolicy,
+}
+
+/// Envoy `ClusterLoadAssignment.Policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AssignmentPolicy {
+    /// `overprovisioning_factor`: how much of its share the healthy part of a priority or locality can carry, in
+    /// percent, at least 1; 140 by default.
+    pub overprovisioning_factor: u32,
+    /// `weighted_priority_health`: whether a priority's health is reckoned by weight rather than by count.
+    pub weighted_priority_health: bool,
+}
+
+impl Default for AssignmentPolicy {
+    fn default() -> Self {
+        Self { overprovisioning_factor: 140, weighted_priority_health: false }
+    }
 }
 
 /// One endpoint (Envoy `endpoint.v3.LbEndpoint` with its locality flattened in).
@@ -34,7 +52,7 @@ pub struct Endpoint {
     pub transport_socket_match: HashMap<String, String>,
 }
 
-/// Region, zone and sub-zone with the priority of one locality group.
+/// Region, zone and sub-zone with the priority and weight of one locality group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Locality {
     /// Region, may be empty.
@@ -43,8 +61,11 @@ pub struct Locality {
     pub zone: String,
     /// Sub-zone, may be empty.
     pub sub_zone: String,
-    /// 0 is the highest priority.
+    /// 0 is the highest priority; 128 the lowest there can be.
     pub priority: u32,
+    /// `load_balancing_weight`: share of traffic relative to the other localities of its priority, with
+    /// locality-weighted balancing; 0 (or absent) means none.
+    pub weight: u32,
 }
 
 /// Health stated by the management server (Envoy `core.v3.HealthStatus`).

@@ -18,6 +18,7 @@ mod header;
 mod http;
 mod http_options;
 mod listener;
+mod load_balancing;
 mod matcher;
 mod outlier;
 mod overlap;

@@ -19,7 +19,7 @@ impl LeastRequest {
         if are_equal(weights) {
             Self::Equal { count: weights.len(), choices: choices.max(2) }
         } else {
-            let schedule = Schedule::new(weights, random);
+            let schedule = Schedule::new(weights.iter().map(|weight| f64::from(*weight)), random);
             Self::Weighted { schedule, weights: weights.to_vec() }
         }
     }

@@ -20,7 +20,7 @@ impl RoundRobin {
             let count = weights.len();
             Self::Equal { next: random.usize(..count.max(1)), count }
         } else {
-            let schedule = Schedule::new(weights, random);
+            let schedule = Schedule::new(weights.iter().map(|weight| f64::from(*weight)), random);
             Self::Weighted { schedule, weights: weights.to_vec() }
         }
     }

@@ -19,11 +19,12 @@ struct Due {
 }
 
 impl Schedule {
-    /// Members with the positions and shares of `weights`.
-    pub(super) fn new(weights: &[u32], random: &mut Rng) -> Self {
-        let due = weights.iter().enumerate().map(|(position, weight)| {
-            Reverse(Due { deadline: random.f64() / f64::from(*weight), position })
-        });
+    /// Members with the positions and shares of `weights`, which are larger than 0.
+    pub(super) fn new(weights: impl IntoIterator<Item = f64>, random: &mut Rng) -> Self {
+        let due = weights
+            .into_iter()
+            .enumerate()
+            .map(|(position, weight)| Reverse(Due { deadline: random.f64() / weight, position }));
         Self(due.collect())
     }
 

@@ -1,25 +1,78 @@
 //! Distributions, health and panic.
 
+use std::cell::Cell;
+
 use fastrand::Rng;
-use proptest::prelude::{any, prop_assert, proptest};
+use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
 
 const POLICIES: [LbPolicy; 3] =
     [LbPolicy::RoundRobin, LbPolicy::LeastRequest { choices: 2 }, LbPolicy::Random];
 
+fn candidate(weight: u32, health: Health) -> Candidate {
+    Candidate { weight, health, priority: 0, locality: 0, locality_weight: 0 }
+}
+
 fn healthy(weights: &[u32]) -> Vec<Candidate> {
-    let candidate =
-        |weight: &u32| Candidate { weight: *weight, health: Health::Healthy, priority: 0 };
-    weights.iter().map(candidate).collect()
+    weights.iter().map(|weight| candidate(*weight, Health::Healthy)).collect()
 }
 
 fn with_health(health: &[Health]) -> Vec<Candidate> {
-    health.iter().map(|health| Candidate { weight: 1, health: *health, priority: 0 }).collect()
+    health.iter().map(|health| candidate(1, *health)).collect()
+}
+
+fn rules(policy: LbPolicy) -> Rules {
+    Rules { policy, ..Rules::default() }
 }
 
 fn balancer(candidates: &[Candidate], policy: LbPolicy) -> Balancer {
-    Balancer::new(candidates, policy, 50.0, &mut Rng::with_seed(7))
+    Balancer::new(candidates, &rules(policy), &mut Rng::with_seed(7))
+}
+
+fn calm(policy: LbPolicy) -> Rules {
+    Rules { panic_threshold: 0, ..rules(policy) }
+}
+
+/// Endpoints with `active` requests under way and some to avoid.
+struct Hosts<A, V> {
+    active: A,
+    avoids: V,
+    panics: Cell<usize>,
+}
+
+impl<A: Fn(usize) -> u32, V: Fn(usize) -> bool> Hosts<A, V> {
+    fn new(active: A, avoids: V) -> Self {
+        Self { active, avoids, panics: Cell::new(0) }
+    }
+}
+
+impl<A: Fn(usize) -> u32, V: Fn(usize) -> bool> View for Hosts<A, V> {
+    fn active(&self, index: usize) -> u32 {
+        (self.active)(index)
+    }
+
+    fn avoids(&self, index: usize) -> bool {
+        (self.avoids)(index)
+    }
+
+    fn notes(&self, event: Event) {
+        match event {
+            Event::Panic => self.panics.set(self.panics.get() + 1),
+        }
+    }
+}
+
+/// One pick without load; the endpoint, and whether it was made in panic.
+fn pick(balancer: &mut Balancer, random: &mut Rng) -> Option<(usize, bool)> {
+    let hosts = Hosts::new(|_| 0, |_| false);
+    let index = balancer.pick(&hosts, 0, random);
+    index.map(|index| (index, hosts.panics.get() > 0))
+}
+
+/// One pick from endpoints of which each has `active` requests under way.
+fn pick_loaded(balancer: &mut Balancer, random: &mut Rng, active: impl Fn(usize) -> u32) -> usize {
+    balancer.pick(&Hosts::new(active, |_| false), 0, random).unwrap()
 }
 
 /// Picks `count` times without load; returns how often each was picked.
@@ -27,8 +80,7 @@ fn counts(balancer: &mut Balancer, hosts: usize, count: usize) -> Vec<usize> {
     let mut random = Rng::with_seed(11);
     let mut counts = vec![0; hosts];
     for _ in 0..count {
-        let choice = balancer.pick(&mut random, |_| 0, |_| false, 0).unwrap();
-        counts[choice.index] += 1;
+        counts[pick(balancer, &mut random).unwrap().0] += 1;
     }
     counts
 }
@@ -48,8 +100,7 @@ fn round_robin_is_exact() {
 fn round_robin_spreads_a_heavy_endpoint_evenly() {
     let mut weighted = balancer(&healthy(&[1, 3]), LbPolicy::RoundRobin);
     let mut random = Rng::with_seed(1);
-    let picks: Vec<usize> =
-        (0..40).map(|_| weighted.pick(&mut random, |_| 0, |_| false, 0).unwrap().index).collect();
+    let picks: Vec<usize> = (0..40).map(|_| pick(&mut weighted, &mut random).unwrap().0).collect();
     let gaps: Vec<usize> = picks.split(|index| *index == 0).map(<[usize]>::len).collect();
     assert!(gaps[1..gaps.len() - 1].iter().all(|gap| (2..=4).contains(gap)), "{gaps:?}");
 }
@@ -59,21 +110,19 @@ fn workers_do_not_march_in_step() {
     let firsts: std::collections::HashSet<usize> = (0..50)
         .map(|seed| {
             let mut random = Rng::with_seed(seed);
-            let mut balancer =
-                Balancer::new(&healthy(&[1; 10]), LbPolicy::RoundRobin, 50.0, &mut random);
-            balancer.pick(&mut random, |_| 0, |_| false, 0).unwrap().index
+            let rules = rules(LbPolicy::RoundRobin);
+            let mut balancer = Balancer::new(&healthy(&[1; 10]), &rules, &mut random);
+            pick(&mut balancer, &mut random).unwrap().0
         })
         .collect();
     assert!(firsts.len() >= 5, "{firsts:?}");
 }
 
 #[test]
-fn random_follows_weights() {
+fn random_is_even_whatever_the_weights() {
     let mut random = balancer(&healthy(&[1, 0, 3, 6]), LbPolicy::Random);
-    let counts = counts(&mut random, 4, 11_000);
-    for (count, share) in counts.iter().zip([1_000_usize, 1_000, 3_000, 6_000]) {
-        assert!(count.abs_diff(share) < 200, "a weight of 0 counts as 1: {counts:?}");
-    }
+    let counts = counts(&mut random, 4, 8_000);
+    assert!(counts.iter().all(|count| count.abs_diff(2_000) < 200), "{counts:?}");
 }
 
 #[test]
@@ -83,7 +132,7 @@ fn least_request_prefers_the_idle() {
     let busy = (0..1000)
         .filter(|_| {
             let active = |index: usize| if index == 0 { 9 } else { 1 };
-            balancer.pick(&mut random, active, |_| false, 0).unwrap().index == 0
+            pick_loaded(&mut balancer, &mut random, active) == 0
         })
         .count();
     assert!((200..300).contains(&busy), "only when drawn twice, a quarter of the time: {busy}");
@@ -99,7 +148,7 @@ fn least_request_evens_out_load_by_weight() {
     let busy = (0..1000)
         .filter(|_| {
             let active = |index: usize| if index == 0 { 0 } else { 7 };
-            balancer.pick(&mut random, active, |_| false, 0).unwrap().index == 1
+            pick_loaded(&mut balancer, &mut random, active) == 1
         })
         .count();
     assert!((300..370).contains(&busy), "4/8 against 1/1: {busy}");
@@ -123,15 +172,14 @@ fn too_few_healthy_ones_are_panic() {
     let mut random = Rng::with_seed(5);
     for policy in POLICIES {
         let mut panicking = balancer(&mostly_gone, policy);
-        let choice = panicking.pick(&mut random, |_| 0, |_| false, 0).unwrap();
-        assert!(choice.panic);
+        assert!(pick(&mut panicking, &mut random).unwrap().1);
         assert!(counts(&mut panicking, 3, 300).iter().all(|count| *count > 50));
-        let mut calm = Balancer::new(&mostly_gone, policy, 0.0, &mut random);
+        let mut calm = Balancer::new(&mostly_gone, &calm(policy), &mut random);
         assert_eq!(counts(&mut calm, 3, 10), [10, 0, 0], "a threshold of 0 turns panic off");
     }
     // Exactly half is not less than half.
-    let half = balancer(&with_health(&[Healthy, Unhealthy]), LbPolicy::Random);
-    assert!(!half.panic);
+    let mut half = balancer(&with_health(&[Healthy, Unhealthy]), LbPolicy::Random);
+    assert_eq!(pick(&mut half, &mut random), Some((0, false)));
 }
 
 #[test]
@@ -139,8 +187,10 @@ fn enough_capacity_is_no_panic_whatever_the_threshold() {
     use Health::{Healthy, Unhealthy};
     let health = with_health(&[Healthy, Healthy, Healthy, Unhealthy]);
     let mut random = Rng::with_seed(5);
-    let balancer = Balancer::new(&health, LbPolicy::Random, 90.0, &mut random);
-    assert!(!balancer.panic, "three of four, at 140 %, carry everything");
+    let rules = Rules { panic_threshold: 90, ..rules(LbPolicy::Random) };
+    let mut balancer = Balancer::new(&health, &rules, &mut random);
+    let (_, panic) = pick(&mut balancer, &mut random).unwrap();
+    assert!(!panic, "three of four, at 140 %, carry everything");
 }
 
 #[test]
@@ -148,11 +198,11 @@ fn without_any_healthy_endpoint_panic_or_nothing() {
     let gone = with_health(&[Health::Unhealthy, Health::Unhealthy]);
     let mut random = Rng::with_seed(5);
     let mut panicking = balancer(&gone, LbPolicy::RoundRobin);
-    assert!(panicking.pick(&mut random, |_| 0, |_| false, 0).unwrap().panic);
-    let mut calm = Balancer::new(&gone, LbPolicy::RoundRobin, 0.0, &mut random);
-    assert_eq!(calm.pick(&mut random, |_| 0, |_| false, 0), None);
+    assert!(pick(&mut panicking, &mut random).unwrap().1);
+    let mut calm = Balancer::new(&gone, &calm(LbPolicy::RoundRobin), &mut random);
+    assert_eq!(pick(&mut calm, &mut random), None);
     for policy in POLICIES {
-        assert_eq!(balancer(&[], policy).pick(&mut random, |_| 0, |_| false, 3), None);
+        assert_eq!(pick(&mut balancer(&[], policy), &mut random), None);
     }
 }
 
@@ -168,12 +218,26 @@ fn degraded_endpoints_take_the_overflow() {
 }
 
 #[test]
-fn a_lower_priority_serves_only_when_the_higher_is_gone() {
-    let mut candidates = healthy(&[1, 1]);
-    candidates[1].priority = 1;
-    assert_eq!(counts(&mut balancer(&candidates, LbPolicy::RoundRobin), 2, 10), [10, 0]);
-    candidates[0].health = Health::Unhealthy;
-    assert_eq!(counts(&mut balancer(&candidates, LbPolicy::RoundRobin), 2, 10), [0, 10]);
+fn a_lower_priority_serves_what_the_higher_cannot_carry() {
+    use Health::{Healthy, Unhealthy};
+    let mut candidates = healthy(&[1, 1, 1, 1]);
+    candidates[2].priority = 1;
+    candidates[3].priority = 1;
+    let picked = |candidates: &[Candidate]| {
+        counts(&mut balancer(candidates, LbPolicy::RoundRobin), 4, 10_000)
+    };
+    assert_eq!(picked(&candidates), [5_000, 5_000, 0, 0]);
+    candidates[0].health = Unhealthy;
+    let shares = picked(&candidates);
+    assert!(shares[0] == 0 && shares[1].abs_diff(7_000) < 200, "{shares:?}");
+    assert!(shares[2].abs_diff(1_500) < 100 && shares[3].abs_diff(1_500) < 100, "{shares:?}");
+    candidates[1].health = Unhealthy;
+    assert_eq!(picked(&candidates), [0, 0, 5_000, 5_000]);
+    candidates[2].health = Unhealthy;
+    candidates[3].health = Healthy;
+    let shares = picked(&candidates);
+    assert_eq!(shares[0] + shares[1], 0, "half of priority 1 is not below the threshold");
+    assert_eq!(shares[3], 10_000);
 }
 
 #[test]
@@ -181,11 +245,55 @@ fn endpoints_to_avoid_are_passed_over_as_often_as_allowed() {
     let mut random = Rng::with_seed(5);
     let mut balancer = balancer(&healthy(&[1, 1, 1]), LbPolicy::RoundRobin);
     for _ in 0..30 {
-        let choice = balancer.pick(&mut random, |_| 0, |index| index != 2, 2).unwrap();
-        assert_eq!(choice.index, 2);
+        let choice = balancer.pick(&Hosts::new(|_| 0, |index| index != 2), 2, &mut random);
+        assert_eq!(choice, Some(2));
     }
-    let choice = balancer.pick(&mut random, |_| 0, |_| true, 5);
+    let choice = balancer.pick(&Hosts::new(|_| 0, |_| true), 5, &mut random);
     assert!(choice.is_some(), "the last one is taken, whichever it is");
+}
+
+/// Endpoints of two localities of weights 1 and 3, then one of a locality without weight.
+fn localities(health: &[Health]) -> Vec<Candidate> {
+    let places = [(0, 1), (0, 1), (1, 3), (1, 3), (2, 0)];
+    let endpoints = places.into_iter().zip(health).map(|((locality, locality_weight), health)| {
+        Candidate { locality, locality_weight, ..candidate(1, *health) }
+    });
+    endpoints.collect()
+}
+
+fn by_locality(candidates: &[Candidate]) -> Balancer {
+    let rules = Rules { locality: LocalityLb::Weighted, ..calm(LbPolicy::RoundRobin) };
+    Balancer::new(candidates, &rules, &mut Rng::with_seed(7))
+}
+
+#[test]
+fn localities_get_their_weight_as_far_as_they_can_carry_it() {
+    use Health::{Healthy, Unhealthy};
+    let all = localities(&[Healthy; 5]);
+    assert_eq!(counts(&mut by_locality(&all), 5, 800), [100, 100, 300, 300, 0]);
+    assert_eq!(
+        counts(&mut balancer(&all, LbPolicy::RoundRobin), 5, 500),
+        [100; 5],
+        "weights of localities mean nothing unless asked for"
+    );
+    // Half of it is healthy: the second locality is worth 3 × 0.7.
+    let half = localities(&[Healthy, Healthy, Healthy, Unhealthy, Healthy]);
+    let shares = counts(&mut by_locality(&half), 5, 3_100);
+    for (share, expected) in shares.iter().zip([500_usize, 500, 2_100, 0, 0]) {
+        assert!(share.abs_diff(expected) <= 1, "{shares:?}");
+    }
+    let none = localities(&[Unhealthy, Unhealthy, Unhealthy, Unhealthy, Healthy]);
+    assert_eq!(counts(&mut by_locality(&none), 5, 10), [0, 0, 0, 0, 10], "no weight is left");
+}
+
+#[test]
+fn degraded_endpoints_are_divided_by_locality_too() {
+    use Health::{Degraded, Unhealthy};
+    let degraded = localities(&[Degraded, Unhealthy, Degraded, Degraded, Unhealthy]);
+    let shares = counts(&mut by_locality(&degraded), 5, 3_700);
+    for (share, expected) in shares.iter().zip([700_usize, 0, 1_500, 1_500, 0]) {
+        assert!(share.abs_diff(expected) <= 1, "{shares:?}");
+    }
 }
 
 proptest! {
@@ -195,13 +303,12 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut random = Rng::with_seed(seed);
-        let mut balancer =
-            Balancer::new(&healthy(&weights), LbPolicy::RoundRobin, 50.0, &mut random);
+        let rules = rules(LbPolicy::RoundRobin);
+        let mut balancer = Balancer::new(&healthy(&weights), &rules, &mut random);
         let total: u32 = weights.iter().sum();
         let mut counts = vec![0_u32; weights.len()];
         for _ in 0..total * 10 {
-            let choice = balancer.pick(&mut random, |_| 0, |_| false, 0).unwrap();
-            counts[choice.index] += 1;
+            counts[pick(&mut balancer, &mut random).unwrap().0] += 1;
         }
         for (count, weight) in counts.iter().zip(&weights) {
             prop_assert!(count.abs_diff(weight * 10) <= 1, "{:?} for {:?}", counts, weights);
@@ -210,20 +317,26 @@ proptest! {
 
     #[test]
     fn without_panic_only_available_endpoints_are_picked(
-        health in proptest::collection::vec(0_u8..3, 1..12),
+        health in proptest::collection::vec((0_u8..4, 0_u32..3), 1..12),
         policy in 0_usize..3,
         seed in any::<u64>(),
     ) {
-        let health: Vec<Health> = health
-            .into_iter()
-            .map(|n| [Health::Healthy, Health::Degraded, Health::Unhealthy][usize::from(n)])
-            .collect();
+        use Health::{Degraded, Excluded, Healthy, Unhealthy};
+        let health = health.into_iter().map(|(n, priority)| {
+            let health = [Healthy, Degraded, Unhealthy, Excluded][usize::from(n)];
+            Candidate { priority, ..candidate(1, health) }
+        });
+        let candidates: Vec<Candidate> = health.collect();
+        let available = |index: usize| matches!(candidates[index].health, Healthy | Degraded);
         let mut random = Rng::with_seed(seed);
-        let mut balancer =
-            Balancer::new(&with_health(&health), POLICIES[policy], 50.0, &mut random);
+        let mut panicking = Balancer::new(&candidates, &rules(POLICIES[policy]), &mut random);
+        let mut calm = Balancer::new(&candidates, &calm(POLICIES[policy]), &mut random);
         for _ in 0..20 {
-            let choice = balancer.pick(&mut random, |index| index as u32, |_| false, 0).unwrap();
-            prop_assert!(choice.panic || health[choice.index] != Health::Unhealthy);
+            let (index, panic) = pick(&mut panicking, &mut random).unwrap();
+            prop_assert!(panic || available(index));
+            let found = pick(&mut calm, &mut random);
+            prop_assert_eq!(found.is_some(), (0..candidates.len()).any(available));
+            prop_assert!(found.is_none_or(|(index, panic)| !panic && available(index)));
         }
     }
 }

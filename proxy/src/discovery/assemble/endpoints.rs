@@ -23,7 +23,7 @@ pub(super) fn of(
         Discovery::Eds(source) => match state.endpoints(source) {
             None => Ok(Arc::new(LoadAssignment {
                 cluster_name: Arc::clone(&source.name),
-                endpoints: Vec::new(),
+                ..LoadAssignment::default()
             })),
             Some(assignment) => match first_name(assignment) {
                 None => Ok(Arc::clone(assignment)),
@@ -81,5 +81,6 @@ fn resolved(
         ));
         queries.insert(query);
     }
-    Arc::new(LoadAssignment { cluster_name: Arc::clone(&assignment.cluster_name), endpoints })
+    let cluster_name = Arc::clone(&assignment.cluster_name);
+    Arc::new(LoadAssignment { cluster_name, endpoints, policy: assignment.policy })
 }

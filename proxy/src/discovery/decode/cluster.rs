@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xds::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
-    LbConfig, LbPolicy as Policy, LeastRequestLbConfig, RoundRobinLbConfig, TransportSocketMatch,
+    ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, TransportSocketMatch,
 };
 use xds::envoy::config::cluster::v3::{Cluster, UpstreamConnectionOptions};
 use xds::envoy::config::core::v3::transport_socket::ConfigType;
@@ -19,15 +18,14 @@ use super::endpoint::{load_assignment, socket_criteria};
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::listener::BUFFER_LIMIT;
+use super::load_balancing::{LoadBalancing, load_balancing};
 use super::outlier::outlier_detection;
 use super::source::file_source;
 use super::tls;
 use super::upstream_http::{Legacy, upstream_http};
-use super::value::{bounded, enumeration, name, non_empty, percent, positive_duration};
+use super::value::{enumeration, name, non_empty, positive_duration};
 use crate::config::address::Address;
-use crate::config::cluster::{
-    self, Discovery, DnsFamily, LbPolicy, UpstreamHttp, UpstreamProtocol,
-};
+use crate::config::cluster::{self, Discovery, DnsFamily, UpstreamHttp, UpstreamProtocol};
 use crate::config::endpoint::LoadAssignment;
 use crate::config::source::ResourceSource;
 use crate::config::tls::UpstreamTls;
@@ -35,7 +33,6 @@ use crate::config::tls::UpstreamTls;
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DNS_REFRESH: Duration = Duration::from_secs(5);
-const PANIC_THRESHOLD: f64 = 50.0;
 
 /// A cluster.
 pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
@@ -71,6 +68,8 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     let http = upstream_http(typed_extension_protocol_options, &legacy)?;
     let tls = optional("transport_socket", transport_socket, transport)?.flatten();
     needs_alpn(&http, tls.is_some())?;
+    let LoadBalancing { policy: lb_policy, locality: locality_lb, panic_threshold } =
+        load_balancing(*policy, lb_config.as_ref(), common_lb_config.as_ref())?;
     Ok(cluster::Cluster {
         stat_name: if alt_stat_name.is_empty() {
             Arc::clone(&cluster_name)
@@ -81,9 +80,9 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         name: cluster_name,
         connect_timeout: positive_duration("connect_timeout", connect_timeout.as_ref())?
             .unwrap_or(CONNECT_TIMEOUT),
-        lb_policy: lb_policy(*policy, lb_config.as_ref())?,
-        panic_threshold: optional("common_lb_config", common_lb_config, panic_threshold)?
-            .unwrap_or(PANIC_THRESHOLD),
+        lb_policy,
+        locality_lb,
+        panic_threshold,
         buffer_limit: per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT),
         circuit_breakers: optional("circuit_breakers", breakers, circuit_breakers)?
             .unwrap_or_default(),
@@ -147,7 +146,9 @@ impl Endpoints<'_> {
     fn assignment(&self, cluster: &str) -> Result<LoadAssignment> {
         match self.assignment {
             Some(proto) => load_assignment(proto).at("load_assignment"),
-            None => Ok(LoadAssignment { cluster_name: cluster.into(), endpoints: Vec::new() }),
+            None => {
+                Ok(LoadAssignment { cluster_name: cluster.into(), ..LoadAssignment::default() })
+            }
         }
     }
 
@@ -187,32 +188,6 @@ fn dns_family(proto: i32) -> Result<DnsFamily> {
         DnsLookupFamily::V4Preferred => DnsFamily::V4Preferred,
         DnsLookupFamily::All => DnsFamily::All,
     })
-}
-
-fn lb_policy(proto: i32, config: Option<&LbConfig>) -> Result<LbPolicy> {
-    let choices = match config {
-        Some(LbConfig::LeastRequestLbConfig(LeastRequestLbConfig { choice_count })) => {
-            bounded("least_request_lb_config.choice_count", *choice_count, 2, (2, u32::MAX))?
-        }
-        Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig {})) | None => 2,
-    };
-    Ok(match enumeration("lb_policy", proto)? {
-        Policy::RoundRobin => LbPolicy::RoundRobin,
-        Policy::LeastRequest => LbPolicy::LeastRequest { choices },
-        Policy::Random => LbPolicy::Random,
-        other @ (Policy::RingHash
-        | Policy::Maglev
-        | Policy::ClusterProvided
-        | Policy::LoadBalancingPolicyConfig) => {
-            let policy = other.as_str_name();
-            return refuse("lb_policy", format!("{policy} is not supported by this version"));
-        }
-    })
-}
-
-fn panic_threshold(proto: &CommonLbConfig) -> Result<f64> {
-    let CommonLbConfig { healthy_panic_threshold, update_merge_window: _ } = proto;
-    percent("healthy_panic_threshold", healthy_panic_threshold.as_ref(), PANIC_THRESHOLD)
 }
 
 fn transport(proto: &TransportSocket) -> Result<Option<Arc<UpstreamTls>>> {

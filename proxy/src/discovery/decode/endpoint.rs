@@ -7,25 +7,40 @@ use prost_types::value::Kind;
 use xds::envoy::config::core::v3::{HealthStatus as Health, Locality, Metadata};
 use xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment,
 };
 
 use super::address;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::value::{bounded, enumeration, name};
 use crate::config::HashMap;
-use crate::config::endpoint::{self, HealthStatus, LoadAssignment};
+use crate::config::endpoint::{self, AssignmentPolicy, HealthStatus, LoadAssignment};
 
 /// The namespace of metadata that chooses a transport socket.
 const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
+/// The lowest priority there can be.
+const LAST_PRIORITY: u32 = 128;
+
 /// All endpoints of a cluster.
 pub(super) fn load_assignment(proto: &ClusterLoadAssignment) -> Result<LoadAssignment> {
-    let ClusterLoadAssignment { cluster_name, endpoints, policy: _ } = proto;
+    let ClusterLoadAssignment { cluster_name, endpoints, policy } = proto;
     let localities = each("endpoints", endpoints, locality_endpoints)?;
     Ok(LoadAssignment {
         cluster_name: name("cluster_name", cluster_name)?,
         endpoints: localities.into_iter().flatten().collect(),
+        policy: optional("policy", policy, assignment_policy)?.unwrap_or_default(),
+    })
+}
+
+fn assignment_policy(proto: &cluster_load_assignment::Policy) -> Result<AssignmentPolicy> {
+    let cluster_load_assignment::Policy { overprovisioning_factor, weighted_priority_health } =
+        proto;
+    let absent = AssignmentPolicy::default().overprovisioning_factor;
+    let field = "overprovisioning_factor";
+    Ok(AssignmentPolicy {
+        overprovisioning_factor: bounded(field, *overprovisioning_factor, absent, (1, u32::MAX))?,
+        weighted_priority_health: *weighted_priority_health,
     })
 }
 
@@ -34,20 +49,20 @@ fn locality_endpoints(proto: &LocalityLbEndpoints) -> Result<Vec<endpoint::Endpo
         locality,
         metadata: _,
         lb_endpoints,
-        load_balancing_weight: _,
+        load_balancing_weight,
         priority,
         proximity: _,
     } = proto;
-    if *priority != 0 {
-        return refuse("priority", "priorities other than 0 are not supported by this version");
-    }
+    let field = "load_balancing_weight";
+    let weight = load_balancing_weight.map(|weight| bounded(field, Some(weight), 0, (1, u32::MAX)));
     let absent = Locality::default();
     let Locality { region, zone, sub_zone } = locality.as_ref().unwrap_or(&absent);
     let locality = Arc::new(endpoint::Locality {
         region: region.clone(),
         zone: zone.clone(),
         sub_zone: sub_zone.clone(),
-        priority: *priority,
+        priority: bounded("priority", Some(*priority), 0, (0, LAST_PRIORITY))?,
+        weight: weight.transpose()?.unwrap_or(0),
     });
     let endpoints = each("lb_endpoints", lb_endpoints, |proto| lb_endpoint(proto, &locality))?;
     let total: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();

@@ -154,7 +154,7 @@ fn a_sidecars_clusters() {
 
     assert_eq!(&*dns.stat_name, "ratings");
     assert_eq!(dns.lb_policy, LbPolicy::LeastRequest { choices: 3 });
-    assert!(dns.panic_threshold.abs() < f64::EPSILON);
+    assert_eq!(dns.panic_threshold, 0);
     let Discovery::StrictDns { assignment, family, respect_ttl: true, .. } = &dns.discovery else {
         panic!("no DNS")
     };

@@ -1,0 +1,60 @@
+//! Endpoints among which a policy picks by position.
+
+use fastrand::Rng;
+
+use super::least_request::LeastRequest;
+use super::round_robin::RoundRobin;
+use super::{Candidate, View};
+use crate::config::cluster::LbPolicy;
+
+/// Endpoints of like standing, and the policy that picks among them.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Their numbers.
+    members: Vec<usize>,
+    policy: Policy,
+}
+
+#[derive(Debug)]
+enum Policy {
+    RoundRobin(RoundRobin),
+    LeastRequest(LeastRequest),
+    /// Any of them, whatever its weight.
+    Random,
+}
+
+impl Group {
+    /// The endpoints with these numbers.
+    pub(super) fn new<'a>(
+        members: impl Iterator<Item = (usize, &'a Candidate)>,
+        policy: LbPolicy,
+        random: &mut Rng,
+    ) -> Self {
+        let (members, weights): (Vec<_>, Vec<_>) =
+            members.map(|(index, candidate)| (index, candidate.weight.max(1))).unzip();
+        let policy = match policy {
+            LbPolicy::RoundRobin => Policy::RoundRobin(RoundRobin::new(&weights, random)),
+            LbPolicy::LeastRequest { choices } => {
+                Policy::LeastRequest(LeastRequest::new(&weights, choices, random))
+            }
+            LbPolicy::Random => Policy::Random,
+        };
+        Self { members, policy }
+    }
+
+    /// The number of the endpoint to use; none if there is none.
+    pub(super) fn pick(&mut self, view: &impl View, random: &mut Rng) -> Option<usize> {
+        let members = match self.members.as_slice() {
+            [] => return None,
+            [only] => return Some(*only),
+            members => members,
+        };
+        let active = |position: usize| members.get(position).map_or(0, |index| view.active(*index));
+        let position = match &mut self.policy {
+            Policy::RoundRobin(policy) => policy.pick()?,
+            Policy::LeastRequest(policy) => policy.pick(random, active)?,
+            Policy::Random => random.usize(..members.len()),
+        };
+        members.get(position).copied()
+    }
+}
