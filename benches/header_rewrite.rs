@@ -14,7 +14,7 @@ use proxy::config::matcher::RequestHead;
 use proxy::config::route::{
     Action, DirectResponse, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost,
 };
-use proxy::route::{RouteTable, TlsPresence};
+use proxy::route::{Circumstances, RouteTable};
 
 /// A request whose protocol and host are known.
 struct Request;
@@ -96,7 +96,7 @@ fn header_rewrite(criterion: &mut Criterion) {
             path_and_query: "/",
             headers: &headers,
         };
-        let found = table.find(&head, 0, TlsPresence::default()).expect("a route");
+        let found = table.find(&head, 0, Circumstances::default()).expect("a route");
         let change = |mut headers: HeaderMap| {
             table.mutate_request(black_box(found), None, &mut headers, &Request);
             headers

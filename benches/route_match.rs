@@ -17,7 +17,7 @@ use proxy::config::matcher::{
 use proxy::config::route::{
     Action, DirectResponse, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost,
 };
-use proxy::route::{RouteTable, TlsPresence};
+use proxy::route::{Circumstances, RouteTable};
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
@@ -123,7 +123,7 @@ fn route_match(criterion: &mut Criterion) {
                     path_and_query: &path,
                     headers: &headers,
                 };
-                let find = || table.find(black_box(&head), 0, TlsPresence::default());
+                let find = || table.find(black_box(&head), 0, Circumstances::default());
                 assert!(find().and_then(|found| table.route(found)).is_some(), "no route");
                 group.bench_function(BenchmarkId::new(place, size), |bencher| bencher.iter(find));
             }

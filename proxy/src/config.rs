@@ -15,6 +15,7 @@ pub mod http;
 pub mod invalid;
 pub mod listener;
 pub mod matcher;
+pub mod metadata;
 pub mod retry;
 pub mod route;
 pub mod source;

@@ -13,6 +13,8 @@
 
 pub mod server;
 
+pub mod offline;
+
 pub mod admin;
 
 pub mod discovery;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::config::matcher::RequestHead;
+use crate::config::metadata::Metadata;
 use crate::config::route::{RequireTls, Route, RouteConfig, VirtualHost};
 use crate::config::{Invalid, Name};
 
@@ -45,6 +46,13 @@ pub struct Found {
     route: Option<u32>,
 }
 
+impl Found {
+    /// The places of the virtual host and of the route in the table's configuration; none if no route matched.
+    pub fn place(self) -> Option<(usize, usize)> {
+        Some((self.virtual_host as usize, self.route? as usize))
+    }
+}
+
 /// What is known about the client's TLS; the default is a plain-text connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TlsPresence {
@@ -52,6 +60,15 @@ pub struct TlsPresence {
     pub presented: bool,
     /// Whether that certificate was validated.
     pub validated: bool,
+}
+
+/// What routes may ask for besides a request's head.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Circumstances<'a> {
+    /// The client's TLS.
+    pub tls: TlsPresence,
+    /// What filters before the router have set.
+    pub metadata: Option<&'a Metadata>,
 }
 
 impl RouteTable {
@@ -77,14 +94,21 @@ impl RouteTable {
     ///
     /// `random` is one uniform number per request: use the same for [`weighted::choose`]. Whether the
     /// virtual host sends the client to https first is [`RouteTable::wants_https`].
-    pub fn find(&self, head: &RequestHead<'_>, random: u64, tls: TlsPresence) -> Option<Found> {
+    pub fn find(
+        &self,
+        head: &RequestHead<'_>,
+        random: u64,
+        circumstances: Circumstances<'_>,
+    ) -> Option<Found> {
         let virtual_host = self.domains.find(head.authority)?;
         let routes = &self.config.virtual_hosts.get(virtual_host as usize)?.routes;
         let path = self.matched_path(head);
         let mut candidates = self.routes.get(virtual_host as usize)?.candidates(head, path);
         let route = candidates.find(|number| {
             let route = routes.get(*number as usize);
-            route.is_some_and(|route| matcher::matches(&route.matcher, head, path, random, tls))
+            route.is_some_and(|route| {
+                matcher::matches(&route.matcher, head, path, random, circumstances)
+            })
         });
         Some(Found { virtual_host, route })
     }

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 
-use self::options::{Mode, Options};
+use self::options::{Mode, Options, Question};
 use crate::discovery::{Assembler, Located, Sources};
+use crate::offline::route_check;
 use crate::telemetry::logging::{LogStyle, Logging, StartError};
 use crate::telemetry::metrics::Metrics;
 
@@ -27,12 +28,25 @@ pub fn main_with_args(arguments: impl IntoIterator<Item = OsString>) -> ExitCode
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ran = match &options.question {
+        Some(question) => answer(question),
+        None => run(&options).map(|()| true),
+    };
+    match ran {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("outrigger: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Answers a question about a configuration; whether the answer is a good one.
+fn answer(question: &Question) -> Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match question {
+        Question::RouteCheck(arguments) => route_check::run(arguments, &mut out),
     }
 }
 

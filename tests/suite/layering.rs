@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// Modules of crate `proxy`, top to bottom: a module uses only those after it.
 const LAYERS: [&str; 19] = [
     "server",
+    "offline",
     "admin",
     "discovery",
     "listener",

@@ -1,34 +1,68 @@
-//! Envoy's own route-table goldens (its `router_check_tool`), answered by the routing engine alone: no
-//! sockets, and the random number is each case's own.
+//! `outrigger route-check` on route tables and test files: Envoy's own goldens, and what a person sees.
 //!
-//! The cases are not part of this repository: they are looked for in `SUITES_DIR`, else beside the workspace.
+//! The goldens are not part of this repository: they are looked for in `SUITES_DIR`, else beside the workspace.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::Output;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use proxy::config::format::{Facts, Operator};
-use proxy::config::matcher::RequestHead;
-use proxy::config::route::{Action, ClusterSpecifier, RouteAction};
-use proxy::discovery::decode;
-use proxy::route::{Found, RouteTable, TlsPresence, redirect, rewrite, weighted};
-use serde_json::Value;
-use xds::envoy::config::route::v3::RouteConfiguration;
-use xds::yaml::Document;
+use harness::{Program, Value, json};
+
+const ROUTES: &str = r#"virtual_hosts:
+- name: shop
+  domains: [shop.example]
+  routes:
+  - match: {prefix: /cart, runtime_fraction: {runtime_key: new-cart, default_value: {numerator: 10}}}
+    route: {cluster: cart-v2}
+  - match: {prefix: /cart}
+    route: {cluster: cart}
+  - match: {path: /old}
+    redirect: {path_redirect: /new, response_code: FOUND}
+"#;
+
+/// Runs `outrigger route-check` on a route table and tests.
+fn route_check(routes: &str, tests: &str, arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let program = Program::Outrigger.path().unwrap();
+    std::process::Command::new(program)
+        .arg("route-check")
+        .args([Path::new("-c"), &file("routes.yaml", routes)])
+        .args([Path::new("-t"), &file("tests.yaml", tests)])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(output: &Output) -> String {
+    let bytes = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8(bytes).unwrap()
+}
 
 #[test]
 fn every_case_of_envoys_router_check_tool_is_answered_alike() {
     let file = suites().join("envoy_router_check.jsonl");
-    let Ok(text) = std::fs::read_to_string(&file) else {
+    let Ok(lines) = std::fs::read_to_string(&file) else {
         eprintln!("SKIPPED: no {}; set SUITES_DIR to where it is", file.display());
         return;
     };
-    let cases: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let answerable: Vec<_> = cases.iter().filter(|case| is_answerable(case)).collect();
-    let wrong: Vec<String> = answerable.iter().flat_map(|case| differences(case)).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(!answerable.is_empty(), "no case in {}", file.display());
+    let cases: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // A negative case is one whose expectations the tool must refuse.
+    let mut files: BTreeMap<(&str, bool), Vec<&Value>> = BTreeMap::new();
+    for case in &cases {
+        let negative = case["tool_negative"].as_bool().unwrap();
+        files.entry((case["config_yaml"].as_str().unwrap(), negative)).or_default().push(case);
+    }
+    for ((routes, negative), cases) in files {
+        let tests = json!({"tests": cases.iter().map(|case| test(case)).collect::<Vec<_>>()});
+        let output = route_check(routes, &tests.to_string(), &[]);
+        assert_eq!(output.status.code(), Some(i32::from(negative)), "{}", text(&output));
+    }
+    assert!(!cases.is_empty(), "no case in {}", file.display());
 }
 
 fn suites() -> PathBuf {
@@ -36,181 +70,107 @@ fn suites() -> PathBuf {
     std::env::var_os("SUITES_DIR").map_or_else(beside, PathBuf::from)
 }
 
-/// Runtime keys and dynamic metadata are not set by anything here, and a negative case is one whose
-/// expectations Envoy's tool must refuse.
-fn is_answerable(case: &Value) -> bool {
-    let mut needs = case["needs"].as_array().unwrap().iter();
-    !case["tool_negative"].as_bool().unwrap()
-        && needs.all(|need| need == "random_value" || need == "re2_runtime")
-}
-
-fn differences(case: &Value) -> Vec<String> {
-    let id = case["id"].as_str().unwrap();
-    let answer = answer(case);
-    let expected = case["expect"].as_object().unwrap().iter();
-    let differences = expected.flat_map(|(field, expected)| match field.as_str() {
-        "request_headers" => unmatched(expected, |name| match name {
-            ":method" => case["request"]["method"].as_str().map(str::to_owned),
-            ":authority" => answer.fields.get("host_rewrite").cloned(),
-            ":path" => answer.fields.get("path_rewrite").cloned(),
-            name => joined(&answer.request_headers, name),
-        }),
-        "response_headers" => unmatched(expected, |name| joined(&answer.response_headers, name)),
-        field => {
-            let expected = expected.as_str().map_or_else(|| expected.to_string(), str::to_owned);
-            let got = answer.fields.get(field).cloned().unwrap_or_default();
-            let difference = format!("{field} is {got:?}, not {expected:?}");
-            if got == expected { Vec::new() } else { vec![difference] }
-        }
-    });
-    differences.map(|difference| format!("{id}: {difference}")).collect()
-}
-
-/// The header conditions of `expected` that `value` does not meet; as in Envoy's tool, an absent header
-/// equals the empty one.
-fn unmatched(expected: &Value, value: impl Fn(&str) -> Option<String>) -> Vec<String> {
-    let meets = |condition: &&Value| {
-        let value = value(condition["name"].as_str().unwrap());
-        let met = if let Some(exact) = condition["string_match"]["exact"].as_str() {
-            value.as_deref().unwrap_or_default() == exact
-        } else if let Some(range) = condition["range_match"].as_object() {
-            let number = value.and_then(|value| value.parse().ok());
-            let (start, end) = (range["start"].as_i64(), range["end"].as_i64());
-            number.is_some_and(|number| start <= Some(number) && Some(number) < end)
-        } else {
-            value.is_some() == condition["present_match"].as_bool().unwrap_or(true)
-        };
-        met != condition["invert_match"].as_bool().unwrap_or(false)
-    };
-    let conditions = expected.as_array().unwrap().iter();
-    conditions.filter(|condition| !meets(condition)).map(|it| format!("unmet: {it}")).collect()
-}
-
-fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
-    let values: Vec<_> =
-        headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
-    (!values.is_empty()).then(|| values.join(","))
-}
-
-/// What the engine makes of a request, under the names of the suite.
-#[derive(Default)]
-struct Answer {
-    fields: BTreeMap<&'static str, String>,
-    request_headers: HeaderMap,
-    response_headers: HeaderMap,
-}
-
-/// Facts of a request from this machine.
-struct FromLocalhost;
-
-impl Facts for FromLocalhost {
-    fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
-        let known = *operator == Operator::DownstreamRemoteAddressWithoutPort;
-        if known {
-            out.extend_from_slice(b"127.0.0.1");
-        }
-        known
-    }
-}
-
-fn answer(case: &Value) -> Answer {
-    let document = Document::new("route_config", case["config_yaml"].as_str().unwrap());
-    let proto: RouteConfiguration = document.read().unwrap();
-    let table = RouteTable::compile(Arc::new(decode::route_config(&proto).unwrap())).unwrap();
-
+/// A case in the words of Envoy's test files.
+fn test(case: &Value) -> Value {
     let request = &case["request"];
-    let text = |field: &str| request[field].as_str().unwrap();
-    let method = Method::from_bytes(text("method").as_bytes()).unwrap();
-    let headers = headers(&request["headers"]);
-    let head = RequestHead {
-        method: &method,
-        scheme: text("scheme"),
-        authority: text("authority"),
-        path_and_query: text("path"),
-        headers: &headers,
-    };
-    let random = request["random_value"].as_u64().unwrap_or(0);
-    let Some(found) = table.find(&head, random, TlsPresence::default()) else {
-        return Answer::default();
-    };
-    if table.wants_https(found, head.scheme, request["internal"].as_bool().unwrap()) {
-        let fields = BTreeMap::from([("redirect", redirect::to_https(&head))]);
-        return Answer { fields, ..Answer::default() };
+    let header = |header: &Value| json!({"key": header[0], "value": header[1]});
+    let headers: Vec<Value> = request["headers"].as_array().unwrap().iter().map(header).collect();
+    let mut input = json!({
+        "authority": request["authority"],
+        "path": request["path"],
+        "method": request["method"],
+        "ssl": request["scheme"] == "https",
+        "internal": request["internal"],
+        "additional_request_headers": headers,
+    });
+    for (theirs, ours) in [
+        ("random_value", "random_value"),
+        ("runtime", "runtime_key_enabled"),
+        ("dynamic_metadata", "dynamic_metadata"),
+    ] {
+        if let Some(value) = request.get(ours) {
+            input[theirs] = value.clone();
+        }
     }
-    take(&table, found, &head, random)
+    let expected = case["expect"].as_object().unwrap().iter();
+    let validate = expected.map(|(name, value)| (name_in_tool(name).to_owned(), value.clone()));
+    json!({"test_name": case["id"], "input": input, "validate": validate.collect::<Value>()})
 }
 
-fn take(table: &RouteTable, found: Found, head: &RequestHead<'_>, random: u64) -> Answer {
-    let mut answer = Answer::default();
-    let Some(route) = table.route(found) else { return answer };
-    match &route.action {
-        Action::Redirect(to) => {
-            let location = redirect::location(to, &route.matcher, head, head.scheme);
-            answer.fields.insert("redirect", location);
-            answer.fields.insert("status", to.status.as_u16().to_string());
-        }
-        Action::DirectResponse(response) => {
-            answer.fields.insert("status", response.status.as_u16().to_string());
-            let headers = &mut answer.response_headers;
-            if !response.body.is_empty() {
-                headers.insert("content-type", HeaderValue::from_static("text/plain"));
-                headers.insert("content-length", response.body.len().into());
-            }
-            table.mutate_response(found, None, headers, &FromLocalhost);
-        }
-        Action::Forward(action) => forward(&mut answer, table, found, action, head, random),
+fn name_in_tool(name: &str) -> &str {
+    match name {
+        "cluster" => "cluster_name",
+        "virtual_cluster" => "virtual_cluster_name",
+        "virtual_host" => "virtual_host_name",
+        "redirect" => "path_redirect",
+        "status" => "code_redirect",
+        "request_headers" => "request_header_matches",
+        "response_headers" => "response_header_matches",
+        other => other,
     }
-    answer
 }
 
-fn forward(
-    answer: &mut Answer,
-    table: &RouteTable,
-    found: Found,
-    action: &RouteAction,
-    head: &RequestHead<'_>,
-    random: u64,
-) {
-    let host = table.virtual_host(found).unwrap();
-    let virtual_cluster = match table.virtual_cluster(found, head) {
-        Some(name) => name,
-        None if host.virtual_clusters.is_empty() => "",
-        None => "other",
-    };
-    let target = weighted::target(action, head, None, random);
-    let cluster = match &action.cluster {
-        ClusterSpecifier::Weighted(clusters) => {
-            target.weighted.and_then(|number| clusters.clusters.get(number))
-        }
-        _ => None,
-    };
-    let mut headers = head.headers.clone();
-    table.mutate_request(found, target.weighted, &mut headers, &FromLocalhost);
-    let head = RequestHead { headers: &headers, ..*head };
-    let authority = rewrite::host(action, cluster, &head)
-        .map_or_else(|| head.authority.to_owned(), |host| host.name.into_owned());
-    let matched = &table.route(found).unwrap().matcher;
-    let path = rewrite::path(matched, &action.path_rewrite, &head, &FromLocalhost)
-        .unwrap_or_else(|| head.path_and_query.to_owned());
-    answer.fields.extend([
-        ("cluster", target.cluster.to_owned()),
-        ("virtual_cluster", virtual_cluster.to_owned()),
-        ("virtual_host", host.name.to_string()),
-        ("host_rewrite", authority),
-        ("path_rewrite", path),
-        ("timeout", action.timeout.map_or_else(String::new, |limit| format!("{limit:?}"))),
-    ]);
-    answer.request_headers = headers;
+#[test]
+fn a_failure_says_what_was_expected_and_what_came() {
+    let tests = "tests:
+- test_name: carts
+  input: {authority: shop.example, path: /cart, method: GET, runtime: new-cart, random_value: 9}
+  validate: {cluster_name: cart}
+- test_name: strangers
+  input: {authority: elsewhere.example, path: /cart, method: GET}
+  validate: {cluster_name: ''}
+";
+    let output = route_check(ROUTES, tests, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = text(&output);
+    let line = "expected: [cart], actual: [cart-v2], test type: cluster_name";
+    assert!(text.contains(&format!("carts\n{line}")), "{text}");
+    assert!(!text.contains("strangers"), "{text}");
+    assert!(text.contains("2 tests, 1 failed"), "{text}");
 }
 
-fn headers(fields: &Value) -> HeaderMap {
-    let field = |field: &Value| {
-        let name = HeaderName::try_from(field[0].as_str().unwrap()).unwrap();
-        (name, HeaderValue::from_str(field[1].as_str().unwrap()).unwrap())
-    };
-    let mut headers = HeaderMap::new();
-    for (name, value) in fields.as_array().unwrap().iter().map(field) {
-        headers.append(name, value);
+#[test]
+fn coverage_counts_the_routes_that_were_taken() {
+    let tests = "tests:
+- test_name: carts
+  input: {authority: shop.example, path: /cart, method: GET}
+  validate: {cluster_name: cart, virtual_host_name: shop}
+- test_name: moved
+  input: {authority: shop.example, path: /old, method: GET}
+  validate: {path_redirect: 'http://shop.example/new', code_redirect: 302}
+";
+    let good = route_check(ROUTES, tests, &["--fail-under", "60", "--output", "json"]);
+    assert!(good.status.success(), "{}", text(&good));
+    let results: Value = serde_json::from_slice(&good.stdout).unwrap();
+    assert!((results["coverage"].as_f64().unwrap() - 200.0 / 3.0).abs() < 0.001);
+    assert_eq!(results["test_results"][1]["test_passed"], true);
+    assert_eq!(results["routes_without_test"].as_array().unwrap().len(), 1);
+
+    // Two of five properties of one route, both of another, none of the third.
+    let all = route_check(ROUTES, tests, &["--covall", "-f", "60"]);
+    assert_eq!(all.status.code(), Some(1));
+    assert!(text(&all).contains("Current route coverage: 46.6667%"), "{}", text(&all));
+}
+
+#[test]
+fn a_file_that_is_refused_names_the_place() {
+    for (routes, tests, place) in [
+        ("virtual_hosts: [{name: a}]", "tests: []", "tests.yaml:1:1: tests: needs at least one"),
+        (
+            "virtual_hosts:\n- name: a\n  domains: []",
+            "tests: [{test_name: a, input: {authority: a, path: /, method: GET}}]",
+            "routes.yaml:3:3: virtual_hosts[0].domains",
+        ),
+        (ROUTES, "tests: [{test_name: a, input: {authority: a, path: /}}]", "input.method"),
+        (
+            ROUTES,
+            "tests:\n- test_name: a\n  input: {authority: a, path: /, method: GET}\n  validate:\n    \
+             request_header_matches: [{name: x, string_match: {prefix: ''}}]",
+            "tests.yaml:5:63: tests[0].validate.request_header_matches[0].string_match.prefix",
+        ),
+    ] {
+        let output = route_check(routes, tests, &[]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).contains(place), "{}", text(&output));
     }
-    headers
 }

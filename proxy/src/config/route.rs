@@ -12,6 +12,7 @@ use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
 use super::http::UpgradeConfig;
 use super::matcher::{Fraction, HeaderMatcher, HeaderRef, QueryParameterMatcher, Regex};
+use super::metadata::MetadataMatcher;
 use super::retry::RetryPolicy;
 
 /// Envoy `RouteConfiguration`.
@@ -119,16 +120,8 @@ pub struct RouteMatch {
     pub runtime_fraction: Option<Fraction>,
     /// What the client's TLS must be like.
     pub tls: Option<TlsContextMatch>,
-    /// Dynamic metadata conditions.
-    pub dynamic_metadata: Vec<MetadataMatch>,
-}
-
-/// A condition on dynamic metadata. No filter of this proxy sets any yet, so the value is absent:
-/// the condition holds only when inverted (Envoy `type.matcher.v3.MetadataMatcher`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetadataMatch {
-    /// Whether the result is inverted.
-    pub invert: bool,
+    /// Conditions on dynamic metadata; every one must match.
+    pub dynamic_metadata: Vec<MetadataMatcher>,
 }
 
 /// Envoy `RouteMatch.path_specifier`.

@@ -20,6 +20,7 @@ mod http_options;
 mod listener;
 mod load_balancing;
 mod matcher;
+mod metadata;
 mod outlier;
 mod overlap;
 mod redirect;
@@ -41,7 +42,7 @@ use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener;
-use xds::envoy::config::route::v3::RouteConfiguration;
+use xds::envoy::config::route::v3::{HeaderMatcher, RouteConfiguration};
 use xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 
 use crate::config::{self, Invalid};
@@ -71,6 +72,18 @@ pub fn route_config(
 ) -> Result<config::route::RouteConfig, Vec<Invalid>> {
     route::route_config(proto).map_err(errors::Errors::into_vec)
 }
+
+/// Decodes a header matcher.
+///
+/// # Errors
+/// As [`bootstrap()`].
+pub fn header_matcher(
+    proto: &HeaderMatcher,
+) -> Result<config::matcher::HeaderMatcher, Vec<Invalid>> {
+    matcher::header_matcher(proto).map_err(errors::Errors::into_vec)
+}
+
+pub use metadata::json;
 
 /// Decodes a cluster.
 ///

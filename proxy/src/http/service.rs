@@ -15,7 +15,7 @@ use super::stream::{Head, Stream};
 use super::{canonical, names, respond};
 use crate::config::matcher::RequestHead;
 use crate::config::route::{Action, DirectResponse, Redirect, Route};
-use crate::route::{Found, RouteTable, TlsPresence, redirect, weighted};
+use crate::route::{Circumstances, Found, RouteTable, TlsPresence, redirect, weighted};
 use crate::telemetry::response_flags::ResponseFlags;
 
 /// Serves one request of `connection`. An error cuts the connection (HTTP/1) or resets the stream (HTTP/2).
@@ -92,7 +92,9 @@ fn find<'a>(stream: &'a Stream, view: &RequestHead<'_>) -> Option<(&'a RouteTabl
     let tls = stream.connection.downstream.tls.as_ref().map_or(TlsPresence::default(), |peer| {
         TlsPresence { presented: peer.presented(), validated: peer.validated() }
     });
-    Some((table, table.find(view, stream.random(), tls)?))
+    // No filter of this proxy sets metadata.
+    let circumstances = Circumstances { tls, metadata: None };
+    Some((table, table.find(view, stream.random(), circumstances)?))
 }
 
 fn no_route(stream: &Stream) -> Verdict<'static> {

@@ -3,7 +3,7 @@
 use http::Method;
 use http::header::{CONTENT_TYPE, UPGRADE};
 
-use super::TlsPresence;
+use super::Circumstances;
 use crate::config::matcher::RequestHead;
 use crate::config::route::{PathMatch, RouteMatch};
 
@@ -13,8 +13,9 @@ pub(super) fn matches(
     head: &RequestHead<'_>,
     path: &str,
     random: u64,
-    tls: TlsPresence,
+    circumstances: Circumstances<'_>,
 ) -> bool {
+    let Circumstances { tls, metadata } = circumstances;
     path_matches(&conditions.path, head, path)
         && conditions.runtime_fraction.is_none_or(|fraction| fraction.takes(random))
         && (!conditions.grpc || is_grpc(head))
@@ -24,7 +25,7 @@ pub(super) fn matches(
             wanted.presented.is_none_or(|presented| presented == tls.presented)
                 && wanted.validated.is_none_or(|validated| validated == tls.validated)
         })
-        && conditions.dynamic_metadata.iter().all(|metadata| metadata.invert)
+        && conditions.dynamic_metadata.iter().all(|wanted| wanted.matches(metadata))
 }
 
 fn path_matches(wanted: &PathMatch, head: &RequestHead<'_>, path: &str) -> bool {

@@ -338,7 +338,7 @@ mod tests {
     use crate::route::tests::{
         FewFacts, compile, forward, get, on_path, one_host, prefix, route, weighted,
     };
-    use crate::route::{RouteTable, TlsPresence};
+    use crate::route::{Circumstances, RouteTable};
 
     use AppendAction::{
         AddIfAbsent, AppendIfExistsOrAdd as Append, OverwriteIfExists,
@@ -394,7 +394,7 @@ mod tests {
     }
 
     fn mutated(table: &RouteTable, mut headers: HeaderMap) -> HeaderMap {
-        let found = table.find(&get("/", &HeaderMap::new()), 0, TlsPresence::default()).unwrap();
+        let found = table.find(&get("/", &HeaderMap::new()), 0, Circumstances::default()).unwrap();
         table.mutate_request(found, Some(0), &mut headers, &FewFacts);
         headers
     }
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn responses_change_by_their_own_lists() {
         let table = compile(four_levels());
-        let found = table.find(&get("/", &HeaderMap::new()), 0, TlsPresence::default()).unwrap();
+        let found = table.find(&get("/", &HeaderMap::new()), 0, Circumstances::default()).unwrap();
         let mut headers = HeaderMap::new();
         table.mutate_response(found, Some(0), &mut headers, &FewFacts);
         assert_eq!(values(&headers, "x-o"), ["cluster", "route", "host", "table"]);

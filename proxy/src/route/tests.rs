@@ -7,17 +7,18 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
 
-use super::{Found, RouteTable, TlsPresence, matcher};
+use super::{Circumstances, Found, RouteTable, TlsPresence, matcher};
 use crate::config::format::{Facts, Operator};
 use crate::config::header::HeaderMutations;
 use crate::config::matcher::{
     Fraction, HeaderMatcher, HeaderRef, HeaderRule, QueryParameterMatcher, Regex, RequestHead,
     StringMatcher, StringPattern,
 };
+use crate::config::metadata::{Metadata, MetadataMatcher, ValueMatcher};
 use crate::config::route::{
-    Action, ClusterSpecifier, ClusterTarget, DirectResponse, HostRewrite, MetadataMatch, PathMatch,
-    PathRewrite, Priority, RequireTls, Route, RouteAction, RouteConfig, RouteMatch,
-    TlsContextMatch, VirtualCluster, VirtualHost, WeightedCluster,
+    Action, ClusterSpecifier, ClusterTarget, DirectResponse, HostRewrite, PathMatch, PathRewrite,
+    Priority, RequireTls, Route, RouteAction, RouteConfig, RouteMatch, TlsContextMatch,
+    VirtualCluster, VirtualHost, WeightedCluster,
 };
 
 /// Conditions on nothing but the path.
@@ -149,7 +150,7 @@ impl Facts for FewFacts {
 }
 
 fn number(table: &RouteTable, head: &RequestHead<'_>) -> Option<u32> {
-    table.find(head, 0, TlsPresence::default()).and_then(|found| found.route)
+    table.find(head, 0, Circumstances::default()).and_then(|found| found.route)
 }
 
 #[test]
@@ -184,6 +185,26 @@ fn the_first_match_wins_whatever_its_kind() {
     }
 }
 
+fn has_metadata(invert: bool) -> MetadataMatcher {
+    let (namespace, path) = ("filter".into(), vec!["key".into()]);
+    MetadataMatcher { namespace, path, value: ValueMatcher::Present(true), invert }
+}
+
+#[test]
+fn metadata_that_a_filter_has_set_counts() {
+    let mut with_metadata = on_path(prefix("/"));
+    with_metadata.dynamic_metadata = vec![has_metadata(false)];
+    let table = compile(one_host([with_metadata, on_path(prefix("/"))]));
+    let mut metadata = Metadata::default();
+    metadata.set("filter", serde_json::Map::from_iter([("key".to_owned(), true.into())]));
+    for (metadata, route) in [(None, 1), (Some(&metadata), 0)] {
+        let circumstances = Circumstances { metadata, ..Circumstances::default() };
+        let headers = HeaderMap::new();
+        let found = table.find(&get("/", &headers), 0, circumstances).unwrap();
+        assert_eq!(found.route, Some(route));
+    }
+}
+
 #[test]
 fn every_condition_counts() {
     let with = |change: fn(&mut RouteMatch)| {
@@ -198,15 +219,16 @@ fn every_condition_counts() {
         }),
         with(|on| on.grpc = true),
         with(|on| on.tls = Some(TlsContextMatch { presented: Some(true), validated: None })),
-        with(|on| on.dynamic_metadata = vec![MetadataMatch { invert: false }]),
+        with(|on| on.dynamic_metadata = vec![has_metadata(false)]),
         with(|on| on.runtime_fraction = Some(Fraction { numerator: 30, denominator: 100 })),
-        with(|on| on.dynamic_metadata = vec![MetadataMatch { invert: true }]),
+        with(|on| on.dynamic_metadata = vec![has_metadata(true)]),
     ]));
     let find = |path, name: &'static str, value: &str, random, presented| {
         let mut headers = HeaderMap::new();
         headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         let tls = TlsPresence { presented, validated: false };
-        table.find(&get(path, &headers), random, tls).unwrap().route
+        let circumstances = Circumstances { tls, ..Circumstances::default() };
+        table.find(&get(path, &headers), random, circumstances).unwrap().route
     };
     assert_eq!(find("/", "x-a", "1", 99, false), Some(0));
     assert_eq!(find("/", "x-a", "2", 99, false), Some(6));
@@ -253,11 +275,11 @@ fn a_virtual_host_without_a_matching_route_is_still_found() {
     let table = compile(config);
     let headers = HeaderMap::new();
     let head = get("/b", &headers);
-    let found = table.find(&head, 0, TlsPresence::default()).unwrap();
+    let found = table.find(&head, 0, Circumstances::default()).unwrap();
     assert!(table.virtual_host(found).is_some());
     assert!(table.route(found).is_none());
     let stranger = RequestHead { authority: "b.com", ..head };
-    assert_eq!(table.find(&stranger, 0, TlsPresence::default()), None);
+    assert_eq!(table.find(&stranger, 0, Circumstances::default()), None);
 }
 
 #[test]
@@ -286,7 +308,7 @@ fn the_first_virtual_cluster_whose_headers_match_counts_the_request() {
     ];
     let table = compile(config);
     let mut headers = HeaderMap::new();
-    let found = table.find(&get("/", &headers), 0, TlsPresence::default()).unwrap();
+    let found = table.find(&get("/", &headers), 0, Circumstances::default()).unwrap();
     assert_eq!(table.virtual_cluster(found, &get("/", &headers)), None);
     headers.insert("x-version", HeaderValue::from_static("2"));
     let cluster = table.virtual_cluster(found, &get("/", &headers));
@@ -348,13 +370,13 @@ proptest! {
         let matched = if ignore_parameters { matched.split(';').next().unwrap() } else { matched };
         let expected = conditions.iter().position(|conditions| {
             (!path.is_empty() || conditions.path == PathMatch::Connect)
-                && matcher::matches(conditions, &head, matched, random, TlsPresence::default())
+                && matcher::matches(conditions, &head, matched, random, Circumstances::default())
         });
         let config = RouteConfig {
             ignore_path_parameters_in_path_matching: ignore_parameters,
             ..one_host(conditions)
         };
-        let found = compile(config).find(&head, random, TlsPresence::default()).unwrap();
+        let found = compile(config).find(&head, random, Circumstances::default()).unwrap();
         prop_assert_eq!(found.route.map(|number| number as usize), expected);
     }
 
@@ -387,7 +409,7 @@ proptest! {
         let expected = best.max().map(|(_, at)| at as u32);
         let headers = HeaderMap::new();
         let head = RequestHead { authority: &authority, ..get("/", &headers) };
-        let found = table.find(&head, 0, TlsPresence::default());
+        let found = table.find(&head, 0, Circumstances::default());
         prop_assert_eq!(found.map(|found| found.virtual_host), expected);
     }
 }

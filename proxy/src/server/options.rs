@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::offline::route_check;
+
 /// What the command line says.
 #[derive(Debug, Parser)]
 #[command(
@@ -17,7 +19,12 @@ use clap::{Parser, ValueEnum};
                   outrigger -c envoy.yaml --config-yaml 'admin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}'\n\n\
                   Exit codes: 0 served and drained, or valid; 1 the configuration or an address was refused; 2 wrong arguments."
 )]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Options {
+    /// Answer a question about a configuration instead of serving it
+    #[command(subcommand)]
+    pub question: Option<Question>,
+
     /// Bootstrap file: YAML, JSON, or protobuf (.pb)
     #[arg(short = 'c', long, value_name = "FILE")]
     pub config_path: Option<PathBuf>,
@@ -77,6 +84,13 @@ pub struct Options {
     /// Flags of Envoy that change nothing here
     #[command(flatten)]
     pub ignored: IgnoredFlags,
+}
+
+/// What can be asked about a configuration without serving it.
+#[derive(Debug, clap::Subcommand)]
+pub enum Question {
+    /// Hold a route table against tests in the format of Envoy's router_check_tool
+    RouteCheck(route_check::Arguments),
 }
 
 /// Envoy flags that have no meaning here; each one given is named in a warning.

@@ -4,12 +4,12 @@ use xds::envoy::config::route::v3::RouteMatch;
 use xds::envoy::config::route::v3::route_match::{
     ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier, TlsContextMatchOptions,
 };
-use xds::envoy::r#type::matcher::v3::MetadataMatcher;
 
 use super::errors::{At, Result, each, optional, refuse};
 use super::matcher::{header_matcher, query_parameter, regex};
+use super::metadata::metadata_matcher;
 use super::value::runtime_fraction;
-use crate::config::route::{self, MetadataMatch, PathMatch, TlsContextMatch};
+use crate::config::route::{self, PathMatch, TlsContextMatch};
 
 /// A route's conditions.
 pub(super) fn route_match(proto: &RouteMatch) -> Result<route::RouteMatch> {
@@ -32,7 +32,7 @@ pub(super) fn route_match(proto: &RouteMatch) -> Result<route::RouteMatch> {
         tls: tls_context.as_ref().map(|TlsContextMatchOptions { presented, validated }| {
             TlsContextMatch { presented: *presented, validated: *validated }
         }),
-        dynamic_metadata: dynamic_metadata.iter().map(metadata_match).collect(),
+        dynamic_metadata: each("dynamic_metadata", dynamic_metadata, metadata_matcher)?,
     })
 }
 
@@ -55,9 +55,4 @@ fn path_match(proto: Option<&PathSpecifier>, case_sensitive: bool) -> Result<Pat
         Some(PathSpecifier::ConnectMatcher(ConnectMatcher {})) => PathMatch::Connect,
         None => return refuse("", "required: prefix, path, or another path_specifier"),
     })
-}
-
-fn metadata_match(proto: &MetadataMatcher) -> MetadataMatch {
-    let MetadataMatcher { filter: _, path: _, value: _, invert } = proto;
-    MetadataMatch { invert: *invert }
 }
