@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules of crate `proxy`, top to bottom: a module uses only those after it.
-const LAYERS: [&str; 19] = [
+const LAYERS: [&str; 20] = [
     "server",
     "offline",
     "admin",
