@@ -121,8 +121,14 @@ async fn through_proxy(bootstrap: &str) -> Client {
     let snapshot = worker.snapshot();
     let chain = Arc::clone(snapshot.chain("in", "chain").expect("the chain above"));
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let downstream =
-        Downstream { id: 0, local: nowhere, remote: nowhere, tls: None, server_name: None };
+    let downstream = Downstream {
+        id: 0,
+        local: nowhere,
+        remote: nowhere,
+        direct_remote: nowhere,
+        tls: None,
+        server_name: None,
+    };
     let membership = Rc::new(ConnectionSet::default()).join();
     let (near, far) = tokio::io::duplex(64 * 1024);
     let http = Arc::clone(chain.http().expect("a connection manager"));

@@ -6,7 +6,7 @@
 
 use std::borrow::Borrow;
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::config::address::CidrRange;
 use crate::config::listener::{FilterChainMatch, SourceType};
@@ -236,7 +236,9 @@ impl BySourceType {
     }
 
     fn find(&self, source: IpAddr, destination: IpAddr) -> Option<&BySource> {
-        let local = source.is_loopback() || source == destination;
+        // Of the loopback addresses only the two usual ones, as in Envoy.
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+        let local = loopback.contains(&source) || source == destination;
         let special = if local { &self.local } else { &self.external };
         special.as_ref().or(self.any.as_ref())
     }

@@ -1,6 +1,6 @@
 //! Outrigger's data plane: a proxy configured by Envoy's v3 API.
 //!
-//! The path of a request, file by file: [`listener::accept`] takes the connection, [`listener::inspector`] peeks at it,
+//! The path of a request, file by file: [`listener::accept`] takes the connection, `listener/filters` peek at it,
 //! [`filter_chain`] picks its chain and TLS ends there; [`http::codec`] speaks HTTP/1 or HTTP/2 with the client,
 //! [`http::service`] brings the request into canonical form and asks [`route`] what to do with it, [`http::router`] forwards it:
 //! [`cluster`] picks a host, [`pool`] a connection to it, [`upstream`] dials when there is none. [`http::body`] carries the response

@@ -3,7 +3,6 @@
 pub mod accept;
 mod access_logs;
 mod filters;
-pub mod inspector;
 pub mod manager;
 mod receive;
 mod serve;

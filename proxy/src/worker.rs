@@ -2,7 +2,7 @@
 //!
 //! Everything here is single-threaded (`Rc`, `Cell`): a request is served on the worker that accepted it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -13,7 +13,9 @@ use crate::cluster::{Clusters, LocalClusters};
 use crate::config::{HashMap, Name};
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
-use crate::telemetry::metrics::{HttpStats, ListenerStats, Metrics};
+use crate::telemetry::metrics::{
+    HttpInspectorStats, HttpStats, ListenerStats, Metrics, ProxyProtocolShards, TlsInspectorStats,
+};
 
 /// What all workers share.
 #[derive(Debug, Clone)]
@@ -43,6 +45,9 @@ pub struct Worker {
     held: RefCell<Rc<Held>>,
     http_stats: RefCell<HashMap<Name, Arc<HttpStats>>>,
     listener_stats: RefCell<HashMap<Name, Arc<ListenerStats>>>,
+    tls_inspector_stats: OnceCell<Arc<TlsInspectorStats>>,
+    http_inspector_stats: OnceCell<Arc<HttpInspectorStats>>,
+    proxy_protocol_stats: RefCell<HashMap<Name, Rc<ProxyProtocolShards>>>,
     date: RefCell<Date>,
     random: RefCell<fastrand::Rng>,
     next_id: Cell<u64>,
@@ -79,6 +84,9 @@ impl Worker {
             held: RefCell::new(held),
             http_stats: RefCell::default(),
             listener_stats: RefCell::default(),
+            tls_inspector_stats: OnceCell::new(),
+            http_inspector_stats: OnceCell::new(),
+            proxy_protocol_stats: RefCell::default(),
             date: RefCell::new(Date { second: 0, value: HeaderValue::from_static("") }),
             random: RefCell::new(fastrand::Rng::new()),
             next_id: Cell::new(0),
@@ -110,6 +118,23 @@ impl Worker {
         let mut known = self.listener_stats.borrow_mut();
         let make = || self.shared.metrics.listener(stat_prefix);
         Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
+    }
+
+    /// This worker's shard of the statistics of the TLS inspector.
+    pub fn tls_inspector_stats(&self) -> &TlsInspectorStats {
+        self.tls_inspector_stats.get_or_init(|| self.shared.metrics.tls_inspector())
+    }
+
+    /// This worker's shard of the statistics of the HTTP inspector.
+    pub fn http_inspector_stats(&self) -> &HttpInspectorStats {
+        self.http_inspector_stats.get_or_init(|| self.shared.metrics.http_inspector())
+    }
+
+    /// This worker's shards of the statistics of PROXY filters with this prefix.
+    pub fn proxy_protocol_stats(&self, stat_prefix: &Name) -> Rc<ProxyProtocolShards> {
+        let mut known = self.proxy_protocol_stats.borrow_mut();
+        let make = || Rc::new(self.shared.metrics.proxy_protocol(stat_prefix));
+        Rc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
     }
 
     /// A random number.

@@ -50,6 +50,7 @@ mod headers;
 mod hot_swap;
 mod image;
 mod layering;
+mod listener;
 mod mtls;
 mod outlier;
 mod path;

@@ -8,6 +8,7 @@ use regex::Regex;
 use super::parameters::Parameters;
 use super::reply::Reply;
 use super::{AdminState, certs};
+use crate::config::listener::{ListenerFilter, ListenerFilterKind};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{self, Buckets, Sample, Scope, Value};
 
@@ -113,9 +114,21 @@ fn configured(snapshot: &Snapshot) -> BTreeSet<Scope> {
     let listeners = snapshot.listeners.values().flat_map(|listener| {
         let chains = listener.chains.iter().chain(&listener.default_chain);
         let http = chains.filter_map(|chain| Some(Scope::http(&chain.http()?.config.stat_prefix)));
-        http.chain([Scope::listener(&listener.config.stat_prefix)])
+        let filters = listener.config.listener_filters.iter().flat_map(filter_scopes);
+        http.chain(filters).chain([Scope::listener(&listener.config.stat_prefix)])
     });
     clusters.chain(listeners).collect()
+}
+
+/// What a listener filter counts under.
+fn filter_scopes(filter: &ListenerFilter) -> Vec<Scope> {
+    match &filter.kind {
+        ListenerFilterKind::TlsInspector => vec![Scope::TlsInspector],
+        ListenerFilterKind::HttpInspector => vec![Scope::HttpInspector],
+        ListenerFilterKind::ProxyProtocol(config) => {
+            Scope::proxy_protocol(&config.stat_prefix).into()
+        }
+    }
 }
 
 /// Brings what is only worth knowing when asked up to date.

@@ -1,5 +1,7 @@
 //! Listeners and filter chains as configured (Envoy `config.listener.v3.Listener`).
 
+pub mod filter;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use super::address::CidrRange;
 use super::http::HttpConnectionManager;
 use super::tcp::TcpProxy;
 use super::tls::DownstreamTls;
+
+pub use filter::{ListenerFilter, ListenerFilterKind};
 
 /// Envoy `Listener`.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,8 +30,8 @@ pub struct Listener {
     pub filter_chains: Vec<Arc<FilterChain>>,
     /// Taken when no chain matches.
     pub default_filter_chain: Option<Arc<FilterChain>>,
-    /// Whether `tls_inspector` is among the listener filters.
-    pub tls_inspector: bool,
+    /// `listener_filters`, in the order they run.
+    pub listener_filters: Vec<ListenerFilter>,
     /// `listener_filters_timeout`; 15 s by default, none means no limit.
     pub listener_filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`
@@ -117,7 +121,7 @@ pub struct FilterChainMatch {
     pub destination: Vec<CidrRange>,
     /// `server_names`: exact or `*.suffix`, lower case
     pub server_names: Vec<Box<str>>,
-    /// `transport_protocol`: `raw_buffer` or `tls`
+    /// `transport_protocol`: `raw_buffer`, `tls`, or one that no connection here has
     pub transport_protocol: Option<Box<str>>,
     /// `application_protocols`
     pub application_protocols: Vec<Box<str>>,

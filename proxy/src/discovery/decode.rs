@@ -18,6 +18,7 @@ mod header;
 mod http;
 mod http_options;
 mod listener;
+mod listener_filter;
 mod load_balancing;
 mod matcher;
 mod metadata;

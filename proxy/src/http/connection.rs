@@ -29,8 +29,10 @@ pub struct Downstream {
     pub id: u64,
     /// Our address.
     pub local: SocketAddr,
-    /// The peer's address.
+    /// Who made the connection, as a PROXY header or the socket says.
     pub remote: SocketAddr,
+    /// The peer of the socket itself.
+    pub direct_remote: SocketAddr,
     /// What TLS established; none on plain text.
     pub tls: Option<PeerInfo>,
     /// SNI, from TLS termination or the inspector.

@@ -214,11 +214,13 @@ impl Stream {
             Operator::DownstreamRemoteAddress => address(self.client.get(), true, out),
             Operator::DownstreamRemoteAddressWithoutPort => address(self.client.get(), false, out),
             Operator::DownstreamRemotePort => number(self.client.get().port().into(), out),
-            Operator::DownstreamDirectRemoteAddress => address(downstream.remote, true, out),
+            Operator::DownstreamDirectRemoteAddress => address(downstream.direct_remote, true, out),
             Operator::DownstreamDirectRemoteAddressWithoutPort => {
-                address(downstream.remote, false, out)
+                address(downstream.direct_remote, false, out)
             }
-            Operator::DownstreamDirectRemotePort => number(downstream.remote.port().into(), out),
+            Operator::DownstreamDirectRemotePort => {
+                number(downstream.direct_remote.port().into(), out)
+            }
             Operator::RequestedServerName => {
                 downstream.server_name.as_deref().is_some_and(|name| text(name, out))
             }

@@ -1,13 +1,22 @@
 //! Listener filters: what is learned of a connection before its filter chain is chosen.
 
+mod http_inspector;
+mod peek;
+mod proxy_protocol;
+mod tls_inspector;
+
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 
-use super::inspector::{self, ClientHello, Inspection};
-use crate::snapshot::Listener;
+use crate::config::listener::{Listener, ListenerFilter, ListenerFilterKind};
+use crate::net::proxy_protocol::Tlv;
 use crate::telemetry::metrics::ListenerStats;
+use crate::worker::Worker;
+use http_inspector::Http;
+use peek::Peek;
+use tls_inspector::Inspection;
 
 /// What is known of a connection whose filter chain is not chosen yet. Listener filters add to it.
 #[derive(Debug)]
@@ -18,64 +27,158 @@ pub(super) struct Seen {
     pub(super) remote: SocketAddr,
     /// The peer of the socket itself.
     pub(super) direct_remote: SocketAddr,
-    /// The ClientHello it began with; none for anything but TLS, and where nobody looked.
-    pub(super) hello: Option<ClientHello>,
+    /// `tls` or `raw_buffer`; the latter also where nobody looked.
+    pub(super) transport_protocol: &'static str,
+    /// The server name asked for, in lower case.
+    pub(super) server_name: Option<Box<str>>,
+    /// The protocols offered by ALPN, or the one that plain text begins with.
+    pub(super) application_protocols: Vec<Box<[u8]>>,
+    /// Extensions of its PROXY header that are to be passed on.
+    pub(super) tlvs: Vec<Tlv>,
 }
 
 impl Seen {
     /// What the socket itself says.
     pub(super) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
-        Self { local, remote, direct_remote: remote, hello: None }
-    }
-
-    /// The server name asked for.
-    pub(super) fn server_name(&self) -> Option<&str> {
-        self.hello.as_ref().and_then(|hello| hello.server_name.as_deref())
+        Self {
+            local,
+            remote,
+            direct_remote: remote,
+            transport_protocol: "raw_buffer",
+            server_name: None,
+            application_protocols: Vec::new(),
+            tlvs: Vec::new(),
+        }
     }
 }
 
-/// Runs the filters of `listener` on a connection of which `seen` is known.
+/// Runs the filters of `listener` on a connection, and returns it for its filter chain to read.
 ///
 /// # Errors
-/// When a filter refuses the connection, or waits longer than `listener_filters_timeout`.
+/// `UnexpectedEof` when the client leaves, `TimedOut` after `listener_filters_timeout`, `InvalidData` when
+/// a filter refuses the connection, and whatever the socket reports.
 pub(super) async fn run(
     listener: &Listener,
-    stream: &TcpStream,
-    mut seen: Seen,
+    worker: &Worker,
+    stream: TcpStream,
+    seen: &mut Seen,
     stats: &ListenerStats,
-) -> io::Result<Seen> {
-    seen.hello = inspect(listener, stream, stats).await?;
-    Ok(seen)
+) -> io::Result<TcpStream> {
+    if listener.listener_filters.is_empty() {
+        return Ok(stream);
+    }
+    stats.downstream_pre_cx_active.inc();
+    let filters = run_all(&listener.listener_filters, worker, &stream, seen);
+    let outcome = match listener.listener_filters_timeout {
+        None => Some(filters.await),
+        Some(limit) => tokio::time::timeout(limit, filters).await.ok(),
+    };
+    stats.downstream_pre_cx_active.dec();
+    match outcome {
+        Some(Ok(())) => Ok(stream),
+        Some(Err(error)) => {
+            match error.kind() {
+                io::ErrorKind::UnexpectedEof => stats.downstream_listener_filter_remote_close.inc(),
+                // The filter has counted it.
+                io::ErrorKind::InvalidData => {}
+                _ => stats.downstream_listener_filter_error.inc(),
+            }
+            Err(error)
+        }
+        None => {
+            stats.downstream_pre_cx_timeout.inc();
+            if listener.continue_on_timeout {
+                return peek::wake(stream);
+            }
+            let silent = "it sent too little to inspect in time";
+            Err(io::Error::new(io::ErrorKind::TimedOut, silent))
+        }
+    }
 }
 
-/// Peeks for a TLS ClientHello if the listener wants to know.
-async fn inspect(
-    listener: &Listener,
+async fn run_all(
+    filters: &[ListenerFilter],
+    worker: &Worker,
     stream: &TcpStream,
-    stats: &ListenerStats,
-) -> io::Result<Option<ClientHello>> {
-    if !listener.config.tls_inspector {
-        return Ok(None);
-    }
-    let looking = inspector::inspect(stream);
-    let inspection = match listener.config.listener_filters_timeout {
-        None => looking.await?,
-        Some(limit) => match tokio::time::timeout(limit, looking).await {
-            Ok(inspection) => inspection?,
-            Err(_) if listener.config.continue_on_timeout => Inspection::Raw,
-            Err(_) => {
-                stats.downstream_pre_cx_timeout.inc();
-                let silent = "it sent nothing to inspect in time";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, silent));
-            }
-        },
-    };
-    Ok(match inspection {
-        Inspection::Tls(hello) => Some(hello),
-        Inspection::Raw => None,
-        Inspection::TooLarge => {
-            stats.downstream_listener_filter_error.inc();
-            return Err(io::Error::other("its ClientHello is larger than any real one"));
+    seen: &mut Seen,
+) -> io::Result<()> {
+    let mut peek = Peek::default();
+    for filter in filters {
+        if filter.disabled.as_ref().is_some_and(|disabled| disabled.matches(seen.local.port())) {
+            continue;
         }
-    })
+        match &filter.kind {
+            ListenerFilterKind::TlsInspector => {
+                inspect_tls(worker, stream, &mut peek, seen).await?;
+            }
+            ListenerFilterKind::HttpInspector if seen.transport_protocol == "raw_buffer" => {
+                inspect_http(worker, stream, &mut peek, seen).await?;
+            }
+            ListenerFilterKind::HttpInspector => {}
+            ListenerFilterKind::ProxyProtocol(config) => {
+                proxy_protocol::run(config, worker, stream, &mut peek, seen).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses the connection.
+fn refuse<T>(reason: &'static str) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+}
+
+/// Looks for a TLS ClientHello.
+async fn inspect_tls(
+    worker: &Worker,
+    stream: &TcpStream,
+    peek: &mut Peek,
+    seen: &mut Seen,
+) -> io::Result<()> {
+    let stats = worker.tls_inspector_stats();
+    let found = peek.until(stream, tls_inspector::MAX_LOOK, tls_inspector::parse).await?;
+    stats.bytes_processed.record(peek.seen() as u64);
+    match found {
+        Some(Inspection::Tls(hello)) => {
+            stats.tls_found.inc();
+            let has_name = hello.server_name.is_some();
+            if has_name { &stats.sni_found } else { &stats.sni_not_found }.inc();
+            let has_alpn = !hello.alpn.is_empty();
+            if has_alpn { &stats.alpn_found } else { &stats.alpn_not_found }.inc();
+            seen.transport_protocol = "tls";
+            seen.server_name = hello.server_name;
+            seen.application_protocols = hello.alpn;
+        }
+        Some(Inspection::Raw) => stats.tls_not_found.inc(),
+        Some(Inspection::TooLarge) | None => {
+            stats.client_hello_too_large.inc();
+            return refuse("its ClientHello is larger than any real one");
+        }
+    }
+    Ok(())
+}
+
+/// Looks for a request line or the preface of HTTP/2.
+async fn inspect_http(
+    worker: &Worker,
+    stream: &TcpStream,
+    peek: &mut Peek,
+    seen: &mut Seen,
+) -> io::Result<()> {
+    let stats = worker.http_inspector_stats();
+    let Some(found) = peek.until(stream, http_inspector::MAX_LOOK, http_inspector::parse).await?
+    else {
+        stats.read_error.inc();
+        return refuse("its request line has no end");
+    };
+    match found {
+        Http::Http10 => stats.http10_found.inc(),
+        Http::Http11 => stats.http11_found.inc(),
+        Http::Http2 => stats.http2_found.inc(),
+        Http::Not => stats.http_not_found.inc(),
+    }
+    if let Some(protocol) = found.application_protocol() {
+        seen.application_protocols = vec![protocol.as_bytes().into()];
+    }
+    Ok(())
 }

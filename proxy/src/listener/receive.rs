@@ -32,25 +32,25 @@ pub(super) async fn receive(
         return Err(io::Error::other("its listener is gone"));
     };
     let stats = worker.listener_stats(&listener.config.stat_prefix);
-    let _open = OpenConnection::count(&stats);
-    let seen = filters::run(&listener, &stream, Seen::new(local, remote), &stats).await?;
+    let mut seen = Seen::new(local, remote);
+    let stream = filters::run(&listener.config, worker, stream, &mut seen, &stats).await?;
     let Some(chain) = pick(&listener, &seen) else {
         stats.no_filter_chain_match.inc();
         return Err(io::Error::other("no filter chain matches it"));
     };
+    let _open = OpenConnection::count(&stats);
     let arrival = Arrival { worker, name, snapshot, chain, seen, membership, stats: &stats };
     serve::serve(arrival, stream).await
 }
 
 fn pick(listener: &Listener, seen: &Seen) -> Option<Arc<FilterChain>> {
-    let hello = seen.hello.as_ref();
     let facts = ConnectionFacts {
         destination: seen.local,
         source: seen.remote,
         direct_source: seen.direct_remote,
-        server_name: seen.server_name(),
-        transport_protocol: if hello.is_some() { "tls" } else { "raw_buffer" },
-        application_protocols: hello.map_or(&[], |hello| &hello.alpn),
+        server_name: seen.server_name.as_deref(),
+        transport_protocol: seen.transport_protocol,
+        application_protocols: &seen.application_protocols,
     };
     match listener.matcher.pick(&facts) {
         Some(index) => listener.chains.get(index).map(Arc::clone),

@@ -26,7 +26,7 @@ use crate::worker::{Held, Worker};
 pub(super) async fn serve(arrival: Arrival<'_>, stream: TcpStream) -> io::Result<()> {
     match arrival.chain.tls.as_ref().map(Arc::clone) {
         None => {
-            let server_name = arrival.seen.server_name().map(Into::into);
+            let server_name = arrival.seen.server_name.clone();
             arrival.filter(None, server_name, stream).await
         }
         // In a box: a connection without TLS need not be as large as a handshake.
@@ -68,6 +68,7 @@ impl Arrival<'_> {
             id: worker.next_id(),
             local: seen.local,
             remote: seen.remote,
+            direct_remote: seen.direct_remote,
             tls,
             server_name,
         };

@@ -23,7 +23,10 @@ pub use cell::{
 };
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{Sample, Samples, Scope, Tag, Value};
-pub use stats::{ClusterStats, HttpStats, ListenerStats, ServerStats, SubscriptionStats};
+pub use stats::{
+    ClusterStats, HttpInspectorStats, HttpStats, ListenerStats, ProxyProtocolStats,
+    ProxyProtocolVersionStats, ServerStats, SubscriptionStats, TlsInspectorStats,
+};
 pub use text::{Buckets, json, text};
 
 /// All statistics of the process.
@@ -32,10 +35,25 @@ pub struct Metrics {
     clusters: Sharded<ClusterStats>,
     http: Sharded<HttpStats>,
     listeners: Sharded<ListenerStats>,
+    tls_inspector: Sharded<TlsInspectorStats>,
+    http_inspector: Sharded<HttpInspectorStats>,
+    proxy_protocol: Sharded<ProxyProtocolStats>,
+    proxy_protocol_versions: Sharded<ProxyProtocolVersionStats>,
     subscriptions: Mutex<BTreeMap<Scope, Arc<SubscriptionStats>>>,
     server: ServerStats,
     probes: Mutex<Vec<Arc<dyn Probe>>>,
     reset: Mutex<Baseline>,
+}
+
+/// One worker's shards of the statistics of PROXY filters with the same prefix.
+#[derive(Debug)]
+pub struct ProxyProtocolShards {
+    /// Of connections without a header.
+    pub general: Arc<ProxyProtocolStats>,
+    /// Of headers of version 1.
+    pub v1: Arc<ProxyProtocolVersionStats>,
+    /// Of headers of version 2.
+    pub v2: Arc<ProxyProtocolVersionStats>,
 }
 
 /// Something whose statistics are computed when they are read, such as circuit breakers.
@@ -61,6 +79,26 @@ impl Metrics {
     /// A fresh shard of `listener.STAT_PREFIX.*` for the calling worker, counted until it is dropped.
     pub fn listener(&self, stat_prefix: &str) -> Arc<ListenerStats> {
         self.listeners.shard(Scope::listener(stat_prefix))
+    }
+
+    /// A fresh shard of `tls_inspector.*` for the calling worker.
+    pub fn tls_inspector(&self) -> Arc<TlsInspectorStats> {
+        self.tls_inspector.shard(Scope::TlsInspector)
+    }
+
+    /// A fresh shard of `http_inspector.*` for the calling worker.
+    pub fn http_inspector(&self) -> Arc<HttpInspectorStats> {
+        self.http_inspector.shard(Scope::HttpInspector)
+    }
+
+    /// Fresh shards of `proxy_proto.[PREFIX.]*` for the calling worker.
+    pub fn proxy_protocol(&self, stat_prefix: &str) -> ProxyProtocolShards {
+        let [general, v1, v2] = Scope::proxy_protocol(stat_prefix);
+        ProxyProtocolShards {
+            general: self.proxy_protocol.shard(general),
+            v1: self.proxy_protocol_versions.shard(v1),
+            v2: self.proxy_protocol_versions.shard(v2),
+        }
     }
 
     /// The statistics of one subscription, shared by all that ask for the same `scope`.
@@ -114,6 +152,13 @@ impl Metrics {
         self.clusters.collect(kind(|scope| matches!(scope, Scope::Cluster(_))), &mut out);
         self.http.collect(kind(|scope| matches!(scope, Scope::Http(_))), &mut out);
         self.listeners.collect(kind(|scope| matches!(scope, Scope::Listener(_))), &mut out);
+        self.tls_inspector.collect(kind(|scope| *scope == Scope::TlsInspector), &mut out);
+        self.http_inspector.collect(kind(|scope| *scope == Scope::HttpInspector), &mut out);
+        self.proxy_protocol
+            .collect(kind(|scope| matches!(scope, Scope::ProxyProtocol(_))), &mut out);
+        let is_version: fn(&Scope) -> bool =
+            |scope| matches!(scope, Scope::ProxyProtocolVersion(..));
+        self.proxy_protocol_versions.collect(kind(is_version), &mut out);
         let mut subscriptions = self.subscriptions.lock();
         // Only the registry still holds it: the resource is gone.
         subscriptions.retain(|_, stats| Arc::strong_count(stats) > 1);

@@ -46,11 +46,21 @@ impl Listener {
     /// Adds the listener filter that reads the SNI and ALPN of a ClientHello.
     #[must_use]
     pub fn tls_inspector(self) -> Self {
-        let name = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
-        let config = typed(name, json!({}));
-        let filter =
-            json!({"name": "envoy.filters.listener.tls_inspector", "typed_config": config});
-        self.with("listener_filters", json!([filter]))
+        self.listener_filter("tls_inspector", "TlsInspector", json!({}))
+    }
+
+    /// Adds Envoy's listener filter `name`, configured by its message `message`.
+    #[must_use]
+    pub fn listener_filter(mut self, name: &str, message: &str, config: Value) -> Self {
+        let config =
+            typed(&format!("envoy.extensions.filters.listener.{name}.v3.{message}"), config);
+        let name = format!("envoy.filters.listener.{name}");
+        let filter = json!({"name": name, "typed_config": config});
+        match self.value["listener_filters"].as_array_mut() {
+            Some(filters) => filters.push(filter),
+            None => self.value["listener_filters"] = json!([filter]),
+        }
+        self
     }
 
     /// Sets the field at a dotted `path` of the listener.

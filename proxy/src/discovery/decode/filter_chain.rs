@@ -20,7 +20,7 @@ use super::extension::{unpack, unsupported};
 use super::http::connection_manager;
 use super::tcp::tcp_proxy;
 use super::tls;
-use super::value::{enumeration, limit, non_empty};
+use super::value::{enumeration, limit, non_empty, unless_empty};
 use crate::config::Name;
 use crate::config::listener::{self, NetworkFilter, SourceType, TerminalFilter};
 use crate::config::tls::DownstreamTls;
@@ -138,11 +138,7 @@ fn chain_match(proto: &FilterChainMatch) -> Result<listener::FilterChainMatch> {
             .transpose()?,
         destination: each("prefix_ranges", prefix_ranges, cidr_range)?,
         server_names: each("server_names", server_names, |name| server_name(name))?,
-        transport_protocol: match transport_protocol.as_str() {
-            "" => None,
-            "tls" | "raw_buffer" => Some(transport_protocol.as_str().into()),
-            _ => return refuse("transport_protocol", "must be tls or raw_buffer"),
-        },
+        transport_protocol: unless_empty(transport_protocol),
         application_protocols: application_protocols.iter().map(|it| it.as_str().into()).collect(),
         direct_source: each(
             "direct_source_prefix_ranges",

@@ -5,18 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xds::envoy::config::core::v3::TrafficDirection as Direction;
-use xds::envoy::config::listener::v3::listener_filter::ConfigType;
 use xds::envoy::config::listener::v3::{FilterChain, Listener, ListenerFilter};
-use xds::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
 use super::address::listening;
 use super::errors::{At, Result, each, refuse, required};
-use super::extension::{unpack, unsupported};
 use super::filter_chain::filter_chain;
+use super::listener_filter::listener_filter;
 use super::overlap::overlap;
 use super::value::{bounded, enumeration, limit, unless_empty};
 use crate::config::Name;
-use crate::config::listener::{self, FilterChainMatch, TrafficDirection};
+use crate::config::listener::{self, FilterChainMatch, ListenerFilterKind, TrafficDirection};
 
 /// Envoy's default for what a connection may buffer, in bytes.
 pub(super) const BUFFER_LIMIT: u32 = 1 << 20;
@@ -44,7 +42,6 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         );
     }
     let (address, ipv4_compat) = listening(required("address", address)?).at("address")?;
-    let inspects_tls = !each("listener_filters", listener_filters, tls_inspector)?.is_empty();
     let chains = chains(filter_chains)?;
     let default = match default_filter_chain {
         Some(proto) => Some(filter_chain(proto, "default").at("default_filter_chain")?),
@@ -58,7 +55,7 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         ipv4_compat,
         stat_prefix: unless_empty(stat_prefix)
             .map_or_else(|| address.to_string().replace(':', "_").into(), Name::from),
-        tls_inspector: inspects_tls || chains.iter().any(|chain| needs_inspection(&chain.matcher)),
+        listener_filters: filters(listener_filters, &chains)?,
         filter_chains: chains.into_iter().map(Arc::new).collect(),
         default_filter_chain: default.map(Arc::new),
         listener_filters_timeout: limit(
@@ -77,16 +74,20 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
     })
 }
 
-fn tls_inspector(proto: &ListenerFilter) -> Result<()> {
-    let ListenerFilter { name: _, config_type } = proto;
-    let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
-    match unpack::<TlsInspector>(any).at("typed_config")? {
-        Some(TlsInspector { initial_read_buffer_size: _ }) => Ok(()),
-        None => unsupported(any).at("typed_config"),
+/// The filters as configured. Like Envoy, looks at the TLS hello where a chain depends on it, even unasked.
+fn filters(
+    protos: &[ListenerFilter],
+    chains: &[listener::FilterChain],
+) -> Result<Vec<listener::ListenerFilter>> {
+    let mut filters = each("listener_filters", protos, listener_filter)?;
+    let inspects_tls = filters.iter().any(|filter| filter.kind == ListenerFilterKind::TlsInspector);
+    if !inspects_tls && chains.iter().any(|chain| needs_inspection(&chain.matcher)) {
+        filters.push(ListenerFilterKind::TlsInspector.into());
     }
+    Ok(filters)
 }
 
-/// Like Envoy, looks at the TLS hello of connections whose chain depends on it, even without a listener filter.
+/// Whether a chain can only be told by the TLS hello.
 fn needs_inspection(matcher: &FilterChainMatch) -> bool {
     match matcher.transport_protocol.as_deref() {
         Some(protocol) => protocol == "tls",

@@ -64,7 +64,7 @@ fn snapshot(listeners: &[(&str, SocketAddr)]) -> Snapshot {
             stat_prefix: name.into(),
             filter_chains: Vec::new(),
             default_filter_chain: None,
-            tls_inspector: false,
+            listener_filters: Vec::new(),
             listener_filters_timeout: None,
             continue_on_timeout: false,
             buffer_limit: 1 << 20,

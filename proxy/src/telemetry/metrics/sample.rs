@@ -20,6 +20,14 @@ pub enum Scope {
     Rds(Arc<str>, Arc<str>),
     /// `listener.ADDRESS.`
     Listener(Arc<str>),
+    /// `tls_inspector.`
+    TlsInspector,
+    /// `http_inspector.`
+    HttpInspector,
+    /// `proxy_proto.PREFIX.`; an empty prefix has no dot either.
+    ProxyProtocol(Arc<str>),
+    /// `proxy_proto.PREFIX.versions.vN.`
+    ProxyProtocolVersion(Arc<str>, &'static str),
     /// `listener_manager.lds.`
     Lds,
     /// `sds.NAME.`
@@ -47,6 +55,13 @@ impl Scope {
         Self::Listener(sanitized(prefix))
     }
 
+    /// The scopes of PROXY filters with this stat prefix: its own, and those of both versions.
+    pub fn proxy_protocol(prefix: &str) -> [Self; 3] {
+        let prefix = sanitized(prefix);
+        let version = |version| Self::ProxyProtocolVersion(Arc::clone(&prefix), version);
+        [Self::ProxyProtocol(Arc::clone(&prefix)), version("1"), version("2")]
+    }
+
     /// The scope of the discovered secret `name`.
     pub fn sds(name: &str) -> Self {
         Self::Sds(sanitized(name))
@@ -56,6 +71,9 @@ impl Scope {
     pub(super) fn family(&self) -> (&'static str, [Option<(&'static str, &str)>; 2]) {
         const CLUSTER: &str = "envoy_cluster_name";
         const HTTP: &str = "envoy_http_conn_manager_prefix";
+        let proxy = |prefix| {
+            Some(("envoy_proxy_protocol_prefix", prefix)).filter(|_| !str::is_empty(prefix))
+        };
         match self {
             Self::Root => ("", [None, None]),
             Self::Cluster(name) => ("cluster.", [Some((CLUSTER, name)), None]),
@@ -66,6 +84,12 @@ impl Scope {
             }
             Self::Listener(address) => {
                 ("listener.", [Some(("envoy_listener_address", address)), None])
+            }
+            Self::TlsInspector => ("tls_inspector.", [None, None]),
+            Self::HttpInspector => ("http_inspector.", [None, None]),
+            Self::ProxyProtocol(prefix) => ("proxy_proto.", [proxy(prefix), None]),
+            Self::ProxyProtocolVersion(prefix, version) => {
+                ("proxy_proto.", [proxy(prefix), Some(("envoy_proxy_protocol_version", version))])
             }
             Self::Lds => ("listener_manager.lds.", [None, None]),
             Self::Sds(name) => ("sds.", [Some(("envoy_xds_resource_name", name)), None]),
@@ -83,9 +107,24 @@ impl fmt::Display for Scope {
             Self::Http(prefix) => write!(f, "http.{prefix}."),
             Self::Rds(prefix, table) => write!(f, "http.{prefix}.rds.{table}."),
             Self::Listener(address) => write!(f, "listener.{address}."),
+            Self::TlsInspector => f.write_str("tls_inspector."),
+            Self::HttpInspector => f.write_str("http_inspector."),
+            Self::ProxyProtocol(prefix) => write!(f, "proxy_proto.{}", Dotted(prefix)),
+            Self::ProxyProtocolVersion(prefix, version) => {
+                write!(f, "proxy_proto.{}versions.v{version}.", Dotted(prefix))
+            }
             Self::Lds => f.write_str("listener_manager.lds."),
             Self::Sds(name) => write!(f, "sds.{name}."),
         }
+    }
+}
+
+/// A part of a name and its dot, or neither.
+struct Dotted<'a>(&'a str);
+
+impl fmt::Display for Dotted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, "{}.", self.0) }
     }
 }
 

@@ -3,6 +3,7 @@
 mod cluster;
 mod http;
 mod listener;
+mod listener_filter;
 mod server;
 
 use super::sample::{Samples, Scope};
@@ -10,6 +11,9 @@ use super::sample::{Samples, Scope};
 pub use cluster::ClusterStats;
 pub use http::HttpStats;
 pub use listener::ListenerStats;
+pub use listener_filter::{
+    HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,
+};
 pub use server::{ServerStats, SubscriptionStats};
 
 /// A group of statistics that is counted in shards and summed when read.

@@ -237,7 +237,12 @@ mod tests {
         // Created on first use there, which the reference never had.
         assert_eq!(
             unknown,
-            ["cluster.c1.upstream_rq_time", "cluster.c1.update_rejected", "cluster.c1.update_time",]
+            [
+                "cluster.c1.upstream_rq_time",
+                "cluster.c1.update_rejected",
+                "cluster.c1.update_time",
+                "downstream_cx_proxy_proto_error",
+            ]
         );
     }
 }

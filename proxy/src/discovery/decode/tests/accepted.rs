@@ -18,7 +18,7 @@ use crate::config::header::AppendAction;
 use crate::config::http::{
     EscapedSlashes, ForwardClientCert, HttpConnectionManager, RouteSource, StripPort, Underscores,
 };
-use crate::config::listener::{Listener, SourceType, TrafficDirection};
+use crate::config::listener::{Listener, ListenerFilterKind, SourceType, TrafficDirection};
 use crate::config::route::{
     Action, ClusterSpecifier, HostRewrite, PathMatch, PathRewrite, Priority, RequireTls, Route,
     SchemeRedirect,
@@ -52,7 +52,8 @@ fn a_sidecars_node_and_inbound_listener() {
     let inbound = &config.listeners[0];
     assert_eq!(&*inbound.stat_prefix, "127.0.0.1_23211");
     assert_eq!(inbound.direction, TrafficDirection::Inbound);
-    assert!(inbound.tls_inspector && inbound.continue_on_timeout);
+    assert!(inbound.continue_on_timeout);
+    assert_eq!(inbound.listener_filters, [ListenerFilterKind::TlsInspector.into()]);
     assert_eq!((inbound.listener_filters_timeout, inbound.buffer_limit), (None, 32_768));
 
     let mtls = &inbound.filter_chains[0];
@@ -184,7 +185,8 @@ fn an_edge_proxys_listener() {
     let listener = &config.listeners[0];
     assert_eq!(&*listener.name, "[::]:23221");
     assert!(listener.ipv4_compat);
-    assert!(listener.tls_inspector, "chains that depend on the server name need it");
+    let inspector = ListenerFilterKind::TlsInspector.into();
+    assert_eq!(listener.listener_filters, [inspector], "chains that depend on the name need it");
     let chain = &listener.filter_chains[0];
     assert_eq!(*chain.matcher.server_names, ["shop.example".into(), "*.shop.example".into()]);
     assert_eq!(chain.matcher.source_type, SourceType::External);

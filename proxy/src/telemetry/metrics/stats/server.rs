@@ -49,6 +49,8 @@ statistics! {
         total_listeners_warming: SharedGauge = "listener_manager.total_listeners_warming",
         /// Whether the workers serve (1) or not yet (0).
         workers_started: SharedGauge = "listener_manager.workers_started",
+        /// Connections refused because of their PROXY header, or for want of one.
+        downstream_cx_proxy_proto_error: SharedCounter = "downstream_cx_proxy_proto_error",
         /// Clusters in use.
         active_clusters: SharedGauge = "cluster_manager.active_clusters",
         /// Clusters waiting for endpoints.

@@ -1,23 +1,13 @@
-//! The first bytes of a connection: whether they are TLS, and which server name and protocols are asked for.
-//!
-//! The bytes are looked at and left in place, so that whoever serves the connection reads them again.
-
-use std::io;
-
-use rustix::net::{RecvFlags, recv};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+//! Whether a connection begins with TLS, and which server name and protocols are asked for (Envoy `tls_inspector`).
 
 /// Longest ClientHello that is waited for, in bytes.
 const MAX_HELLO: usize = 64 * 1024;
-/// Enough for nearly every ClientHello, so that one look suffices.
-const FIRST_LOOK: usize = 4 * 1024;
 /// The most that is looked at: a longest ClientHello, and room for the headers of its records.
-const MAX_LOOK: usize = 2 * MAX_HELLO;
+pub(super) const MAX_LOOK: usize = 2 * MAX_HELLO;
 
 /// What the first bytes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Inspection {
+pub(super) enum Inspection {
     /// Not TLS, or nothing that could be understood.
     Raw,
     /// A TLS ClientHello.
@@ -28,60 +18,17 @@ pub enum Inspection {
 
 /// What a ClientHello asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ClientHello {
+pub(super) struct ClientHello {
     /// The server name, in lower case.
-    pub server_name: Option<Box<str>>,
+    pub(super) server_name: Option<Box<str>>,
     /// The application protocols, in the client's order.
-    pub alpn: Vec<Box<[u8]>>,
-}
-
-/// Waits until the first bytes of `stream` tell what they are. The caller sets the time limit.
-///
-/// # Errors
-/// `UnexpectedEof` if the client closes before that, and whatever the socket reports.
-pub async fn inspect(stream: &TcpStream) -> io::Result<Inspection> {
-    let mut buffer = vec![0; FIRST_LOOK];
-    let mut seen = 0;
-    loop {
-        seen = peek_beyond(stream, &mut buffer, seen).await?;
-        if let Some(result) = parse(buffer.get(..seen).unwrap_or_default()) {
-            return Ok(result);
-        }
-        if seen == buffer.len() {
-            if seen >= MAX_LOOK {
-                return Ok(Inspection::TooLarge);
-            }
-            buffer.resize(2 * seen, 0);
-        }
-    }
-}
-
-/// Waits until more than `seen` bytes have arrived, and copies them without consuming them.
-///
-/// The socket stays readable as long as nothing is consumed. Reporting `WouldBlock` when nothing new is
-/// there makes the runtime wait for the next arrival instead of asking again at once.
-async fn peek_beyond(stream: &TcpStream, buffer: &mut [u8], seen: usize) -> io::Result<usize> {
-    loop {
-        let ready = stream.ready(Interest::READABLE).await?;
-        let attempt = stream.try_io(Interest::READABLE, || {
-            let (count, _) = recv(stream, &mut *buffer, RecvFlags::PEEK)?;
-            if count > seen { Ok(count) } else { Err(io::ErrorKind::WouldBlock.into()) }
-        });
-        match attempt {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if ready.is_read_closed() {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            }
-            outcome => return outcome,
-        }
-    }
+    pub(super) alpn: Vec<Box<[u8]>>,
 }
 
 /// What `bytes`, the beginning of a connection, say; none if more are needed.
 ///
 /// The answer never changes when more bytes follow.
-pub fn parse(bytes: &[u8]) -> Option<Inspection> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Inspection> {
     let mut hello = Vec::new();
     let mut rest = bytes;
     loop {
@@ -236,13 +183,10 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use proptest::prelude::*;
     use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -344,72 +288,5 @@ mod tests {
             bytes[at] = value;
             let _ = parse(&bytes);
         }
-    }
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap());
-        let (client, accepted) = tokio::join!(client, listener.accept());
-        (client.unwrap(), accepted.unwrap().0)
-    }
-
-    #[tokio::test]
-    async fn bytes_that_come_one_by_one_are_waited_for_and_left_in_place() {
-        let (mut client, mut server) = pair().await;
-        let bytes = hello("a.example", &["h2"]);
-        let sent = bytes.clone();
-        let sender = tokio::spawn(async move {
-            client.set_nodelay(true).unwrap();
-            for chunk in sent.chunks(64) {
-                client.write_all(chunk).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            client
-        });
-        assert_eq!(inspect(&server).await.unwrap(), asked("a.example", &["h2"]));
-        let _client = sender.await.unwrap();
-        let mut again = vec![0; bytes.len()];
-        server.read_exact(&mut again).await.unwrap();
-        assert_eq!(again, bytes);
-    }
-
-    #[tokio::test]
-    async fn a_long_hello_is_read_past_the_first_look() {
-        let (mut client, server) = pair().await;
-        let protocols: Vec<String> = (0..40).map(|n| format!("{n:0>200}")).collect();
-        let alpn: Vec<&str> = protocols.iter().map(String::as_str).collect();
-        let bytes = hello("a.example", &alpn);
-        assert!(bytes.len() > FIRST_LOOK);
-        client.write_all(&bytes).await.unwrap();
-        assert_eq!(inspect(&server).await.unwrap(), asked("a.example", &alpn));
-    }
-
-    #[tokio::test]
-    async fn a_client_that_leaves_early_is_an_error() {
-        for beginning in [&b""[..], b"\x16\x03"] {
-            let (mut client, server) = pair().await;
-            client.write_all(beginning).await.unwrap();
-            drop(client);
-            let error = inspect(&server).await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        }
-    }
-
-    #[tokio::test]
-    async fn an_incomplete_hello_does_not_keep_the_thread_busy() {
-        let (mut client, server) = pair().await;
-        client.write_all(b"\x16\x03\x01").await.unwrap();
-        let polls = std::cell::Cell::new(0);
-        let waiting = async {
-            let mut inspection = std::pin::pin!(inspect(&server));
-            std::future::poll_fn(|context| {
-                polls.set(polls.get() + 1);
-                inspection.as_mut().poll(context)
-            })
-            .await
-        };
-        let timeout = tokio::time::timeout(Duration::from_millis(50), waiting).await;
-        assert!(timeout.is_err());
-        assert!(polls.get() < 10, "{} polls", polls.get());
     }
 }
