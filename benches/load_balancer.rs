@@ -8,13 +8,16 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use proxy::cluster::load_balancer::{Balancer, Candidate, Event, Health, Rules, View};
-use proxy::config::cluster::LbPolicy;
+use proxy::config::cluster::{LbPolicy, LeastRequest};
 
 const SIZES: [usize; 3] = [3, 100, 10_000];
 
+const LEAST_REQUEST: LeastRequest =
+    LeastRequest { choices: 2, full_scan: false, active_request_bias: 1.0, slow_start: None };
+
 const POLICIES: [(&str, LbPolicy); 3] = [
-    ("round_robin", LbPolicy::RoundRobin),
-    ("least_request", LbPolicy::LeastRequest { choices: 2 }),
+    ("round_robin", LbPolicy::RoundRobin { slow_start: None }),
+    ("least_request", LbPolicy::LeastRequest(LEAST_REQUEST)),
     ("random", LbPolicy::Random),
 ];
 
@@ -24,6 +27,7 @@ fn candidates(size: usize, weighted: bool) -> Vec<Candidate> {
     let weights = weights.map(|weight| if weighted { weight } else { 1 });
     let candidate = |weight| Candidate {
         weight,
+        warmth: 1.0,
         health: Health::Healthy,
         priority: 0,
         locality: 0,
@@ -42,6 +46,10 @@ struct Busy;
 impl View for Busy {
     fn active(&self, index: usize) -> u32 {
         (index % 7) as u32
+    }
+
+    fn warmth(&self, _: usize) -> f64 {
+        1.0
     }
 
     fn avoids(&self, _: usize) -> bool {
@@ -74,7 +82,7 @@ fn rebuild(criterion: &mut Criterion) {
         let candidates = candidates(size, true);
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
             bencher.iter(|| {
-                let rules = rules(LbPolicy::RoundRobin);
+                let rules = rules(LbPolicy::default());
                 Balancer::new(black_box(&candidates), &rules, &mut random)
             });
         });

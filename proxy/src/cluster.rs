@@ -11,6 +11,7 @@ pub mod load_balancer;
 mod local;
 pub mod outlier_detection;
 mod shared;
+mod slow_start;
 mod statistics;
 
 use std::cell::RefCell;
@@ -61,7 +62,7 @@ pub struct Clusters {
 #[derive(Debug)]
 struct Known {
     spec: Arc<ClusterSpec>,
-    /// Set up when a worker first sends something to it.
+    /// Set up when a worker first sends something to it, or at once if its hosts start slowly.
     live: Option<Arc<SharedCluster>>,
     /// How often its endpoints have changed.
     membership_changes: u64,
@@ -86,6 +87,11 @@ impl Clusters {
                 }
             }
         }
+        // Hosts that start slowly age from the moment they are known, not from their first request.
+        let slow = |known: &&mut Known| known.spec.config.lb_policy.slow_start().is_some();
+        for known in known.values_mut().filter(slow) {
+            known.live();
+        }
     }
 
     /// Ends ejections whose time is over and looks for outliers, in every cluster whose interval has passed.
@@ -102,10 +108,7 @@ impl Clusters {
         let mut known = self.known.lock();
         let name = Arc::clone(&spec.config.name);
         let known = known.entry(name).or_insert_with(|| Known::new(spec));
-        let live = known
-            .live
-            .get_or_insert_with(|| Arc::new(SharedCluster::new(&known.spec, Instant::now())));
-        Arc::clone(live)
+        Arc::clone(known.live())
     }
 }
 
@@ -113,6 +116,10 @@ impl Known {
     fn new(spec: &Arc<ClusterSpec>) -> Self {
         let changes = u64::from(!spec.assignment.endpoints.is_empty());
         Self { spec: Arc::clone(spec), live: None, membership_changes: changes }
+    }
+
+    fn live(&mut self) -> &Arc<SharedCluster> {
+        self.live.get_or_insert_with(|| Arc::new(SharedCluster::new(&self.spec, Instant::now())))
     }
 
     fn change(&mut self, spec: &Arc<ClusterSpec>) {

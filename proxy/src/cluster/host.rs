@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::health::{HealthFlags, SharedFlags};
 use super::outlier_detection::{Detector, Monitor, Tally};
+use super::slow_start::Since;
 use crate::config::address::HostAddress;
 use crate::config::cluster::OutlierDetection;
 use crate::pool::{HostCounts, Load};
@@ -38,6 +39,8 @@ pub struct Host {
     pub(super) load: Arc<Load>,
     in_a_row: InARow,
     pub(super) flags: SharedFlags,
+    /// When it joined the cluster, or came back into use: what slow start counts from.
+    pub(super) since: Since,
     pub(super) record: Mutex<Record>,
 }
 
@@ -118,6 +121,7 @@ impl Host {
             address,
             load: Arc::default(),
             in_a_row: InARow::default(),
+            since: Since::now(),
             flags: SharedFlags::default(),
             record: Mutex::default(),
         }

@@ -14,17 +14,20 @@ mod tier;
 
 use fastrand::Rng;
 
-use crate::config::cluster::{LbPolicy, LocalityLb};
+use crate::config::cluster::{LbPolicy, LocalityLb, ZoneAware};
 use crate::config::endpoint::AssignmentPolicy;
 use group::Group;
 use priority::{Availability, Census, Loads};
 use tier::Tier;
 
 /// An endpoint as the balancer sees it. Its place in the list is its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     /// Share of traffic relative to the others, at least 1.
     pub weight: u32,
+    /// The part of its weight, larger than 0 and at most 1, that it deserves at the moment: less than 1 while it
+    /// starts slowly.
+    pub warmth: f64,
     /// Whether it can be used.
     pub health: Health,
     /// Its priority; 0 is the highest.
@@ -72,10 +75,22 @@ impl Default for Rules {
     }
 }
 
+impl Rules {
+    fn fails_in_panic(&self) -> bool {
+        matches!(
+            self.locality,
+            LocalityLb::ZoneAware(ZoneAware { fail_traffic_on_panic: true, .. })
+        )
+    }
+}
+
 /// What a pick asks about endpoints, by their numbers, and tells about itself.
 pub trait View {
     /// The requests under way at an endpoint.
     fn active(&self, index: usize) -> u32;
+
+    /// The part of its weight that an endpoint deserves now, see [`Candidate::warmth`].
+    fn warmth(&self, index: usize) -> f64;
 
     /// Whether another endpoint is to be preferred.
     fn avoids(&self, index: usize) -> bool;
@@ -101,8 +116,8 @@ pub struct Balancer {
 /// One priority.
 #[derive(Debug)]
 enum Level {
-    /// Any of its endpoints.
-    Panic(Group),
+    /// Any of its endpoints; none if traffic is to fail then.
+    Panic(Option<Group>),
     /// Those that are in good health.
     Calm { healthy: Tier, degraded: Tier },
 }
@@ -115,7 +130,8 @@ impl Balancer {
         let loads = Loads::new(&censuses, &rules.assignment, rules.panic_threshold);
         let levels = priorities.iter().zip(loads.get()).map(|(members, load)| {
             if load.panic {
-                return Level::Panic(Group::new(members.iter().copied(), rules.policy, random));
+                let all = || Group::new(members.iter().copied(), rules.policy, random);
+                return Level::Panic((!rules.fails_in_panic()).then(all));
             }
             Level::Calm {
                 healthy: Tier::new(members, Health::Healthy, rules, random),
@@ -146,7 +162,7 @@ impl Balancer {
         match (self.levels.get_mut(priority)?, availability) {
             (Level::Panic(group), _) => {
                 view.notes(Event::Panic);
-                group.pick(view, random)
+                group.as_mut()?.pick(view, random)
             }
             (Level::Calm { healthy, .. }, Availability::Healthy) => healthy.pick(view, random),
             (Level::Calm { degraded, .. }, Availability::Degraded) => degraded.pick(view, random),
@@ -179,11 +195,6 @@ fn census(members: &[(usize, &Candidate)]) -> Census {
         census.counted.add(*weight);
     }
     census
-}
-
-/// Whether all weights are alike, so that nothing needs to be weighed.
-fn are_equal(weights: &[u32]) -> bool {
-    weights.windows(2).all(|pair| pair.first() == pair.last())
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@ use fastrand::Rng;
 
 use super::ClusterSpec;
 use super::host::{Host, HostId, Outcome, Shard};
-use super::load_balancer::{Balancer, Candidate, Event, Rules, View};
+use super::load_balancer::{Balancer, Candidate, Event, Health, Rules, View};
 use super::shared::{HostKey, SharedCluster, keys};
+use super::slow_start;
 use crate::config::HashMap;
 use crate::config::address::HostAddress;
+use crate::config::cluster::SlowStart;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::Priority;
 use crate::pool::circuit_breaker::{ConnectionPermit, LocalBreaker};
@@ -65,7 +67,7 @@ struct PickView<'a> {
 /// One endpoint as one worker knows it: what all workers share, and this worker's connections.
 #[derive(Debug)]
 pub struct LocalHost {
-    shared: Arc<Host>,
+    pub(super) shared: Arc<Host>,
     shard: Arc<Shard>,
     pool: HostPool,
 }
@@ -230,7 +232,9 @@ impl LocalHost {
 }
 
 fn balancer(spec: &ClusterSpec, members: &[Member], random: &mut Rng) -> Balancer {
-    let candidates: Vec<Candidate> = members.iter().map(Member::candidate).collect();
+    let slow_start = spec.config.lb_policy.slow_start();
+    let candidates: Vec<Candidate> =
+        members.iter().map(|member| member.candidate(slow_start)).collect();
     let rules = Rules {
         policy: spec.config.lb_policy,
         locality: spec.config.locality_lb,
@@ -243,6 +247,12 @@ fn balancer(spec: &ClusterSpec, members: &[Member], random: &mut Rng) -> Balance
 impl View for PickView<'_> {
     fn active(&self, index: usize) -> u32 {
         self.cluster.members.get(index).map_or(0, |member| member.host.shared.active())
+    }
+
+    fn warmth(&self, index: usize) -> f64 {
+        let member = self.cluster.members.get(index);
+        let slow_start = self.cluster.spec.config.lb_policy.slow_start();
+        member.map_or(1.0, |member| member.warmth(slow_start))
     }
 
     fn avoids(&self, index: usize) -> bool {
@@ -276,10 +286,22 @@ impl Member {
         }
     }
 
-    fn candidate(&self) -> Candidate {
+    /// The part of its weight it deserves now; only what is healthy starts slowly.
+    fn warmth(&self, slow_start: Option<&SlowStart>) -> f64 {
+        let host = &self.host.shared;
+        match slow_start {
+            Some(config) if host.health().health() == Health::Healthy => {
+                slow_start::warmth(config, host.since.age())
+            }
+            _ => 1.0,
+        }
+    }
+
+    fn candidate(&self, slow_start: Option<&SlowStart>) -> Candidate {
         let health = self.host.shared.health().health();
         Candidate {
             weight: self.weight,
+            warmth: self.warmth(slow_start),
             health,
             priority: self.priority,
             locality: self.locality,

@@ -1,5 +1,6 @@
 //! One cluster as all workers know it: breakers, endpoints, and who of them is ejected.
 
+use std::collections::HashSet;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{
     AtomicU64,
@@ -12,7 +13,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 
 use super::ClusterSpec;
-use super::host::{Host, Outcome, Results, Shard};
+use super::host::{Host, HostId, Outcome, Results, Shard};
 use super::outlier_detection::{self, Detector, Found, Population, Rates, Verdict};
 use crate::config::HashMap;
 use crate::config::address::{Address, HostAddress};
@@ -249,9 +250,14 @@ fn rates(
 impl Members {
     fn adopt(&mut self, spec: &Arc<ClusterSpec>) {
         self.spec = Arc::clone(spec);
-        self.current = Vec::with_capacity(spec.assignment.endpoints.len());
+        let before = std::mem::take(&mut self.current);
+        let before: HashSet<HostId> = before.iter().map(|host| host.id()).collect();
+        self.current.reserve(spec.assignment.endpoints.len());
         for (index, key) in keys(spec) {
             let host = self.host(key);
+            if !before.contains(&host.id()) {
+                host.since.restart();
+            }
             if let Some(endpoint) = spec.assignment.endpoints.get(index) {
                 host.flags.state(endpoint.health);
             }

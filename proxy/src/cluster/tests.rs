@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::host::Outcome::{Failed, Response, Timeout};
 use super::*;
-use crate::config::cluster::{LbPolicy, OutlierDetection};
+use crate::config::cluster::{LbPolicy, OutlierDetection, SlowStart};
 use crate::config::endpoint::{Endpoint, HealthStatus};
 use crate::config::route::Priority;
 use crate::telemetry::metrics::Value;
@@ -118,6 +118,47 @@ fn a_cluster_is_made_once_and_renewed_when_it_changes() {
     let third = spec(&[1, 2], |_| {});
     clusters.publish(&snapshot(&third));
     assert_eq!(host(&worker.get(&third), 1).id(), one, "and one that comes back is recognised");
+}
+
+#[test]
+fn an_endpoint_that_joins_starts_slowly() {
+    let slow_start =
+        SlowStart { window: Duration::from_secs(3600), aggression: 1.0, min_weight: 0.2 };
+    let spec = |ports: &[u16]| {
+        spec(ports, |cluster| {
+            cluster.lb_policy = LbPolicy::RoundRobin { slow_start: Some(slow_start) };
+        })
+    };
+    let first = spec(&[1, 2]);
+    let Fixture { clusters, worker, .. } = Fixture::new(&first);
+    let shares = |cluster: &LocalCluster| {
+        let mut random = Rng::with_seed(1);
+        let mut shares = [0_u32; 3];
+        for _ in 0..1100 {
+            let host = cluster.pick(&PickContext::default(), &mut random).unwrap();
+            shares[usize::from(host.address().ip().unwrap().port()) - 1] += 1;
+        }
+        shares
+    };
+    let cluster = worker.get(&first);
+    let [one, two, _] = shares(&cluster);
+    assert!(one.abs_diff(two) <= 2, "all are equally cold: {one} and {two}");
+
+    for port in [1, 2] {
+        host(&cluster, port).shared.since.set_age(Duration::from_secs(3600));
+    }
+    let second = spec(&[1, 2, 3]);
+    clusters.publish(&snapshot(&second));
+    let [one, two, three] = shares(&worker.get(&second));
+    assert!(one.abs_diff(500) <= 2 && two.abs_diff(500) <= 2, "{one} and {two}");
+    assert!(three.abs_diff(100) <= 2, "a fifth of the others: {three}");
+
+    // Somebody still holds the cluster that has 3; that it left and came back counts all the same.
+    host(&worker.get(&second), 3).shared.since.set_age(Duration::from_secs(3600));
+    let held = worker.get(&second);
+    clusters.publish(&snapshot(&first));
+    clusters.publish(&snapshot(&second));
+    assert!(host(&held, 3).shared.since.age() < Duration::from_secs(3000));
 }
 
 #[test]

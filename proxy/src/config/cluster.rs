@@ -79,29 +79,109 @@ pub enum DnsFamily {
     All,
 }
 
-/// Envoy `Cluster.LbPolicy`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How an endpoint is picked: Envoy `Cluster.LbPolicy`, or the extension in `load_balancing_policy`.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LbPolicy {
     /// ROUND_ROBIN
-    #[default]
-    RoundRobin,
-    /// LEAST_REQUEST
-    LeastRequest {
-        /// `choice_count`, at least 2; 2 by default.
-        choices: u32,
+    RoundRobin {
+        /// `slow_start_config`
+        slow_start: Option<SlowStart>,
     },
+    /// LEAST_REQUEST
+    LeastRequest(LeastRequest),
     /// RANDOM
     Random,
 }
 
-/// Envoy `CommonLbConfig.locality_config_specifier`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+impl Default for LbPolicy {
+    fn default() -> Self {
+        Self::RoundRobin { slow_start: None }
+    }
+}
+
+impl LbPolicy {
+    /// `slow_start_config`, if endpoints are to start slowly.
+    pub fn slow_start(&self) -> Option<&SlowStart> {
+        match self {
+            Self::RoundRobin { slow_start } => slow_start.as_ref(),
+            Self::LeastRequest(LeastRequest { slow_start, .. }) => slow_start.as_ref(),
+            Self::Random => None,
+        }
+    }
+}
+
+/// Envoy `LeastRequestLbConfig`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LeastRequest {
+    /// `choice_count`, at least 2; 2 by default.
+    pub choices: u32,
+    /// `selection_method` FULL_SCAN: all endpoints are compared rather than some random ones.
+    pub full_scan: bool,
+    /// `active_request_bias`, at least 0; 1 by default. Of weight where weights differ.
+    pub active_request_bias: f64,
+    /// `slow_start_config`
+    pub slow_start: Option<SlowStart>,
+}
+
+impl Default for LeastRequest {
+    fn default() -> Self {
+        Self { choices: 2, full_scan: false, active_request_bias: 1.0, slow_start: None }
+    }
+}
+
+/// Envoy `SlowStartConfig`: how a new endpoint's weight grows to its full size.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlowStart {
+    /// `slow_start_window`, longer than 0.
+    pub window: Duration,
+    /// `aggression`, larger than 0; 1 (linear) by default.
+    pub aggression: f64,
+    /// `min_weight_percent` as a share of 1; 0.1 by default.
+    pub min_weight: f64,
+}
+
+/// How localities are treated (Envoy `locality_config_specifier`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalityLb {
-    /// Neither is given.
-    #[default]
-    Plain,
+    /// `zone_aware_lb_config`; also when neither is given. Without effect unless this proxy's own cluster is
+    /// known.
+    ZoneAware(ZoneAware),
     /// `locality_weighted_lb_config`: localities get traffic by their weights.
     Weighted,
+}
+
+impl Default for LocalityLb {
+    fn default() -> Self {
+        Self::ZoneAware(ZoneAware::default())
+    }
+}
+
+/// Envoy `ZoneAwareLbConfig`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ZoneAware {
+    /// `routing_enabled`: whole percent of requests it is applied to; 100 by default.
+    pub routing_enabled: u32,
+    /// `min_cluster_size`: healthy endpoints below which it is not applied; 6 by default.
+    pub min_cluster_size: u64,
+    /// `fail_traffic_on_panic`: whether nothing is picked in panic.
+    pub fail_traffic_on_panic: bool,
+    /// `force_local_zone.min_size`: healthy endpoints in this proxy's zone from which on they get everything.
+    pub force_local_zone: Option<u32>,
+    /// `locality_basis` HEALTHY_HOSTS_WEIGHT: whether the weights of endpoints are compared rather than their
+    /// number.
+    pub by_weight: bool,
+}
+
+impl Default for ZoneAware {
+    fn default() -> Self {
+        Self {
+            routing_enabled: 100,
+            min_cluster_size: 6,
+            fail_traffic_on_panic: false,
+            force_local_zone: None,
+            by_weight: false,
+        }
+    }
 }
 
 /// Envoy `CircuitBreakers.Thresholds` of one priority.

@@ -25,7 +25,7 @@ pub(crate) fn cluster(name: &str) -> Cluster {
         stat_name: name.into(),
         discovery: Discovery::Static(Arc::default()),
         connect_timeout: Duration::from_secs(5),
-        lb_policy: LbPolicy::RoundRobin,
+        lb_policy: LbPolicy::default(),
         panic_threshold: 50,
         locality_lb: Default::default(),
         buffer_limit: 1 << 20,

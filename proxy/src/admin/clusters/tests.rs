@@ -26,7 +26,7 @@ fn cluster(outlier_detection: Option<OutlierDetection>) -> Cluster {
         stat_name: "c1".into(),
         discovery: Discovery::Static(Arc::new(LoadAssignment::default())),
         connect_timeout: Duration::from_millis(250),
-        lb_policy: LbPolicy::RoundRobin,
+        lb_policy: LbPolicy::default(),
         panic_threshold: 50,
         locality_lb: Default::default(),
         buffer_limit: 1 << 20,

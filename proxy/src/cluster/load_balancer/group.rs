@@ -23,6 +23,18 @@ enum Policy {
     Random,
 }
 
+/// Weight and warmth of each position.
+pub(super) type Shares = [(u32, f64)];
+
+/// Whether all shares are alike, so that nothing needs to be weighed.
+pub(super) fn are_even(shares: &Shares) -> bool {
+    shares.iter().all(|(_, warmth)| *warmth >= 1.0)
+        && shares.windows(2).all(|pair| match pair {
+            [(a, _), (b, _)] => a == b,
+            _ => true,
+        })
+}
+
 impl Group {
     /// The endpoints with these numbers.
     pub(super) fn new<'a>(
@@ -30,12 +42,13 @@ impl Group {
         policy: LbPolicy,
         random: &mut Rng,
     ) -> Self {
-        let (members, weights): (Vec<_>, Vec<_>) =
-            members.map(|(index, candidate)| (index, candidate.weight.max(1))).unzip();
+        let (members, shares): (Vec<_>, Vec<_>) = members
+            .map(|(index, candidate)| (index, (candidate.weight.max(1), candidate.warmth)))
+            .unzip();
         let policy = match policy {
-            LbPolicy::RoundRobin => Policy::RoundRobin(RoundRobin::new(&weights, random)),
-            LbPolicy::LeastRequest { choices } => {
-                Policy::LeastRequest(LeastRequest::new(&weights, choices, random))
+            LbPolicy::RoundRobin { .. } => Policy::RoundRobin(RoundRobin::new(&shares, random)),
+            LbPolicy::LeastRequest(config) => {
+                Policy::LeastRequest(LeastRequest::new(&shares, &config, random))
             }
             LbPolicy::Random => Policy::Random,
         };
@@ -50,9 +63,11 @@ impl Group {
             members => members,
         };
         let active = |position: usize| members.get(position).map_or(0, |index| view.active(*index));
+        let warmth =
+            |position: usize| members.get(position).map_or(1.0, |index| view.warmth(*index));
         let position = match &mut self.policy {
-            Policy::RoundRobin(policy) => policy.pick()?,
-            Policy::LeastRequest(policy) => policy.pick(random, active)?,
+            Policy::RoundRobin(policy) => policy.pick(warmth)?,
+            Policy::LeastRequest(policy) => policy.pick(random, active, warmth)?,
             Policy::Random => random.usize(..members.len()),
         };
         members.get(position).copied()

@@ -6,12 +6,29 @@ use fastrand::Rng;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
+use crate::config::cluster::LeastRequest;
 
-const POLICIES: [LbPolicy; 3] =
-    [LbPolicy::RoundRobin, LbPolicy::LeastRequest { choices: 2 }, LbPolicy::Random];
+const ROUND_ROBIN: LbPolicy = LbPolicy::RoundRobin { slow_start: None };
+
+const POLICIES: [LbPolicy; 3] = [
+    ROUND_ROBIN,
+    LbPolicy::LeastRequest(LeastRequest {
+        choices: 2,
+        full_scan: false,
+        active_request_bias: 1.0,
+        slow_start: None,
+    }),
+    LbPolicy::Random,
+];
+
+fn least_request(edit: impl FnOnce(&mut LeastRequest)) -> LbPolicy {
+    let mut config = LeastRequest::default();
+    edit(&mut config);
+    LbPolicy::LeastRequest(config)
+}
 
 fn candidate(weight: u32, health: Health) -> Candidate {
-    Candidate { weight, health, priority: 0, locality: 0, locality_weight: 0 }
+    Candidate { weight, warmth: 1.0, health, priority: 0, locality: 0, locality_weight: 0 }
 }
 
 fn healthy(weights: &[u32]) -> Vec<Candidate> {
@@ -38,18 +55,23 @@ fn calm(policy: LbPolicy) -> Rules {
 struct Hosts<A, V> {
     active: A,
     avoids: V,
+    warmth: fn(usize) -> f64,
     panics: Cell<usize>,
 }
 
 impl<A: Fn(usize) -> u32, V: Fn(usize) -> bool> Hosts<A, V> {
     fn new(active: A, avoids: V) -> Self {
-        Self { active, avoids, panics: Cell::new(0) }
+        Self { active, avoids, warmth: |_| 1.0, panics: Cell::new(0) }
     }
 }
 
 impl<A: Fn(usize) -> u32, V: Fn(usize) -> bool> View for Hosts<A, V> {
     fn active(&self, index: usize) -> u32 {
         (self.active)(index)
+    }
+
+    fn warmth(&self, index: usize) -> f64 {
+        (self.warmth)(index)
     }
 
     fn avoids(&self, index: usize) -> bool {
@@ -87,9 +109,9 @@ fn counts(balancer: &mut Balancer, hosts: usize, count: usize) -> Vec<usize> {
 
 #[test]
 fn round_robin_is_exact() {
-    let mut equal = balancer(&healthy(&[1, 1, 1]), LbPolicy::RoundRobin);
+    let mut equal = balancer(&healthy(&[1, 1, 1]), ROUND_ROBIN);
     assert_eq!(counts(&mut equal, 3, 300), [100, 100, 100]);
-    let mut weighted = balancer(&healthy(&[1, 2, 7]), LbPolicy::RoundRobin);
+    let mut weighted = balancer(&healthy(&[1, 2, 7]), ROUND_ROBIN);
     let counts = counts(&mut weighted, 3, 1000);
     for (count, share) in counts.iter().zip([100, 200, 700]) {
         assert!(count.abs_diff(share) <= 1, "{counts:?}");
@@ -98,7 +120,7 @@ fn round_robin_is_exact() {
 
 #[test]
 fn round_robin_spreads_a_heavy_endpoint_evenly() {
-    let mut weighted = balancer(&healthy(&[1, 3]), LbPolicy::RoundRobin);
+    let mut weighted = balancer(&healthy(&[1, 3]), ROUND_ROBIN);
     let mut random = Rng::with_seed(1);
     let picks: Vec<usize> = (0..40).map(|_| pick(&mut weighted, &mut random).unwrap().0).collect();
     let gaps: Vec<usize> = picks.split(|index| *index == 0).map(<[usize]>::len).collect();
@@ -110,7 +132,7 @@ fn workers_do_not_march_in_step() {
     let firsts: std::collections::HashSet<usize> = (0..50)
         .map(|seed| {
             let mut random = Rng::with_seed(seed);
-            let rules = rules(LbPolicy::RoundRobin);
+            let rules = rules(ROUND_ROBIN);
             let mut balancer = Balancer::new(&healthy(&[1; 10]), &rules, &mut random);
             pick(&mut balancer, &mut random).unwrap().0
         })
@@ -127,7 +149,7 @@ fn random_is_even_whatever_the_weights() {
 
 #[test]
 fn least_request_prefers_the_idle() {
-    let mut balancer = balancer(&healthy(&[1, 1]), LbPolicy::LeastRequest { choices: 2 });
+    let mut balancer = balancer(&healthy(&[1, 1]), least_request(|_| {}));
     let mut random = Rng::with_seed(3);
     let busy = (0..1000)
         .filter(|_| {
@@ -141,7 +163,7 @@ fn least_request_prefers_the_idle() {
 #[test]
 fn least_request_evens_out_load_by_weight() {
     let weights = [1, 4];
-    let mut balancer = balancer(&healthy(&weights), LbPolicy::LeastRequest { choices: 2 });
+    let mut balancer = balancer(&healthy(&weights), least_request(|_| {}));
     let mut random = Rng::with_seed(3);
     let idle = counts(&mut balancer, 2, 1000);
     assert!(idle[0].abs_diff(200) <= 2, "without load by weight alone: {idle:?}");
@@ -152,6 +174,56 @@ fn least_request_evens_out_load_by_weight() {
         })
         .count();
     assert!((300..370).contains(&busy), "4/8 against 1/1: {busy}");
+}
+
+#[test]
+fn bias_says_how_much_load_counts_against_an_endpoint() {
+    let mut random = Rng::with_seed(3);
+    let mut share = |bias| {
+        let policy = least_request(|config| config.active_request_bias = bias);
+        let mut balancer = balancer(&healthy(&[1, 3]), policy);
+        // Between the powers of 1 and 4.
+        let active = |index: usize| if index == 0 { 0 } else { 3 };
+        (0..1200).filter(|_| pick_loaded(&mut balancer, &mut random, active) == 1).count()
+    };
+    let (none, half, one, two) = (share(0.0), share(0.5), share(1.0), share(2.0));
+    assert!(none.abs_diff(900) <= 2, "3 against 1: {none}");
+    assert!(half.abs_diff(720) <= 2, "3/2 against 1: {half}");
+    assert!(one.abs_diff(514) <= 2, "3/4 against 1: {one}");
+    assert!(two.abs_diff(189) <= 2, "3/16 against 1: {two}");
+}
+
+#[test]
+fn a_full_scan_finds_the_least_busy_and_is_fair_to_equals() {
+    let policy = least_request(|config| config.full_scan = true);
+    let mut balancer = balancer(&healthy(&[1; 50]), policy);
+    let mut random = Rng::with_seed(3);
+    let mut counts = [0; 50];
+    for _ in 0..3000 {
+        let active = |index: usize| if index % 17 == 4 { 1 } else { 2 };
+        counts[pick_loaded(&mut balancer, &mut random, active)] += 1;
+    }
+    let least = [counts[4], counts[21], counts[38]];
+    assert_eq!(least.iter().sum::<u32>(), 3000);
+    assert!(least.iter().all(|count| count.abs_diff(1000) < 100), "{least:?}");
+}
+
+#[test]
+fn a_cold_endpoint_gets_a_part_of_its_weight_until_it_is_warm() {
+    for policy in [ROUND_ROBIN, least_request(|_| {})] {
+        let mut candidates = healthy(&[1, 1, 1]);
+        candidates[2].warmth = 0.1;
+        let mut balancer = balancer(&candidates, policy);
+        let mut random = Rng::with_seed(3);
+        let mut share = |warmth| {
+            let hosts = Hosts { warmth, ..Hosts::new(|_| 0, |_| false) };
+            (0..2100).filter(|_| balancer.pick(&hosts, 0, &mut random) == Some(2)).count()
+        };
+        let cold = share(|index| if index == 2 { 0.1 } else { 1.0 });
+        assert!(cold.abs_diff(100) <= 2, "0.1 of 2.1: {cold}");
+        let warm = share(|_| 1.0);
+        assert!(warm.abs_diff(700) <= 5, "{warm}");
+    }
 }
 
 #[test]
@@ -183,6 +255,18 @@ fn too_few_healthy_ones_are_panic() {
 }
 
 #[test]
+fn traffic_may_fail_rather_than_panic() {
+    let gone = with_health(&[Health::Healthy, Health::Unhealthy, Health::Unhealthy]);
+    let zone = ZoneAware { fail_traffic_on_panic: true, ..ZoneAware::default() };
+    let rules = Rules { locality: LocalityLb::ZoneAware(zone), ..Rules::default() };
+    let mut random = Rng::with_seed(5);
+    let mut failing = Balancer::new(&gone, &rules, &mut random);
+    let hosts = Hosts::new(|_| 0, |_| false);
+    assert_eq!(failing.pick(&hosts, 3, &mut random), None);
+    assert_eq!(hosts.panics.get(), 1, "it is panic all the same");
+}
+
+#[test]
 fn enough_capacity_is_no_panic_whatever_the_threshold() {
     use Health::{Healthy, Unhealthy};
     let health = with_health(&[Healthy, Healthy, Healthy, Unhealthy]);
@@ -197,9 +281,9 @@ fn enough_capacity_is_no_panic_whatever_the_threshold() {
 fn without_any_healthy_endpoint_panic_or_nothing() {
     let gone = with_health(&[Health::Unhealthy, Health::Unhealthy]);
     let mut random = Rng::with_seed(5);
-    let mut panicking = balancer(&gone, LbPolicy::RoundRobin);
+    let mut panicking = balancer(&gone, ROUND_ROBIN);
     assert!(pick(&mut panicking, &mut random).unwrap().1);
-    let mut calm = Balancer::new(&gone, &calm(LbPolicy::RoundRobin), &mut random);
+    let mut calm = Balancer::new(&gone, &calm(ROUND_ROBIN), &mut random);
     assert_eq!(pick(&mut calm, &mut random), None);
     for policy in POLICIES {
         assert_eq!(pick(&mut balancer(&[], policy), &mut random), None);
@@ -210,11 +294,11 @@ fn without_any_healthy_endpoint_panic_or_nothing() {
 fn degraded_endpoints_take_the_overflow() {
     use Health::{Degraded, Healthy};
     let health = with_health(&[Healthy, Degraded, Degraded, Degraded]);
-    let mut overflowing = balancer(&health, LbPolicy::RoundRobin);
+    let mut overflowing = balancer(&health, ROUND_ROBIN);
     let picked = counts(&mut overflowing, 4, 1000);
     assert!((300..400).contains(&picked[0]), "a quarter of them carries 35 %: {picked:?}");
     let health = with_health(&[Healthy, Healthy, Healthy, Degraded]);
-    assert_eq!(counts(&mut balancer(&health, LbPolicy::RoundRobin), 4, 300)[3], 0);
+    assert_eq!(counts(&mut balancer(&health, ROUND_ROBIN), 4, 300)[3], 0);
 }
 
 #[test]
@@ -223,9 +307,8 @@ fn a_lower_priority_serves_what_the_higher_cannot_carry() {
     let mut candidates = healthy(&[1, 1, 1, 1]);
     candidates[2].priority = 1;
     candidates[3].priority = 1;
-    let picked = |candidates: &[Candidate]| {
-        counts(&mut balancer(candidates, LbPolicy::RoundRobin), 4, 10_000)
-    };
+    let picked =
+        |candidates: &[Candidate]| counts(&mut balancer(candidates, ROUND_ROBIN), 4, 10_000);
     assert_eq!(picked(&candidates), [5_000, 5_000, 0, 0]);
     candidates[0].health = Unhealthy;
     let shares = picked(&candidates);
@@ -243,7 +326,7 @@ fn a_lower_priority_serves_what_the_higher_cannot_carry() {
 #[test]
 fn endpoints_to_avoid_are_passed_over_as_often_as_allowed() {
     let mut random = Rng::with_seed(5);
-    let mut balancer = balancer(&healthy(&[1, 1, 1]), LbPolicy::RoundRobin);
+    let mut balancer = balancer(&healthy(&[1, 1, 1]), ROUND_ROBIN);
     for _ in 0..30 {
         let choice = balancer.pick(&Hosts::new(|_| 0, |index| index != 2), 2, &mut random);
         assert_eq!(choice, Some(2));
@@ -262,7 +345,7 @@ fn localities(health: &[Health]) -> Vec<Candidate> {
 }
 
 fn by_locality(candidates: &[Candidate]) -> Balancer {
-    let rules = Rules { locality: LocalityLb::Weighted, ..calm(LbPolicy::RoundRobin) };
+    let rules = Rules { locality: LocalityLb::Weighted, ..calm(ROUND_ROBIN) };
     Balancer::new(candidates, &rules, &mut Rng::with_seed(7))
 }
 
@@ -272,7 +355,7 @@ fn localities_get_their_weight_as_far_as_they_can_carry_it() {
     let all = localities(&[Healthy; 5]);
     assert_eq!(counts(&mut by_locality(&all), 5, 800), [100, 100, 300, 300, 0]);
     assert_eq!(
-        counts(&mut balancer(&all, LbPolicy::RoundRobin), 5, 500),
+        counts(&mut balancer(&all, ROUND_ROBIN), 5, 500),
         [100; 5],
         "weights of localities mean nothing unless asked for"
     );
@@ -303,7 +386,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut random = Rng::with_seed(seed);
-        let rules = rules(LbPolicy::RoundRobin);
+        let rules = rules(ROUND_ROBIN);
         let mut balancer = Balancer::new(&healthy(&weights), &rules, &mut random);
         let total: u32 = weights.iter().sum();
         let mut counts = vec![0_u32; weights.len()];

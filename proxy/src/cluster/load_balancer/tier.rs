@@ -39,7 +39,7 @@ impl Tier {
         let eligible = || members.iter().copied().filter(move |(_, it)| it.health == health);
         let shares = match rules.locality {
             LocalityLb::Weighted => shares(members, health),
-            LocalityLb::Plain => Vec::new(),
+            LocalityLb::ZoneAware(_) => Vec::new(),
         };
         let mut localities = Vec::with_capacity(shares.len());
         for share in shares {

@@ -18,7 +18,7 @@ use super::endpoint::{load_assignment, socket_criteria};
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::listener::BUFFER_LIMIT;
-use super::load_balancing::{LoadBalancing, load_balancing};
+use super::load_balancing::{self, LoadBalancing, load_balancing};
 use super::outlier::outlier_detection;
 use super::source::file_source;
 use super::tls;
@@ -46,7 +46,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         typed_extension_protocol_options, dns_refresh_rate, respect_dns_ttl, dns_lookup_family,
         outlier_detection: outlier, common_lb_config, transport_socket, metadata: _,
         protocol_selection, upstream_connection_options, track_cluster_stats: _,
-        cluster_discovery_type, lb_config,
+        cluster_discovery_type, lb_config, load_balancing_policy,
     } = proto;
     let cluster_name = name("name", cluster_name)?;
     let endpoints = Endpoints {
@@ -69,7 +69,12 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     let tls = optional("transport_socket", transport_socket, transport)?.flatten();
     needs_alpn(&http, tls.is_some())?;
     let LoadBalancing { policy: lb_policy, locality: locality_lb, panic_threshold } =
-        load_balancing(*policy, lb_config.as_ref(), common_lb_config.as_ref())?;
+        load_balancing(&load_balancing::Fields {
+            policy: *policy,
+            config: lb_config.as_ref(),
+            common: common_lb_config,
+            extension: load_balancing_policy,
+        })?;
     Ok(cluster::Cluster {
         stat_name: if alt_stat_name.is_empty() {
             Arc::clone(&cluster_name)

@@ -1,68 +1,180 @@
-//! How a cluster's endpoints are picked.
+//! How a cluster's endpoints are picked: `lb_policy` with what configures it, or `load_balancing_policy`.
 
+mod extension;
+
+use prost_types::Duration;
+use xds::envoy::config::cluster::v3::LoadBalancingPolicy;
 use xds::envoy::config::cluster::v3::cluster::common_lb_config::{
-    LocalityConfigSpecifier, LocalityWeightedLbConfig,
+    LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
 };
 use xds::envoy::config::cluster::v3::cluster::{
     CommonLbConfig, LbConfig, LbPolicy as Policy, LeastRequestLbConfig, RoundRobinLbConfig,
+    SlowStartConfig,
 };
+use xds::envoy::config::core::v3::RuntimeDouble;
+use xds::envoy::r#type::v3::Percent;
 
-use super::errors::{At, Result, refuse};
-use super::value::{bounded, enumeration, percent};
-use crate::config::cluster::{LbPolicy, LocalityLb};
+use super::errors::{At, Result, optional, refuse, required};
+use super::value::{bounded, enumeration, optional_duration, percent, unless_zero};
+use crate::config::cluster::{LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware};
 
-/// Envoy's default.
+/// Envoy's defaults.
 const PANIC_THRESHOLD: u32 = 50;
+const MIN_WEIGHT_PERCENT: f64 = 10.0;
 
 /// What a cluster says about load balancing, in several fields.
+pub(super) struct Fields<'a> {
+    pub(super) policy: i32,
+    pub(super) config: Option<&'a LbConfig>,
+    pub(super) common: &'a Option<CommonLbConfig>,
+    pub(super) extension: &'a Option<LoadBalancingPolicy>,
+}
+
+/// The same, decoded.
 pub(super) struct LoadBalancing {
     pub(super) policy: LbPolicy,
     pub(super) locality: LocalityLb,
     pub(super) panic_threshold: u32,
 }
 
-/// Decodes `lb_policy`, `lb_config` and `common_lb_config`.
-pub(super) fn load_balancing(
-    policy: i32,
-    config: Option<&LbConfig>,
-    common: Option<&CommonLbConfig>,
-) -> Result<LoadBalancing> {
-    let policy = lb_policy(policy, config)?;
-    let absent = CommonLbConfig::default();
+/// What `common_lb_config` says.
+struct Common {
+    panic_threshold: u32,
+    locality: Option<LocalityLb>,
+}
+
+/// Decodes what is said about load balancing. An extension replaces policy and treatment of localities.
+pub(super) fn load_balancing(fields: &Fields<'_>) -> Result<LoadBalancing> {
+    let common = optional("common_lb_config", fields.common, common)?;
+    let Common { panic_threshold, locality } =
+        common.unwrap_or(Common { panic_threshold: PANIC_THRESHOLD, locality: None });
+    let kind = enumeration("lb_policy", fields.policy)?;
+    let field = "load_balancing_policy";
+    let extension = match kind {
+        Policy::LoadBalancingPolicyConfig => Some(required(field, fields.extension)?),
+        _ => fields.extension.as_ref(),
+    };
+    let Some(proto) = extension else {
+        let locality = locality.unwrap_or_default();
+        return Ok(LoadBalancing {
+            policy: lb_policy(kind, fields.config)?,
+            locality,
+            panic_threshold,
+        });
+    };
+    if locality.is_some() {
+        let reason = "localities are the policy's own business (its locality_lb_config) when \
+                      load_balancing_policy is set";
+        return refuse("common_lb_config", reason);
+    }
+    let (policy, locality) = extension::policy(proto).at(field)?;
+    Ok(LoadBalancing { policy, locality, panic_threshold })
+}
+
+fn common(proto: &CommonLbConfig) -> Result<Common> {
     let CommonLbConfig {
         healthy_panic_threshold,
         locality_config_specifier,
         update_merge_window: _,
-    } = common.unwrap_or(&absent);
+    } = proto;
     let threshold = healthy_panic_threshold.as_ref();
-    let threshold = percent("healthy_panic_threshold", threshold, f64::from(PANIC_THRESHOLD))
-        .at("common_lb_config")?;
     let locality = match locality_config_specifier {
-        None => LocalityLb::Plain,
+        None => None,
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(proto)) => {
+            Some(LocalityLb::ZoneAware(zone_aware(proto).at("zone_aware_lb_config")?))
+        }
         Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})) => {
-            LocalityLb::Weighted
+            Some(LocalityLb::Weighted)
         }
     };
-    Ok(LoadBalancing { policy, locality, panic_threshold: threshold.round() as u32 })
+    Ok(Common {
+        panic_threshold: rounded("healthy_panic_threshold", threshold, PANIC_THRESHOLD)?,
+        locality,
+    })
 }
 
-fn lb_policy(proto: i32, config: Option<&LbConfig>) -> Result<LbPolicy> {
-    let choices = match config {
-        Some(LbConfig::LeastRequestLbConfig(LeastRequestLbConfig { choice_count })) => {
-            bounded("least_request_lb_config.choice_count", *choice_count, 2, (2, u32::MAX))?
-        }
-        Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig {})) | None => 2,
-    };
-    Ok(match enumeration("lb_policy", proto)? {
-        Policy::RoundRobin => LbPolicy::RoundRobin,
-        Policy::LeastRequest => LbPolicy::LeastRequest { choices },
+fn zone_aware(proto: &ZoneAwareLbConfig) -> Result<ZoneAware> {
+    let ZoneAwareLbConfig { routing_enabled, min_cluster_size, fail_traffic_on_panic } = proto;
+    let absent = ZoneAware::default();
+    let enabled = routing_enabled.as_ref();
+    Ok(ZoneAware {
+        routing_enabled: rounded("routing_enabled", enabled, absent.routing_enabled)?,
+        min_cluster_size: min_cluster_size.unwrap_or(absent.min_cluster_size),
+        fail_traffic_on_panic: *fail_traffic_on_panic,
+        ..absent
+    })
+}
+
+fn lb_policy(kind: Policy, config: Option<&LbConfig>) -> Result<LbPolicy> {
+    Ok(match kind {
+        Policy::RoundRobin => match config {
+            Some(LbConfig::RoundRobinLbConfig(proto)) => {
+                let RoundRobinLbConfig { slow_start_config } = proto;
+                let slow_start = legacy_slow_start(slow_start_config);
+                LbPolicy::RoundRobin { slow_start: slow_start.at("round_robin_lb_config")? }
+            }
+            _ => LbPolicy::default(),
+        },
+        Policy::LeastRequest => LbPolicy::LeastRequest(match config {
+            Some(LbConfig::LeastRequestLbConfig(proto)) => {
+                least_request(proto).at("least_request_lb_config")?
+            }
+            _ => LeastRequest::default(),
+        }),
         Policy::Random => LbPolicy::Random,
-        other @ (Policy::RingHash
+        Policy::RingHash
         | Policy::Maglev
         | Policy::ClusterProvided
-        | Policy::LoadBalancingPolicyConfig) => {
-            let policy = other.as_str_name();
+        | Policy::LoadBalancingPolicyConfig => {
+            let policy = kind.as_str_name();
             return refuse("lb_policy", format!("{policy} is not supported by this version"));
         }
     })
+}
+
+fn least_request(proto: &LeastRequestLbConfig) -> Result<LeastRequest> {
+    let LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } = proto;
+    Ok(LeastRequest {
+        choices: bounded("choice_count", *choice_count, 2, (2, u32::MAX))?,
+        full_scan: false,
+        active_request_bias: bias(active_request_bias.as_ref()),
+        slow_start: legacy_slow_start(slow_start_config)?,
+    })
+}
+
+/// What Envoy takes for no bias, it replaces by 1.
+fn bias(proto: Option<&RuntimeDouble>) -> f64 {
+    let value = proto.map_or(1.0, double);
+    if value >= 0.0 { value } else { 1.0 }
+}
+
+fn double(proto: &RuntimeDouble) -> f64 {
+    let RuntimeDouble { default_value, runtime_key: _ } = proto;
+    *default_value
+}
+
+fn legacy_slow_start(proto: &Option<SlowStartConfig>) -> Result<Option<SlowStart>> {
+    let decode = |proto: &SlowStartConfig| {
+        let SlowStartConfig { slow_start_window, aggression, min_weight_percent } = proto;
+        slow_start(slow_start_window.as_ref(), aggression.as_ref(), min_weight_percent.as_ref())
+    };
+    Ok(optional("slow_start_config", proto, decode)?.flatten())
+}
+
+/// A window of zero turns it off, and an aggression that is none is 1, as in Envoy.
+fn slow_start(
+    window: Option<&Duration>,
+    aggression: Option<&RuntimeDouble>,
+    min_weight_percent: Option<&Percent>,
+) -> Result<Option<SlowStart>> {
+    let min_weight = percent("min_weight_percent", min_weight_percent, MIN_WEIGHT_PERCENT)? / 100.0;
+    let aggression = aggression.map_or(1.0, double);
+    let aggression = if aggression > 0.0 { aggression } else { 1.0 };
+    let window = optional_duration("slow_start_window", window)?.and_then(unless_zero);
+    Ok(window.map(|window| SlowStart { window, aggression, min_weight }))
+}
+
+/// The percentage in `field`, or `default`, as the whole number Envoy makes of it.
+fn rounded(field: &str, proto: Option<&Percent>, default: u32) -> Result<u32> {
+    Ok(percent(field, proto, f64::from(default))?.round() as u32)
 }

@@ -12,7 +12,7 @@ use super::decode;
 use crate::config::access_log::{JsonFormat, LogFilter, LogFormat, LogSink};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
-use crate::config::cluster::{Discovery, DnsFamily, LbPolicy, UpstreamProtocol};
+use crate::config::cluster::{Discovery, DnsFamily, LbPolicy, LeastRequest, UpstreamProtocol};
 use crate::config::endpoint::HealthStatus;
 use crate::config::header::AppendAction;
 use crate::config::http::{
@@ -154,7 +154,10 @@ fn a_sidecars_clusters() {
     assert_eq!((high.max_retries, high.retry_budget.unwrap().min_concurrency), (9, 3));
 
     assert_eq!(&*dns.stat_name, "ratings");
-    assert_eq!(dns.lb_policy, LbPolicy::LeastRequest { choices: 3 });
+    assert_eq!(
+        dns.lb_policy,
+        LbPolicy::LeastRequest(LeastRequest { choices: 3, ..Default::default() })
+    );
     assert_eq!(dns.panic_threshold, 0);
     let Discovery::StrictDns { assignment, family, respect_ttl: true, .. } = &dns.discovery else {
         panic!("no DNS")

@@ -1,0 +1,141 @@
+//! `load_balancing_policy`: the first policy of the list that this version has is used.
+
+use prost_types::Any;
+use xds::envoy::config::cluster::v3::{LoadBalancingPolicy, load_balancing_policy};
+use xds::envoy::config::core::v3::TypedExtensionConfig;
+use xds::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::zone_aware_lb_config::{
+    ForceLocalZone, LocalityBasis,
+};
+use xds::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::{
+    LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
+};
+use xds::envoy::extensions::load_balancing_policies::common::v3::{
+    LocalityLbConfig, SlowStartConfig,
+};
+use xds::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest as LeastRequestConfig;
+use xds::envoy::extensions::load_balancing_policies::least_request::v3::least_request::SelectionMethod;
+use xds::envoy::extensions::load_balancing_policies::random::v3::Random;
+use xds::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use xds::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+
+use super::super::errors::{At, Result, optional, refuse, required};
+use super::super::extension::{message_name, unpack};
+use super::super::value::{bounded, enumeration, non_empty};
+use super::{bias, rounded, slow_start};
+use crate::config::cluster::{LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware};
+
+/// A policy, and how it treats localities.
+type Decoded = (LbPolicy, LocalityLb);
+
+/// The first policy of the list that this version has.
+pub(super) fn policy(proto: &LoadBalancingPolicy) -> Result<Decoded> {
+    let LoadBalancingPolicy { policies } = proto;
+    let mut unknown = Vec::new();
+    for (index, proto) in policies.iter().enumerate() {
+        let load_balancing_policy::Policy { typed_extension_config } = proto;
+        let path = format!("policies[{index}].typed_extension_config");
+        let TypedExtensionConfig { name, typed_config } = required(&path, typed_extension_config)?;
+        non_empty("name", name).at(&path)?;
+        let any = required("typed_config", typed_config).at(&path)?;
+        match known(any).at("typed_config").at(&path)? {
+            Some(decoded) => return Ok(decoded),
+            None => unknown.push(message_name(any)),
+        }
+    }
+    match unknown.as_slice() {
+        [] => refuse("policies", "must not be empty"),
+        names => {
+            let names = names.join(", ");
+            refuse("policies", format!("none of these is supported by this version: {names}"))
+        }
+    }
+}
+
+fn known(any: &Any) -> Result<Option<Decoded>> {
+    if let Some(RoundRobin { slow_start_config, locality_lb_config }) = unpack(any)? {
+        let policy = LbPolicy::RoundRobin { slow_start: slow_start_of(&slow_start_config)? };
+        return Ok(Some((policy, locality(&locality_lb_config)?)));
+    }
+    if let Some(proto) = unpack::<LeastRequestConfig>(any)? {
+        return least_request(&proto).map(Some);
+    }
+    if let Some(Random { locality_lb_config }) = unpack(any)? {
+        return Ok(Some((LbPolicy::Random, locality(&locality_lb_config)?)));
+    }
+    if let Some(WrrLocality { endpoint_picking_policy }) = unpack(any)? {
+        let field = "endpoint_picking_policy";
+        let (policy, _) = policy(required(field, &endpoint_picking_policy)?).at(field)?;
+        return Ok(Some((policy, LocalityLb::Weighted)));
+    }
+    Ok(None)
+}
+
+fn least_request(proto: &LeastRequestConfig) -> Result<Decoded> {
+    let LeastRequestConfig {
+        choice_count,
+        active_request_bias,
+        slow_start_config,
+        locality_lb_config,
+        enable_full_scan,
+        selection_method,
+    } = proto;
+    let full_scan = match enumeration("selection_method", *selection_method)? {
+        SelectionMethod::FullScan => true,
+        SelectionMethod::NChoices => enable_full_scan.unwrap_or(false),
+    };
+    let policy = LeastRequest {
+        choices: bounded("choice_count", *choice_count, 2, (2, u32::MAX))?,
+        full_scan,
+        active_request_bias: bias(active_request_bias.as_ref()),
+        slow_start: slow_start_of(slow_start_config)?,
+    };
+    Ok((LbPolicy::LeastRequest(policy), locality(locality_lb_config)?))
+}
+
+fn slow_start_of(proto: &Option<SlowStartConfig>) -> Result<Option<SlowStart>> {
+    let decode = |proto: &SlowStartConfig| {
+        let SlowStartConfig { slow_start_window, aggression, min_weight_percent } = proto;
+        slow_start(slow_start_window.as_ref(), aggression.as_ref(), min_weight_percent.as_ref())
+    };
+    Ok(optional("slow_start_config", proto, decode)?.flatten())
+}
+
+fn locality(proto: &Option<LocalityLbConfig>) -> Result<LocalityLb> {
+    let decode = |proto: &LocalityLbConfig| match &proto.locality_config_specifier {
+        None => Ok(LocalityLb::default()),
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})) => {
+            Ok(LocalityLb::Weighted)
+        }
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(proto)) => {
+            zone_aware(proto).map(LocalityLb::ZoneAware).at("zone_aware_lb_config")
+        }
+    };
+    Ok(optional("locality_lb_config", proto, decode)?.unwrap_or_default())
+}
+
+fn zone_aware(proto: &ZoneAwareLbConfig) -> Result<ZoneAware> {
+    let ZoneAwareLbConfig {
+        routing_enabled,
+        min_cluster_size,
+        fail_traffic_on_panic,
+        force_locality_direct_routing,
+        force_local_zone,
+        locality_basis,
+    } = proto;
+    let absent = ZoneAware::default();
+    let forced = match force_local_zone {
+        Some(ForceLocalZone { min_size }) => Some(min_size.unwrap_or(1)),
+        None => force_locality_direct_routing.then_some(1),
+    };
+    let enabled = routing_enabled.as_ref();
+    Ok(ZoneAware {
+        routing_enabled: rounded("routing_enabled", enabled, absent.routing_enabled)?,
+        min_cluster_size: min_cluster_size.unwrap_or(absent.min_cluster_size),
+        fail_traffic_on_panic: *fail_traffic_on_panic,
+        force_local_zone: forced,
+        by_weight: match enumeration("locality_basis", *locality_basis)? {
+            LocalityBasis::HealthyHostsNum => false,
+            LocalityBasis::HealthyHostsWeight => true,
+        },
+    })
+}
