@@ -41,6 +41,8 @@ pub mod route;
 
 pub mod tls;
 
+pub mod dns;
+
 pub mod telemetry;
 
 pub mod config;

@@ -99,12 +99,26 @@ impl Backend {
         Self::scripted(name, |_| Answer::echo()).await
     }
 
+    /// As [`echo`](Self::echo), at a given address.
+    pub async fn echo_at(name: &str, address: SocketAddr) -> Self {
+        Self::scripted_at(name, address, |_| Answer::echo()).await
+    }
+
     /// Answers as `script` says for each request.
     pub async fn scripted(
         name: &str,
         script: impl Fn(&Received) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::scripted_at(name, ([127, 0, 0, 1], 0).into(), script).await
+    }
+
+    /// As [`scripted`](Self::scripted), at a given address.
+    pub async fn scripted_at(
+        name: &str,
+        address: SocketAddr,
+        script: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             name: name.to_owned(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules of crate `proxy`, top to bottom: a module uses only those after it.
-const LAYERS: [&str; 20] = [
+const LAYERS: [&str; 21] = [
     "server",
     "offline",
     "admin",
@@ -20,6 +20,7 @@ const LAYERS: [&str; 20] = [
     "upstream",
     "route",
     "tls",
+    "dns",
     "telemetry",
     "config",
     "net",

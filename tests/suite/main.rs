@@ -43,6 +43,7 @@ mod canary;
 mod circuit_breaker;
 mod cli;
 mod differences;
+mod dns;
 mod drain;
 mod examples;
 mod hashing;

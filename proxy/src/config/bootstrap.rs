@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::cluster::Cluster;
+use super::dns::Resolver;
 use super::listener::Listener;
 use super::source::FileSource;
 use super::tls::Secret;
@@ -21,6 +22,8 @@ pub struct Bootstrap {
     pub clusters: Vec<Arc<Cluster>>,
     /// `static_resources.secrets`
     pub secrets: Vec<Secret>,
+    /// `typed_dns_resolver_config`: who is asked for names unless a cluster says otherwise.
+    pub resolver: Arc<Resolver>,
     /// `dynamic_resources.lds_config`
     pub lds: Option<FileSource>,
     /// `dynamic_resources.cds_config`

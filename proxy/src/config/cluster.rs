@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dns::{DnsFamily, Refresh, Resolver};
 use super::endpoint::LoadAssignment;
 use super::http::Http2Options;
 use super::retry::RetryBudget;
@@ -48,35 +49,28 @@ pub struct Cluster {
 pub enum Discovery {
     /// STATIC
     Static(Arc<LoadAssignment>),
-    /// STRICT_DNS: every address a name resolves to is an endpoint.
-    StrictDns {
-        /// The names to look up.
-        assignment: Arc<LoadAssignment>,
-        /// `dns_refresh_rate`; 5 s by default.
-        refresh: Duration,
-        /// `respect_dns_ttl`
-        respect_ttl: bool,
-        /// `dns_lookup_family`
-        family: DnsFamily,
-    },
+    /// STRICT_DNS, LOGICAL_DNS and `envoy.clusters.dns`
+    Dns(Names),
     /// EDS: the `ClusterLoadAssignment` by name.
     Eds(ResourceSource),
 }
 
-/// Envoy `Cluster.DnsLookupFamily`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DnsFamily {
-    /// AUTO: IPv6, and IPv4 if there is none.
-    #[default]
-    Auto,
-    /// V4_ONLY
-    V4Only,
-    /// V6_ONLY
-    V6Only,
-    /// V4_PREFERRED
-    V4Preferred,
-    /// ALL
-    All,
+/// Endpoints that are what names resolve to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Names {
+    /// The names to look up.
+    pub assignment: Arc<LoadAssignment>,
+    /// LOGICAL_DNS: the one name is one endpoint, at the first of its addresses. Else every address of every
+    /// name is an endpoint.
+    pub logical: bool,
+    /// `dns_lookup_family`
+    pub family: DnsFamily,
+    /// When a name is looked up again; every 5 s by default.
+    pub refresh: Refresh,
+    /// `typed_dns_resolver_config`; none means the bootstrap's.
+    pub resolver: Option<Arc<Resolver>>,
+    /// `wait_for_warm_on_init`: whether the first answer is waited for.
+    pub warming: bool,
 }
 
 /// How an endpoint is picked: Envoy `Cluster.LbPolicy`, or the extension in `load_balancing_policy`.

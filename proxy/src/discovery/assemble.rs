@@ -115,7 +115,7 @@ impl Assembler {
     ) -> Result<std::convert::Infallible, Vec<Located>> {
         let mut watch = Watch::new();
         self.follow(&mut watch);
-        let mut lookups = Lookups::new();
+        let mut lookups = Lookups::new(self.stats.metrics());
         lookups.want(&self.linked.queries);
         lookups.first_answers(&mut self.found, FIRST_ANSWERS).await;
         self.settle(Candidates::default(), Some(publish))?;
@@ -123,11 +123,11 @@ impl Assembler {
         loop {
             self.follow(&mut watch);
             lookups.want(&self.linked.queries);
-            self.found.retain(|query, _| self.linked.queries.contains(query));
+            self.found.retain(|query, _| self.linked.queries.contains_key(query));
             tokio::select! {
                 () = watch.changed() => self.refresh(publish),
-                answer = lookups.answer() => {
-                    if lookups.take_all(answer, &mut self.found) {
+                event = lookups.event() => {
+                    if lookups.take_all(event, &mut self.found) {
                         self.publish(Candidates::default(), publish);
                     }
                 }

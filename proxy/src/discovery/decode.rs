@@ -9,6 +9,8 @@ mod address;
 mod bootstrap;
 mod circuit_breaker;
 mod cluster;
+mod cluster_type;
+mod dns;
 mod endpoint;
 mod errors;
 mod extension;

@@ -1,219 +1,227 @@
-//! Resolves the names of STRICT_DNS clusters, again and again; what was found last stays until something
-//! else is found.
+//! Keeps the names of clusters resolved; what was found last stays until something else is found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use tokio::sync::{Semaphore, mpsc};
+use fastrand::Rng;
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Name;
-use crate::config::cluster::DnsFamily;
-
-/// Longest time that a record's own time to live may put off the next look.
-const MAX_TTL: Duration = Duration::from_secs(3600);
-/// Most lookups at once: thousands of clusters must not flood the name server, nor run out of sockets.
-const AT_ONCE: usize = 64;
-/// Shortest time between two looks at the same name.
-const MIN_REFRESH: Duration = Duration::from_millis(100);
+use crate::config::dns::{DnsFamily, Refresh, Resolver};
+use crate::dns::schedule::Schedule;
+use crate::dns::{Failed, Resolved, Resolvers};
+use crate::telemetry::metrics::{Metrics, ResolutionStats, Scope};
 
 /// A name to resolve, and how.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Query {
     pub(super) host: Name,
     pub(super) family: DnsFamily,
-    pub(super) refresh: Duration,
-    pub(super) respect_ttl: bool,
+    pub(super) refresh: Refresh,
+    pub(super) resolver: Arc<Resolver>,
+    /// LOGICAL_DNS: the order of addresses counts, and there is always at least one.
+    pub(super) logical: bool,
 }
 
-/// The addresses last found, sorted.
+/// The queries of all clusters, with who asks.
+pub(super) type Queries = BTreeMap<Query, Asking>;
+
+/// Those who ask for one name.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Asking {
+    /// Stat names of the clusters, each as often as it names the name.
+    pub(super) clusters: Vec<Name>,
+    /// Whether one of them is warm only once there is an answer (`wait_for_warm_on_init`).
+    pub(super) warming: bool,
+}
+
+/// The addresses last found: sorted, but for LOGICAL_DNS.
 pub(super) type Found = BTreeMap<Query, Arc<[IpAddr]>>;
 
-/// What a lookup brought: no addresses if it failed.
+/// What became of a lookup.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Event {
     query: Query,
-    addresses: Option<Arc<[IpAddr]>>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Begun,
+    Found(Arc<[IpAddr]>),
+    Failed,
 }
 
 /// Lookups in the background, one task for each query.
 pub(super) struct Lookups {
-    /// None if there can be none.
-    resolvers: BTreeMap<DnsFamily, Option<TokioResolver>>,
-    running: BTreeMap<Query, AbortHandle>,
+    resolvers: Arc<Resolvers>,
+    metrics: Arc<Metrics>,
+    running: BTreeMap<Query, Running>,
     unanswered: BTreeSet<Query>,
-    at_once: Arc<Semaphore>,
-    sender: mpsc::UnboundedSender<Answer>,
-    answers: mpsc::UnboundedReceiver<Answer>,
+    sender: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+/// A task, ended when this is dropped.
+struct Running {
+    task: AbortHandle,
+    asking: Asking,
+    stats: Vec<Arc<ResolutionStats>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Lookups {
     /// No lookups yet.
-    pub(super) fn new() -> Self {
-        let (sender, answers) = mpsc::unbounded_channel();
+    pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
         Self {
-            resolvers: BTreeMap::new(),
+            resolvers: Arc::new(Resolvers::new(Arc::clone(metrics))),
+            metrics: Arc::clone(metrics),
             running: BTreeMap::new(),
             unanswered: BTreeSet::new(),
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
             sender,
-            answers,
+            events,
         }
     }
 
     /// Resolves these names from now on, and no others.
-    pub(super) fn want(&mut self, queries: &BTreeSet<Query>) {
-        self.running.retain(|query, task| {
-            let wanted = queries.contains(query);
-            if !wanted {
-                task.abort();
+    pub(super) fn want(&mut self, queries: &Queries) {
+        self.running.retain(|query, _| queries.contains_key(query));
+        self.unanswered.retain(|query| queries.contains_key(query));
+        for (query, asking) in queries {
+            match self.running.get_mut(query) {
+                Some(running) if running.asking == *asking => {}
+                Some(running) => {
+                    running.stats = stats(&self.metrics, asking);
+                    running.asking = asking.clone();
+                }
+                None => self.start(query, asking),
             }
-            wanted
-        });
-        self.unanswered.retain(|query| queries.contains(query));
-        for query in queries {
-            if self.running.contains_key(query) {
-                continue;
-            }
-            let Some(resolver) = self.resolver(query.family) else { continue };
-            let lookup =
-                Lookup { query: query.clone(), resolver, at_once: Arc::clone(&self.at_once) };
-            let task = tokio::spawn(lookup.keep_resolving(self.sender.clone()));
-            self.running.insert(query.clone(), task.abort_handle());
-            self.unanswered.insert(query.clone());
         }
     }
 
-    fn resolver(&mut self, family: DnsFamily) -> Option<TokioResolver> {
-        let known = self.resolvers.entry(family).or_insert_with(|| {
-            resolver(family)
-                .inspect_err(|error| tracing::error!("names cannot be resolved: {error}"))
-                .ok()
-        });
-        known.clone()
+    fn start(&mut self, query: &Query, asking: &Asking) {
+        let lookup = Lookup { query: query.clone(), resolvers: Arc::clone(&self.resolvers) };
+        let task = tokio::spawn(lookup.keep_resolving(self.sender.clone())).abort_handle();
+        let stats = stats(&self.metrics, asking);
+        self.running.insert(query.clone(), Running { task, asking: asking.clone(), stats });
+        if asking.warming {
+            self.unanswered.insert(query.clone());
+        }
     }
 
     /// Takes the first answers into `found` until each query has one, or `limit` has passed.
     pub(super) async fn first_answers(&mut self, found: &mut Found, limit: Duration) {
         let deadline = Instant::now() + limit;
         while !self.unanswered.is_empty() {
-            match timeout_at(deadline, self.answers.recv()).await {
-                Ok(Some(answer)) => drop(self.take_all(answer, found)),
+            match timeout_at(deadline, self.events.recv()).await {
+                Ok(Some(event)) => drop(self.take_all(event, found)),
                 Ok(None) | Err(_) => break,
             }
         }
     }
 
-    /// Waits for the next answer. May be dropped while waiting.
-    pub(super) async fn answer(&mut self) -> Answer {
+    /// Waits until something comes of a lookup. May be dropped while waiting.
+    pub(super) async fn event(&mut self) -> Event {
         loop {
             // The channel stays open: this value holds a sender itself.
-            if let Some(answer) = self.answers.recv().await {
-                return answer;
+            if let Some(event) = self.events.recv().await {
+                return event;
             }
         }
     }
 
-    /// Takes an answer and all that wait behind it into `found`; whether they change anything.
-    pub(super) fn take_all(&mut self, answer: Answer, found: &mut Found) -> bool {
-        let mut changed = self.take(answer, found);
-        while let Ok(answer) = self.answers.try_recv() {
-            changed |= self.take(answer, found);
+    /// Takes an event and all that wait behind it into `found`; whether they change anything.
+    pub(super) fn take_all(&mut self, event: Event, found: &mut Found) -> bool {
+        let mut changed = self.take(event, found);
+        while let Ok(event) = self.events.try_recv() {
+            changed |= self.take(event, found);
         }
         changed
     }
 
-    fn take(&mut self, answer: Answer, found: &mut Found) -> bool {
-        self.unanswered.remove(&answer.query);
-        let Some(addresses) = answer.addresses else { return false };
-        if !self.running.contains_key(&answer.query) {
-            return false;
+    fn take(&mut self, Event { query, kind }: Event, found: &mut Found) -> bool {
+        let Some(running) = self.running.get(&query) else { return false };
+        let count = |counts: &dyn Fn(&ResolutionStats)| {
+            running.stats.iter().for_each(|stats| counts(stats));
+        };
+        let addresses = match kind {
+            Kind::Begun => {
+                count(&|stats| stats.update_attempt.inc());
+                return false;
+            }
+            Kind::Failed => {
+                count(&|stats| stats.update_failure.inc());
+                self.unanswered.remove(&query);
+                return false;
+            }
+            Kind::Found(addresses) => addresses,
+        };
+        count(&|stats| stats.update_success.inc());
+        self.unanswered.remove(&query);
+        let is_known = found.get(&query).map_or(addresses.is_empty(), |old| *old == addresses);
+        if is_known {
+            count(&|stats| stats.update_no_rebuild.inc());
         }
-        let old = found.insert(answer.query, Arc::clone(&addresses));
-        old.as_ref() != Some(&addresses)
+        found.insert(query, addresses);
+        !is_known
     }
 }
 
-impl Drop for Lookups {
-    fn drop(&mut self) {
-        for task in self.running.values() {
-            task.abort();
-        }
-    }
-}
-
-fn resolver(family: DnsFamily) -> Result<TokioResolver, NetError> {
-    let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-        tracing::warn!("no name servers ({error}): check /etc/resolv.conf");
-        TokioResolver::builder_with_config(
-            ResolverConfig::default(),
-            TokioRuntimeProvider::default(),
-        )
-    });
-    let options = builder.options_mut();
-    options.ip_strategy = match family {
-        DnsFamily::Auto => LookupIpStrategy::Ipv6thenIpv4,
-        DnsFamily::V4Only => LookupIpStrategy::Ipv4Only,
-        DnsFamily::V6Only => LookupIpStrategy::Ipv6Only,
-        DnsFamily::V4Preferred => LookupIpStrategy::Ipv4thenIpv6,
-        DnsFamily::All => LookupIpStrategy::Ipv4AndIpv6,
-    };
-    // The refresh rate says how old an answer may be.
-    options.cache_size = 0;
-    builder.build()
+fn stats(metrics: &Metrics, asking: &Asking) -> Vec<Arc<ResolutionStats>> {
+    asking.clusters.iter().map(|name| metrics.resolution(Scope::cluster(name))).collect()
 }
 
 /// One name that is resolved again and again.
 struct Lookup {
     query: Query,
-    resolver: TokioResolver,
-    at_once: Arc<Semaphore>,
+    resolvers: Arc<Resolvers>,
 }
 
 impl Lookup {
-    async fn keep_resolving(self, answers: mpsc::UnboundedSender<Answer>) {
+    async fn keep_resolving(self, events: mpsc::UnboundedSender<Event>) {
+        let mut schedule = Schedule::new(self.query.refresh);
+        let mut random = Rng::new();
         let mut failing = false;
-        loop {
-            let mut wait = self.query.refresh;
-            let addresses = match self.resolve().await {
-                Ok((addresses, ttl)) => {
+        let tell = |kind| events.send(Event { query: self.query.clone(), kind }).is_ok();
+        while tell(Kind::Begun) {
+            let (kind, wait) = match self.resolve().await {
+                Ok(Resolved { addresses, ttl }) => {
                     failing = false;
-                    if self.query.respect_ttl && !ttl.is_zero() {
-                        wait = ttl.min(MAX_TTL);
-                    }
-                    Some(addresses)
+                    (Kind::Found(addresses.into()), schedule.after_answer(ttl, &mut random))
                 }
                 Err(error) => {
                     if !failing {
                         tracing::warn!("{} cannot be resolved: {error}", self.query.host);
                     }
                     failing = true;
-                    None
+                    (Kind::Failed, schedule.after_failure(&mut random))
                 }
             };
-            if answers.send(Answer { query: self.query.clone(), addresses }).is_err() {
+            if !tell(kind) {
                 return;
             }
-            sleep(wait.max(MIN_REFRESH)).await;
+            sleep(wait).await;
         }
     }
 
-    /// The addresses, sorted, and how long they may be used.
-    async fn resolve(&self) -> Result<(Arc<[IpAddr]>, Duration), NetError> {
-        // The semaphore is never closed: with an error there is merely no limit.
-        let _permit = self.at_once.acquire().await.ok();
-        let found = self.resolver.lookup_ip(&*self.query.host).await?;
-        let ttl = found.valid_until().saturating_duration_since(std::time::Instant::now());
-        let mut addresses: Vec<IpAddr> = found.iter().collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        Ok((addresses.into(), ttl))
+    async fn resolve(&self) -> Result<Resolved, Failed> {
+        let Query { host, family, resolver, logical, .. } = &self.query;
+        let mut resolved = self.resolvers.lookup(host, *family, resolver).await?;
+        if !logical {
+            resolved.addresses.sort_unstable();
+        } else if resolved.addresses.is_empty() {
+            return Err(Failed::no_address());
+        }
+        Ok(resolved)
     }
 }

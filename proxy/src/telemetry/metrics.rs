@@ -24,8 +24,8 @@ pub use cell::{
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{Sample, Samples, Scope, Tag, Value};
 pub use stats::{
-    ClusterStats, HttpInspectorStats, HttpStats, ListenerStats, ProxyProtocolStats,
-    ProxyProtocolVersionStats, ServerStats, SubscriptionStats, TlsInspectorStats,
+    ClusterStats, DnsStats, HttpInspectorStats, HttpStats, ListenerStats, ProxyProtocolStats,
+    ProxyProtocolVersionStats, ResolutionStats, ServerStats, SubscriptionStats, TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -39,7 +39,9 @@ pub struct Metrics {
     http_inspector: Sharded<HttpInspectorStats>,
     proxy_protocol: Sharded<ProxyProtocolStats>,
     proxy_protocol_versions: Sharded<ProxyProtocolVersionStats>,
-    subscriptions: Mutex<BTreeMap<Scope, Arc<SubscriptionStats>>>,
+    subscriptions: Common<SubscriptionStats>,
+    resolutions: Common<ResolutionStats>,
+    lookups: Common<DnsStats>,
     server: ServerStats,
     probes: Mutex<Vec<Arc<dyn Probe>>>,
     reset: Mutex<Baseline>,
@@ -103,7 +105,17 @@ impl Metrics {
 
     /// The statistics of one subscription, shared by all that ask for the same `scope`.
     pub fn subscription(&self, scope: Scope) -> Arc<SubscriptionStats> {
-        Arc::clone(self.subscriptions.lock().entry(scope).or_default())
+        self.subscriptions.get(scope)
+    }
+
+    /// The statistics of the lookups for one cluster, shared by all that ask for the same `scope`.
+    pub fn resolution(&self, scope: Scope) -> Arc<ResolutionStats> {
+        self.resolutions.get(scope)
+    }
+
+    /// The statistics of all lookups of names, shown while somebody holds them.
+    pub fn dns(&self) -> Arc<DnsStats> {
+        self.lookups.get(Scope::Root)
     }
 
     /// Rare events and states of the process.
@@ -159,13 +171,9 @@ impl Metrics {
         let is_version: fn(&Scope) -> bool =
             |scope| matches!(scope, Scope::ProxyProtocolVersion(..));
         self.proxy_protocol_versions.collect(kind(is_version), &mut out);
-        let mut subscriptions = self.subscriptions.lock();
-        // Only the registry still holds it: the resource is gone.
-        subscriptions.retain(|_, stats| Arc::strong_count(stats) > 1);
-        for (scope, stats) in &*subscriptions {
-            stats.sample(scope, &mut out);
-        }
-        drop(subscriptions);
+        self.subscriptions.collect(&mut out);
+        self.resolutions.collect(&mut out);
+        self.lookups.collect(&mut out);
         self.refresh(&out);
         self.server.sample(&Scope::Root, &mut out);
         for probe in &*self.probes.lock() {
@@ -192,6 +200,30 @@ impl Metrics {
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Statistics of one kind that are written from any thread, by scope.
+struct Common<S>(Mutex<BTreeMap<Scope, Arc<S>>>);
+
+impl<S> Default for Common<S> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<S: Group> Common<S> {
+    fn get(&self, scope: Scope) -> Arc<S> {
+        Arc::clone(self.0.lock().entry(scope).or_default())
+    }
+
+    fn collect(&self, out: &mut Samples) {
+        let mut all = self.0.lock();
+        // Only the registry still holds it: the resource is gone.
+        all.retain(|_, stats| Arc::strong_count(stats) > 1);
+        for (scope, stats) in &*all {
+            stats.sample(scope, out);
+        }
     }
 }
 

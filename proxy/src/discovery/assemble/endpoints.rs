@@ -1,22 +1,22 @@
 //! The endpoints of a cluster: as configured, as discovered, or as its names resolve.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::state::State;
 use crate::config::Invalid;
 use crate::config::address::Address;
-use crate::config::cluster::{Cluster, Discovery};
+use crate::config::cluster::{Cluster, Discovery, Names};
+use crate::config::dns::Resolver;
 use crate::config::endpoint::{Endpoint, LoadAssignment};
-use crate::discovery::dns::{Found, Query};
+use crate::discovery::dns::{Found, Queries, Query};
 
 /// The endpoints `cluster` has now: every address is a literal one. The names it needs go to `queries`.
 pub(super) fn of(
     cluster: &Cluster,
     state: &State,
     found: &Found,
-    queries: &mut BTreeSet<Query>,
+    queries: &mut Queries,
 ) -> Result<Arc<LoadAssignment>, Invalid> {
     match &cluster.discovery {
         Discovery::Static(assignment) => Ok(Arc::clone(assignment)),
@@ -33,14 +33,9 @@ pub(super) fn of(
                 )),
             },
         },
-        Discovery::StrictDns { assignment, refresh, respect_ttl, family } => {
-            let query = |host: &Arc<str>| Query {
-                host: Arc::clone(host),
-                family: *family,
-                refresh: *refresh,
-                respect_ttl: *respect_ttl,
-            };
-            Ok(resolved(assignment, query, found, queries))
+        Discovery::Dns(names) => {
+            let default = &state.bootstrap.config.resolver;
+            Ok(resolved(cluster, names, default, found, queries))
         }
     }
 }
@@ -53,11 +48,13 @@ fn first_name(assignment: &LoadAssignment) -> Option<&Arc<str>> {
 }
 
 fn resolved(
-    assignment: &Arc<LoadAssignment>,
-    query: impl Fn(&Arc<str>) -> Query,
+    cluster: &Cluster,
+    names: &Names,
+    default: &Arc<Resolver>,
     found: &Found,
-    queries: &mut BTreeSet<Query>,
+    queries: &mut Queries,
 ) -> Arc<LoadAssignment> {
+    let assignment = &names.assignment;
     if first_name(assignment).is_none() {
         return Arc::clone(assignment);
     }
@@ -67,19 +64,33 @@ fn resolved(
             endpoints.push(endpoint.clone());
             continue;
         };
-        let query = query(host);
-        endpoints.extend(found.get(&query).iter().flat_map(|addresses| addresses.iter()).map(
-            |address| Endpoint {
-                address: SocketAddr::new(*address, *port).into(),
-                hostname: Arc::clone(if endpoint.hostname.is_empty() {
-                    host
-                } else {
-                    &endpoint.hostname
-                }),
-                ..endpoint.clone()
-            },
-        ));
-        queries.insert(query);
+        let query = Query {
+            host: Arc::clone(host),
+            family: names.family,
+            refresh: names.refresh,
+            resolver: Arc::clone(names.resolver.as_ref().unwrap_or(default)),
+            logical: names.logical,
+        };
+        let addresses = found.get(&query).map_or(&[][..], |addresses| addresses);
+        let at_port = |address: &IpAddr| SocketAddr::new(*address, *port);
+        // Of a logical endpoint, the other addresses are tried when the first does not answer.
+        let (addresses, others) = match addresses.split_first() {
+            Some((first, others)) if names.logical => (std::slice::from_ref(first), others),
+            _ => (addresses, &[][..]),
+        };
+        endpoints.extend(addresses.iter().map(|address| Endpoint {
+            address: at_port(address).into(),
+            additional_addresses: others.iter().map(at_port).collect(),
+            hostname: Arc::clone(if endpoint.hostname.is_empty() {
+                host
+            } else {
+                &endpoint.hostname
+            }),
+            ..endpoint.clone()
+        }));
+        let asking = queries.entry(query).or_default();
+        asking.clusters.push(Arc::clone(&cluster.stat_name));
+        asking.warming |= names.warming;
     }
     let cluster_name = Arc::clone(&assignment.cluster_name);
     Arc::new(LoadAssignment { cluster_name, endpoints, policy: assignment.policy })

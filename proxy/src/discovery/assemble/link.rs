@@ -20,7 +20,7 @@ use crate::config::route::RouteConfig;
 use crate::config::source::ResourceSource;
 use crate::config::tls::{CommonTls, DataSource, DownstreamTls, UpstreamTls};
 use crate::config::{HashMap, Invalid, Name};
-use crate::discovery::dns::{Found, Query};
+use crate::discovery::dns::{Found, Queries};
 use crate::discovery::file::{self, Origin};
 use crate::filter_chain::FilterChainMatcher;
 use crate::route::RouteTable;
@@ -32,7 +32,7 @@ use crate::tls::secrets::Secrets;
 pub(super) struct Linked {
     pub(super) snapshot: Arc<Snapshot>,
     /// Names to resolve for the clusters.
-    pub(super) queries: BTreeSet<Query>,
+    pub(super) queries: Queries,
     /// Certificate, key and trust files that contexts read, with digests of what was read; none if nothing
     /// could be.
     pub(super) certificate_files: BTreeMap<PathBuf, Option<u64>>,

@@ -23,6 +23,11 @@ impl Stats {
         Self { metrics, subscriptions: BTreeMap::new() }
     }
 
+    /// Where everything is counted.
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// The present content of `source` is not in use.
     pub(super) fn refused(&mut self, source: &Source, state: &State, fault: Fault) {
         if *source == Source::Bootstrap {

@@ -11,6 +11,7 @@ use xds::json::to_json;
 
 use super::address::listening;
 use super::cluster::cluster;
+use super::dns::ResolverFields;
 use super::errors::{At, Result, both, each, optional, refuse};
 use super::listener::listener;
 use super::runtime::layered_runtime;
@@ -27,19 +28,31 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         dynamic_resources,
         stats_flush_interval: _,
         layered_runtime: runtime,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
         admin: admin_api,
         enable_dispatcher_stats: _,
     } = proto;
+    let resolver = ResolverFields {
+        typed: typed_dns_resolver_config.as_ref(),
+        resolution: dns_resolution_config.as_ref(),
+        servers: &[],
+        tcp: *use_tcp_for_dns_lookups,
+    };
     let absent = StaticResources::default();
     let resources = static_resources.as_ref().unwrap_or(&absent);
     let listeners: Vec<&str> = resources.listeners.iter().map(|it| it.name.as_str()).collect();
-    let (resources, (sources, (admin, _))) = both(
+    let (resources, (sources, (admin, (_, resolver)))) = both(
         statics(resources).at("static_resources"),
         both(
             optional("dynamic_resources", dynamic_resources, dynamics),
             both(
                 optional("admin", admin_api, admin),
-                optional("layered_runtime", runtime, |it| layered_runtime(it, &listeners)),
+                both(
+                    optional("layered_runtime", runtime, |it| layered_runtime(it, &listeners)),
+                    resolver.decode(),
+                ),
             ),
         ),
     )?;
@@ -47,6 +60,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
     Ok(config::bootstrap::Bootstrap {
         node: identity.as_ref().map(node).unwrap_or_default(),
         admin: admin.flatten(),
+        resolver: resolver.unwrap_or_default(),
         lds,
         cds,
         ..resources

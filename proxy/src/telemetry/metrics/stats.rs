@@ -14,7 +14,7 @@ pub use listener::ListenerStats;
 pub use listener_filter::{
     HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,
 };
-pub use server::{ServerStats, SubscriptionStats};
+pub use server::{DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
 
 /// A group of statistics that is counted in shards and summed when read.
 pub(super) trait Group: Default + Send + Sync {

@@ -12,7 +12,8 @@ use super::decode;
 use crate::config::access_log::{JsonFormat, LogFilter, LogFormat, LogSink};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
-use crate::config::cluster::{Discovery, DnsFamily, LbPolicy, LeastRequest, UpstreamProtocol};
+use crate::config::cluster::{Discovery, LbPolicy, LeastRequest, UpstreamProtocol};
+use crate::config::dns::DnsFamily;
 use crate::config::endpoint::HealthStatus;
 use crate::config::header::AppendAction;
 use crate::config::http::{
@@ -159,11 +160,9 @@ fn a_sidecars_clusters() {
         LbPolicy::LeastRequest(LeastRequest { choices: 3, ..Default::default() })
     );
     assert_eq!(dns.panic_threshold, 0);
-    let Discovery::StrictDns { assignment, family, respect_ttl: true, .. } = &dns.discovery else {
-        panic!("no DNS")
-    };
-    assert_eq!(*family, DnsFamily::V4Only);
-    let endpoint = &assignment.endpoints[0];
+    let Discovery::Dns(names) = &dns.discovery else { panic!("no DNS") };
+    assert_eq!((names.family, names.refresh.respect_ttl), (DnsFamily::V4Only, true));
+    let endpoint = &names.assignment.endpoints[0];
     assert_eq!(endpoint.address, Address::Dns { host: "localhost".into(), port: 9080 });
     assert_eq!((endpoint.weight, endpoint.health), (2, HealthStatus::Draining));
     assert_eq!(endpoint.transport_socket_match["tlsMode"], "istio");

@@ -23,6 +23,36 @@ statistics! {
 }
 
 statistics! {
+    /// The lookups of the names of one cluster.
+    ResolutionStats {
+        /// Lookups begun.
+        update_attempt: SharedCounter = "update_attempt",
+        /// Lookups answered, be it with no address.
+        update_success: SharedCounter = "update_success",
+        /// Lookups that failed.
+        update_failure: SharedCounter = "update_failure",
+        /// Lookups whose answer changed nothing.
+        update_no_rebuild: SharedCounter = "update_no_rebuild",
+    }
+}
+
+statistics! {
+    /// All lookups of names.
+    DnsStats {
+        /// Lookups of names.
+        resolve_total: SharedCounter = "dns.cares.resolve_total",
+        /// Lookups under way.
+        pending_resolutions: SharedGauge = "dns.cares.pending_resolutions",
+        /// Lookups of names that do not exist, or have no such address.
+        not_found: SharedCounter = "dns.cares.not_found",
+        /// Lookups that no name server answered in time.
+        timeouts: SharedCounter = "dns.cares.timeouts",
+        /// Lookups that failed otherwise.
+        get_addr_failure: SharedCounter = "dns.cares.get_addr_failure",
+    }
+}
+
+statistics! {
     /// Rare events and states of the process, written from any thread.
     ServerStats {
         /// Listeners added.
