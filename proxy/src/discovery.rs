@@ -12,7 +12,7 @@ mod file;
 
 pub use xds::yaml::Error as Located;
 
-pub use self::assemble::{Assembler, Publish};
+pub use self::assemble::{Assembler, Publish, Written};
 pub use self::file::bootstrap::Sources;
 use crate::config::{Invalid, Name};
 

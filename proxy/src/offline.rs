@@ -1,3 +1,4 @@
 //! Answers about a configuration without serving it: what `outrigger`'s subcommands print.
 
+pub mod explain;
 pub mod route_check;

@@ -25,6 +25,8 @@ mod trie;
 mod virtual_host;
 pub mod weighted;
 
+pub use matcher::Mismatch;
+
 use index::Index;
 use mutate::TableMutations;
 use virtual_host::Domains;
@@ -107,10 +109,27 @@ impl RouteTable {
         let route = candidates.find(|number| {
             let route = routes.get(*number as usize);
             route.is_some_and(|route| {
-                matcher::matches(&route.matcher, head, path, random, circumstances)
+                matcher::mismatch(&route.matcher, head, path, random, circumstances).is_none()
             })
         });
         Some(Found { virtual_host, route })
+    }
+
+    /// For each route of the virtual host found, in order: the first condition that the request does not meet,
+    /// or none if it meets all. For explanations; a request asks [`RouteTable::find`].
+    pub fn mismatches(
+        &self,
+        found: Found,
+        head: &RequestHead<'_>,
+        random: u64,
+        circumstances: Circumstances<'_>,
+    ) -> Vec<Option<Mismatch>> {
+        let path = self.matched_path(head);
+        let routes = self.virtual_host(found).map_or(&[][..], |host| &host.routes);
+        let of = |route: &Arc<Route>| {
+            matcher::mismatch(&route.matcher, head, path, random, circumstances)
+        };
+        routes.iter().map(of).collect()
     }
 
     /// The part of the path that routes are matched against.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 
 use self::options::{Mode, Options, Question};
 use crate::discovery::{Assembler, Located, Sources};
-use crate::offline::route_check;
+use crate::offline::{explain, route_check};
 use crate::telemetry::logging::{LogStyle, Logging, StartError};
 use crate::telemetry::metrics::Metrics;
 
@@ -47,6 +47,7 @@ fn answer(question: &Question) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     match question {
         Question::RouteCheck(arguments) => route_check::run(arguments, &mut out),
+        Question::Explain(arguments) => explain::run(arguments, &mut out),
     }
 }
 

@@ -46,6 +46,7 @@ mod differences;
 mod dns;
 mod drain;
 mod examples;
+mod explain;
 mod hashing;
 mod headers;
 mod hot_swap;

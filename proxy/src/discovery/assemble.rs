@@ -34,6 +34,7 @@ use super::file::bootstrap::{self, Sources};
 use super::file::watch::Watch;
 use super::file::{self, Undecodable};
 use crate::config::Invalid;
+use crate::config::source::ResourceSource;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 
@@ -42,6 +43,17 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Hands a snapshot to those who serve it: opens sockets, then stores it.
 pub type Publish<'a> = dyn FnMut(&Arc<Snapshot>) -> Result<(), Unpublished> + Send + 'a;
+
+/// A resource by kind and name.
+#[derive(Debug, Clone, Copy)]
+pub enum Written<'a> {
+    /// A listener.
+    Listener(&'a str),
+    /// A cluster.
+    Cluster(&'a str),
+    /// A discovered route table.
+    Routes(&'a ResourceSource),
+}
 
 /// All current resources, and what was made of them.
 pub struct Assembler {
@@ -94,6 +106,32 @@ impl Assembler {
     /// Why the present content of some files is not in use.
     pub fn problems(&self) -> Vec<Located> {
         self.refused.values().flat_map(|refusal| refusal.errors.iter().cloned()).collect()
+    }
+
+    /// Everything as it was linked last, published or not.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.linked.snapshot
+    }
+
+    /// Where a resource is written, as `file:line:column`; `path` leads from the resource's root to a part
+    /// of it.
+    pub fn place(&self, resource: Written<'_>, path: &str) -> String {
+        let state = &self.state;
+        let origin = match resource {
+            Written::Listener(name) => {
+                let mut all = state.listeners().into_iter();
+                all.find(|placed| &*placed.value.name == name).map(|placed| placed.origin)
+            }
+            Written::Cluster(name) => {
+                let mut all = state.clusters().into_iter();
+                all.find(|placed| &*placed.value.name == name).map(|placed| placed.origin)
+            }
+            Written::Routes(source) => state.routes(source).map(|(_, origin)| origin.clone()),
+        };
+        let Some(origin) = origin else { return String::new() };
+        let located = origin.locate(Invalid::new(path, ""));
+        let at = located.at.map(|at| format!(":{at}")).unwrap_or_default();
+        format!("{}{at}", located.file)
     }
 
     /// What `/config_dump` shows, kept up to date.

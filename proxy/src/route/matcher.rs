@@ -7,25 +7,59 @@ use super::Circumstances;
 use crate::config::matcher::RequestHead;
 use crate::config::route::{PathMatch, RouteMatch};
 
-/// Whether all conditions of `conditions` hold; `path` is the part of the path that is matched.
-pub(super) fn matches(
+/// The first condition of a route that a request does not meet, in the order in which they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The path.
+    Path,
+    /// `runtime_fraction`
+    RuntimeFraction,
+    /// `grpc`: it is no gRPC request.
+    Grpc,
+    /// `headers`, by place.
+    Header(usize),
+    /// `query_parameters`, by place.
+    QueryParameter(usize),
+    /// `tls_context`
+    Tls,
+    /// `dynamic_metadata`, by place.
+    DynamicMetadata(usize),
+}
+
+/// The first of `conditions` that does not hold; `path` is the part of the path that is matched.
+pub(super) fn mismatch(
     conditions: &RouteMatch,
     head: &RequestHead<'_>,
     path: &str,
     random: u64,
     circumstances: Circumstances<'_>,
-) -> bool {
+) -> Option<Mismatch> {
     let Circumstances { tls, metadata } = circumstances;
-    path_matches(&conditions.path, head, path)
-        && conditions.runtime_fraction.is_none_or(|fraction| fraction.takes(random))
-        && (!conditions.grpc || is_grpc(head))
-        && conditions.headers.iter().all(|header| header.matches(head))
-        && conditions.query_parameters.iter().all(|parameter| parameter.matches(head.query()))
-        && conditions.tls.is_none_or(|wanted| {
-            wanted.presented.is_none_or(|presented| presented == tls.presented)
-                && wanted.validated.is_none_or(|validated| validated == tls.validated)
-        })
-        && conditions.dynamic_metadata.iter().all(|wanted| wanted.matches(metadata))
+    if !path_matches(&conditions.path, head, path) {
+        return Some(Mismatch::Path);
+    }
+    if conditions.runtime_fraction.is_some_and(|fraction| !fraction.takes(random)) {
+        return Some(Mismatch::RuntimeFraction);
+    }
+    if conditions.grpc && !is_grpc(head) {
+        return Some(Mismatch::Grpc);
+    }
+    if let Some(at) = conditions.headers.iter().position(|header| !header.matches(head)) {
+        return Some(Mismatch::Header(at));
+    }
+    let mut parameters = conditions.query_parameters.iter();
+    if let Some(at) = parameters.position(|parameter| !parameter.matches(head.query())) {
+        return Some(Mismatch::QueryParameter(at));
+    }
+    let has_tls = conditions.tls.is_none_or(|wanted| {
+        wanted.presented.is_none_or(|presented| presented == tls.presented)
+            && wanted.validated.is_none_or(|validated| validated == tls.validated)
+    });
+    if !has_tls {
+        return Some(Mismatch::Tls);
+    }
+    let at = conditions.dynamic_metadata.iter().position(|wanted| !wanted.matches(metadata))?;
+    Some(Mismatch::DynamicMetadata(at))
 }
 
 fn path_matches(wanted: &PathMatch, head: &RequestHead<'_>, path: &str) -> bool {

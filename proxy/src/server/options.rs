@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::offline::route_check;
+use crate::offline::{explain, route_check};
 
 /// What the command line says.
 #[derive(Debug, Parser)]
@@ -91,6 +91,8 @@ pub struct Options {
 pub enum Question {
     /// Hold a route table against tests in the format of Envoy's router_check_tool
     RouteCheck(route_check::Arguments),
+    /// Say which way a request would go through a configuration, and why
+    Explain(explain::Arguments),
 }
 
 /// Envoy flags that have no meaning here; each one given is named in a warning.

@@ -1,0 +1,94 @@
+//! The cluster a request goes to, and its endpoints.
+
+use super::report::{Choice, Other, Step};
+use crate::config::address::Address;
+use crate::config::cluster::Discovery;
+use crate::config::endpoint::{Endpoint, HealthStatus};
+use crate::discovery::{Assembler, Written};
+
+/// Endpoints that are named one by one.
+const SHOWN: usize = 50;
+
+/// The steps from the name of a cluster on; whether some endpoint can take the request.
+pub(super) fn explain(assembler: &Assembler, name: &str, why: Vec<String>) -> (Vec<Step>, bool) {
+    let Some((_, spec)) = assembler.snapshot().clusters.get_key_value(name) else {
+        let why = "no cluster of the configuration has this name".to_owned();
+        let other = Other { name: name.to_owned(), place: String::new(), why };
+        return (vec![Step { kind: "cluster", taken: None, others: vec![other] }], false);
+    };
+    let cluster = Choice {
+        name: name.to_owned(),
+        place: assembler.place(Written::Cluster(name), ""),
+        details: why,
+    };
+    let mut endpoints = Step { kind: "endpoints", ..Step::default() };
+    let mut usable = Vec::new();
+    for endpoint in &spec.assignment.endpoints {
+        match refusal(endpoint) {
+            None => usable.push(described(endpoint)),
+            Some(why) => endpoints.others.push(Other {
+                name: described(endpoint),
+                place: String::new(),
+                why: why.to_owned(),
+            }),
+        }
+    }
+    let names = match &spec.config.discovery {
+        Discovery::StrictDns { assignment, .. } => names_of(&assignment.endpoints),
+        _ => Vec::new(),
+    };
+    let is_usable = !usable.is_empty() || !names.is_empty();
+    let count = usable.len();
+    usable.truncate(SHOWN);
+    if count > SHOWN {
+        usable.push(format!("and {} more", count - SHOWN));
+    }
+    usable.extend(names);
+    endpoints.taken = is_usable.then(|| Choice {
+        name: format!("one of {count}, by {:?}", spec.config.lb_policy),
+        place: String::new(),
+        details: usable,
+    });
+    let cluster = Step { kind: "cluster", taken: Some(cluster), others: Vec::new() };
+    (vec![cluster, endpoints], is_usable)
+}
+
+fn names_of(endpoints: &[Endpoint]) -> Vec<String> {
+    let names = endpoints.iter().filter_map(|endpoint| match &endpoint.address {
+        Address::Dns { host, port } => Some(format!("whatever {host} resolves to, port {port}")),
+        Address::Literal(_) => None,
+    });
+    names.collect()
+}
+
+fn described(endpoint: &Endpoint) -> String {
+    let mut text = endpoint.address.to_string();
+    let locality = &endpoint.locality;
+    if endpoint.weight != 1 {
+        text.push_str(&format!(", weight {}", endpoint.weight));
+    }
+    if locality.priority != 0 {
+        text.push_str(&format!(
+            ", priority {} (when those before it are short of healthy endpoints)",
+            locality.priority
+        ));
+    }
+    let parts = [&locality.region, &locality.zone, &locality.sub_zone];
+    let parts: Vec<&str> =
+        parts.into_iter().map(String::as_str).filter(|it| !it.is_empty()).collect();
+    if !parts.is_empty() {
+        text.push_str(&format!(", in {}", parts.join("/")));
+    }
+    text
+}
+
+fn refusal(endpoint: &Endpoint) -> Option<&'static str> {
+    match endpoint.health {
+        HealthStatus::Healthy => None,
+        HealthStatus::Degraded => {
+            Some("its health_status is DEGRADED: only when healthy ones do not suffice")
+        }
+        HealthStatus::Draining => Some("its health_status is DRAINING"),
+        _ => Some("its health_status is UNHEALTHY: only in panic"),
+    }
+}

@@ -1,0 +1,173 @@
+//! `outrigger explain`: the way of a request through a configuration, in words that a person can act on.
+
+use std::process::Output;
+
+use harness::{Program, Value};
+
+const BOOTSTRAP: &str = r#"static_resources:
+  listeners:
+  - name: edge
+    address: {socket_address: {address: 0.0.0.0, port_value: 8443}}
+    filter_chains:
+    - name: shop
+      filter_chain_match: {source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}
+      filters:
+      - name: http
+        typed_config: &http
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: edge
+          route_config:
+            virtual_hosts:
+            - name: shop
+              domains: [shop.example]
+              routes:
+              - match: {prefix: /cart, headers: [{name: x-user-type, string_match: {exact: premium}}]}
+                route: {cluster: cart-v2, prefix_rewrite: /v2}
+              - match: {prefix: /cart}
+                route:
+                  weighted_clusters: {clusters: [{name: cart, weight: 90}, {name: cart-v2, weight: 10}]}
+              - match: {path: /old}
+                redirect: {path_redirect: /new}
+              - match: {prefix: /gone}
+                route: {cluster: gone}
+            - name: rest
+              domains: ["*.example"]
+              routes: [{match: {prefix: /}, direct_response: {status: 418}}]
+          http_filters:
+          - name: router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+    - name: others
+      filters: [{name: http, typed_config: *http}]
+  - name: metrics
+    address: {socket_address: {address: 127.0.0.1, port_value: 9090}}
+    filter_chains: [{filters: [{name: http, typed_config: *http}]}]
+  clusters:
+  - name: cart
+    load_assignment:
+      cluster_name: cart
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 10.1.0.1, port_value: 80}}}
+        - endpoint: {address: {socket_address: {address: 10.1.0.2, port_value: 80}}}
+          health_status: UNHEALTHY
+  - name: cart-v2
+    type: STRICT_DNS
+    load_assignment:
+      cluster_name: cart-v2
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: cart.test, port_value: 80}}}}]}]
+  - {name: gone}
+"#;
+
+fn explain(arguments: &[&str]) -> Output {
+    let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    std::fs::write(file.path(), BOOTSTRAP).unwrap();
+    std::process::Command::new(Program::Outrigger.path().unwrap())
+        .args(["explain", "--config"])
+        .arg(file.path())
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// What is printed, with the file's name taken out.
+fn text(output: &Output) -> String {
+    let bytes = [&output.stdout[..], &output.stderr[..]].concat();
+    let text = String::from_utf8(bytes).unwrap();
+    let words = text.split(' ').map(|word| match word.split_once(".yaml:") {
+        Some((_, place)) => format!("@{place}"),
+        None => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_choice_is_named_with_its_place_and_what_was_not_chosen() {
+    let request = ["GET", "http://shop.example:8443/cart/1?a", "-H", "host: shop.example"];
+    let output = explain(&[&request[..], &["-H", "x-user-type: basic"]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    let text = text(&output);
+    for line in [
+        "request       GET http://shop.example/cart/1?a from 127.0.0.1:40000",
+        "listener      edge  @3:5",
+        "not metrics on 127.0.0.1:9090: the request asks for port 8443",
+        "filter chain  others  @",
+        "not shop: source_prefix_ranges are [10.0.0.0/8], without 127.0.0.1  @6:7",
+        "virtual host  shop  @",
+        "not rest: its *.example is less specific",
+        "route         [1] prefix /cart",
+        "not [0] prefix /cart, header x-user-type exact \"premium\": it wants header x-user-type exact \
+         \"premium\", it is \"basic\"",
+        "not [2] path /old: it wants path /old, the path is /cart/1",
+        "cluster       cart",
+        "90 of 100",
+        "endpoints     one of 1",
+        "10.1.0.1:80",
+        "not 10.1.0.2:80: its health_status is UNHEALTHY",
+        "result        GET /cart/1?a for shop.example goes to cluster cart",
+    ] {
+        assert!(text.contains(line), "{line}\nis not in\n{text}");
+    }
+}
+
+#[test]
+fn headers_client_and_random_number_decide() {
+    for (arguments, line) in [
+        (&["-H", "x-user-type: premium"][..], "GET /v2/1 for shop.example goes to cluster cart-v2"),
+        (&["--random", "95"], "GET /cart/1 for shop.example goes to cluster cart-v2"),
+        (&["--from", "10.0.0.9"], "filter chain  shop"),
+        (&["-H", "host: other.example"], "418 (direct_response)"),
+        (&["--listener", "metrics"], "listener      metrics"),
+    ] {
+        let request = ["GET", "http://shop.example/cart/1"];
+        let output = explain(&[&request[..], arguments].concat());
+        assert!(output.status.success(), "{}", text(&output));
+        assert!(text(&output).contains(line), "{line}\nis not in\n{}", text(&output));
+    }
+}
+
+#[test]
+fn a_request_that_would_be_refused_says_how_and_fails() {
+    for (arguments, line) in [
+        (
+            &["GET", "http://elsewhere/"][..],
+            "404 (route_not_found): no virtual host takes elsewhere",
+        ),
+        (&["GET", "http://shop.example:8443/"], "not shop: its shop.example is without port 8443"),
+        (&["GET", "http://shop.example/nothing"], "404 (route_not_found): no route"),
+        (&["GET", "http://shop.example/gone"], "503 (no_healthy_upstream): cluster gone"),
+        (
+            &["GET", "https://shop.example/cart"],
+            "not edge on 0.0.0.0:8443: its chain takes plain text",
+        ),
+    ] {
+        let output = explain(arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(line), "{line}\nis not in\n{}", text(&output));
+    }
+}
+
+#[test]
+fn programs_get_json() {
+    let output = explain(&["GET", "http://shop.example/old", "--output", "json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["result"], "301 to http://shop.example/new");
+    assert_eq!(report["served"], true);
+    let route = &report["steps"][3];
+    assert_eq!(
+        (&route["kind"], &route["taken"]["name"]),
+        (&"route".into(), &"[2] path /old".into())
+    );
+    assert_eq!(route["others"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused() {
+    for (arguments, code, line) in [
+        (&["GET"][..], 2, "<URL>"),
+        (&["GET", "shop.example"], 1, "must begin with http:// or https://"),
+    ] {
+        let output = explain(arguments);
+        assert_eq!(output.status.code(), Some(code));
+        assert!(text(&output).contains(line), "{}", text(&output));
+    }
+}
