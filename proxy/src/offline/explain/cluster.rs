@@ -2,7 +2,7 @@
 
 use super::report::{Choice, Other, Step};
 use crate::config::address::Address;
-use crate::config::cluster::Discovery;
+use crate::config::cluster::{Discovery, LbPolicy};
 use crate::config::endpoint::{Endpoint, HealthStatus};
 use crate::discovery::{Assembler, Written};
 
@@ -34,7 +34,7 @@ pub(super) fn explain(assembler: &Assembler, name: &str, why: Vec<String>) -> (V
         }
     }
     let names = match &spec.config.discovery {
-        Discovery::StrictDns { assignment, .. } => names_of(&assignment.endpoints),
+        Discovery::Dns(names) => names_of(&names.assignment.endpoints),
         _ => Vec::new(),
     };
     let is_usable = !usable.is_empty() || !names.is_empty();
@@ -45,12 +45,20 @@ pub(super) fn explain(assembler: &Assembler, name: &str, why: Vec<String>) -> (V
     }
     usable.extend(names);
     endpoints.taken = is_usable.then(|| Choice {
-        name: format!("one of {count}, by {:?}", spec.config.lb_policy),
+        name: format!("one of {count}, by {}", policy(&spec.config.lb_policy)),
         place: String::new(),
         details: usable,
     });
     let cluster = Step { kind: "cluster", taken: Some(cluster), others: Vec::new() };
     (vec![cluster, endpoints], is_usable)
+}
+
+fn policy(policy: &LbPolicy) -> &'static str {
+    match policy {
+        LbPolicy::RoundRobin { .. } => "ROUND_ROBIN",
+        LbPolicy::LeastRequest(_) => "LEAST_REQUEST",
+        LbPolicy::Random => "RANDOM",
+    }
 }
 
 fn names_of(endpoints: &[Endpoint]) -> Vec<String> {
