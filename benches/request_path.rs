@@ -124,6 +124,7 @@ async fn through_proxy(bootstrap: &str) -> Client {
     let downstream = Downstream {
         id: 0,
         local: nowhere,
+        original_dst: None,
         remote: nowhere,
         direct_remote: nowhere,
         tls: None,

@@ -5,10 +5,12 @@
 //! and ejection. [`LocalClusters`] is one worker's side: the arrangement for picking, and the connections.
 //! A worker takes the lock on the shared part only when it first meets a cluster or a changed one.
 
+mod dynamic;
 mod health;
 pub mod host;
 pub mod load_balancer;
 mod local;
+mod original_dst;
 pub mod outlier_detection;
 mod shared;
 mod slow_start;
@@ -29,6 +31,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tls::client::ClientTls;
 use shared::SharedCluster;
 
+pub use dynamic::DynamicHost;
 pub use health::HealthFlags;
 pub use host::{HostId, Outcome};
 pub use local::{LocalCluster, LocalHost, PickContext};

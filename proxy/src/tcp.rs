@@ -63,8 +63,9 @@ impl Session {
             cluster.stats.upstream_cx_overflow.inc();
             return Err(io::Error::other("circuit breaker: max_connections is reached"));
         };
-        let picked =
-            self.worker.with_random(|random| cluster.pick(&PickContext::default(), random));
+        let dynamic = cluster.original_dst(|_| None, self.downstream.original_dst);
+        let context = PickContext { dynamic: dynamic.as_ref(), ..PickContext::default() };
+        let picked = self.worker.with_random(|random| cluster.pick(&context, random));
         let Some(host) = picked else {
             cluster.stats.upstream_cx_none_healthy.inc();
             return Err(io::Error::other("no healthy upstream"));

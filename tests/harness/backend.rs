@@ -7,6 +7,7 @@ pub mod upgrade;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -19,7 +20,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{JoinHandle, JoinSet};
 
 use answer::{Answer, Outcome};
@@ -38,6 +40,18 @@ struct Shared {
     calls: Mutex<Vec<Received>>,
     connections: AtomicU32,
     deliveries: Mutex<HashMap<String, u32>>,
+}
+
+impl Shared {
+    fn new(name: &str, script: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+        Self {
+            name: name.to_owned(),
+            script: Box::new(script),
+            calls: Mutex::default(),
+            connections: AtomicU32::new(0),
+            deliveries: Mutex::default(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Shared {
@@ -120,14 +134,26 @@ impl Backend {
     ) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            name: name.to_owned(),
-            script: Box::new(script),
-            calls: Mutex::default(),
-            connections: AtomicU32::new(0),
-            deliveries: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(name, script));
         let task = tokio::spawn(accept(listener, shared.clone()));
+        Self { address, shared, task }
+    }
+
+    /// As [`echo`](Self::echo), on a Unix socket: the file `path`, or a name in the abstract namespace
+    /// after `@`. Its [`address`](Self::address) means nothing.
+    pub async fn echo_on_unix(name: &str, path: &str) -> Self {
+        let listener = match path.strip_prefix('@') {
+            None => UnixListener::bind(path).unwrap(),
+            Some(name) => {
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+                let listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+                listener.set_nonblocking(true).unwrap();
+                UnixListener::from_std(listener).unwrap()
+            }
+        };
+        let address = SocketAddr::from(([0, 0, 0, 0], 0));
+        let shared = Arc::new(Shared::new(name, |_| Answer::echo()));
+        let task = tokio::spawn(accept_unix(listener, shared.clone()));
         Self { address, shared, task }
     }
 
@@ -174,17 +200,26 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
         shared.connections.fetch_add(1, Relaxed);
+        let _ = tcp.set_nodelay(true);
         connections.spawn(serve(tcp, shared.clone()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn serve(tcp: TcpStream, shared: Arc<Shared>) {
-    let _ = tcp.set_nodelay(true);
+async fn accept_unix(listener: UnixListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        shared.connections.fetch_add(1, Relaxed);
+        connections.spawn(serve(stream, shared.clone()));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>) {
     let service = service_fn(move |request| respond(request, shared.clone()));
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new());
-    let _ = server.serve_connection(TokioIo::new(tcp), service).await;
+    let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn respond(

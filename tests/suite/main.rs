@@ -63,3 +63,4 @@ mod routing;
 mod stale_connections;
 mod timeouts;
 mod upgrade;
+mod upstream;

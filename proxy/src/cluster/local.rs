@@ -7,6 +7,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::ClusterSpec;
+use super::dynamic::{DynamicHost, DynamicHosts};
 use super::host::{Host, HostId, Outcome, Shard};
 use super::load_balancer::{Balancer, Candidate, Event, Health, Rules, View};
 use super::shared::{HostKey, SharedCluster, keys};
@@ -31,6 +32,8 @@ pub struct PickContext<'a> {
     pub attempts: u32,
     /// What the hash policies made of it; none if there are none, or none of them applies.
     pub hash: Option<u64>,
+    /// The endpoint it names itself, for clusters that are told their endpoints so.
+    pub dynamic: Option<&'a DynamicHost>,
 }
 
 /// One cluster as one worker knows it, for one configuration. A request keeps the one it began with.
@@ -43,6 +46,7 @@ pub struct LocalCluster {
     pub stats: Arc<ClusterStats>,
     members: Vec<Member>,
     by_key: HashMap<HostKey, Rc<LocalHost>>,
+    dynamic: Rc<DynamicHosts>,
     balancer: RefCell<Balancer>,
     /// The version of everybody's health that the balancer knows.
     health_version: Cell<u64>,
@@ -91,7 +95,7 @@ impl LocalCluster {
         let mut localities = HashMap::default();
         for (index, key) in keys(spec) {
             let Some(endpoint) = spec.assignment.endpoints.get(index) else { continue };
-            let Some(settings) = settings(spec, endpoint, &key) else { continue };
+            let Some(settings) = settings(spec, endpoint, &key.0) else { continue };
             let kept = before.and_then(|before| before.by_key.get(&key)).cloned();
             let host = match kept {
                 Some(host) => {
@@ -105,6 +109,10 @@ impl LocalCluster {
             by_key.insert(key, Rc::clone(&host));
             members.push(Member::new(host, endpoint, &mut localities));
         }
+        let dynamic = before.map(|before| Rc::clone(&before.dynamic)).unwrap_or_default();
+        dynamic.reconfigure(spec.config.discovery.cleanup_interval(), |wanted| {
+            settings(spec, &wanted.endpoint(&spec.config.name), &wanted.address)
+        });
         let health_version = shared.health_version();
         let balancer = balancer(spec, &members, random);
         Self {
@@ -114,6 +122,7 @@ impl LocalCluster {
             stats,
             members,
             by_key,
+            dynamic,
             balancer: RefCell::new(balancer),
             health_version: Cell::new(health_version),
         }
@@ -135,6 +144,9 @@ impl LocalCluster {
 
     /// Picks an endpoint for what `context` says; none if none is available.
     pub fn pick(&self, context: &PickContext<'_>, random: &mut Rng) -> Option<Rc<LocalHost>> {
+        if self.spec.config.discovery.cleanup_interval().is_some() {
+            return self.dynamic_host(context.dynamic?);
+        }
         let version = self.shared.health_version();
         if self.health_version.replace(version) != version {
             *self.balancer.borrow_mut() = balancer(&self.spec, &self.members, random);
@@ -142,6 +154,15 @@ impl LocalCluster {
         let view = PickView { cluster: self, context };
         let index = self.balancer.borrow_mut().pick(&view, context.attempts, random)?;
         self.members.get(index).map(|member| Rc::clone(&member.host))
+    }
+
+    fn dynamic_host(&self, wanted: &DynamicHost) -> Option<Rc<LocalHost>> {
+        self.dynamic.get(wanted, || {
+            let settings =
+                settings(&self.spec, &wanted.endpoint(&self.spec.config.name), &wanted.address)?;
+            let host = self.shared.dynamic_host(wanted);
+            Some(LocalHost::new(host, settings, &self.stats, &self.breakers))
+        })
     }
 
     /// Tells how a request to `host` went: counts it, and feeds outlier detection.
@@ -170,6 +191,7 @@ impl LocalCluster {
         for member in &self.members {
             member.host.pool.retire();
         }
+        self.dynamic.retire();
     }
 
     /// Lets go of the endpoints that `after` does not have.
@@ -197,6 +219,21 @@ impl LocalHost {
             breakers: breakers.clone(),
         };
         Self { shared, shard, pool: HostPool::new(settings, common) }
+    }
+
+    /// Makes connections with `settings` from now on.
+    pub(super) fn reconfigure(&self, settings: Settings) {
+        self.pool.reconfigure(settings);
+    }
+
+    /// Lets go of all connections: idle ones close, busy ones finish what is under way.
+    pub(super) fn retire(&self) {
+        self.pool.retire();
+    }
+
+    /// Whether any connection to it is open on this worker, or being made.
+    pub(super) fn has_connections(&self) -> bool {
+        self.shard.counts.cx_active.get() > 0
     }
 
     /// Its identity, for [`LocalCluster::pick`]'s `avoid`.
@@ -313,7 +350,7 @@ impl Member {
 /// How connections to `endpoint` are made: the first transport socket match whose criteria its metadata
 /// meets decides about TLS, else the cluster does. None if TLS is configured but was not built: nothing may
 /// then be sent there in plain text.
-fn settings(spec: &ClusterSpec, endpoint: &Endpoint, key: &HostKey) -> Option<Settings> {
+fn settings(spec: &ClusterSpec, endpoint: &Endpoint, address: &HostAddress) -> Option<Settings> {
     let metadata = &endpoint.transport_socket_match;
     let mut matches = spec.config.transport_socket_matches.iter().zip(&spec.match_tls);
     let matched = matches.find(|(socket, _)| {
@@ -331,7 +368,7 @@ fn settings(spec: &ClusterSpec, endpoint: &Endpoint, key: &HostKey) -> Option<Se
         (Some(_), None) => return None,
     };
     Some(Settings {
-        address: key.0.clone(),
+        address: address.clone(),
         additional_addresses: Arc::clone(&endpoint.additional_addresses),
         hostname: Arc::clone(&endpoint.hostname),
         cluster: Arc::clone(&spec.config),

@@ -13,6 +13,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 
 use super::ClusterSpec;
+use super::dynamic::DynamicHost;
 use super::host::{Host, HostId, Outcome, Results, Shard};
 use super::outlier_detection::{self, Detector, Found, Population, Rates, Verdict};
 use crate::config::HashMap;
@@ -38,6 +39,10 @@ struct Members {
     current: Vec<Arc<Host>>,
     /// Every endpoint somebody still uses, current or not, so that one that returns is recognised.
     known: HashMap<HostKey, Weak<Host>>,
+    /// Those that requests have named, for as long as a worker keeps them.
+    dynamic: HashMap<DynamicHost, Weak<Host>>,
+    /// How often one of these came, or some went.
+    dynamic_changes: u64,
     last_sweep: Instant,
 }
 
@@ -59,6 +64,8 @@ impl SharedCluster {
             spec: Arc::clone(spec),
             current: Vec::new(),
             known: HashMap::default(),
+            dynamic: HashMap::default(),
+            dynamic_changes: 0,
             last_sweep: now,
         };
         members.adopt(spec);
@@ -78,7 +85,7 @@ impl SharedCluster {
         let mut members = self.members.lock();
         members.adopt(spec);
         if spec.config.outlier_detection.is_none() {
-            for host in &members.current {
+            for host in members.hosts() {
                 host.record.lock().monitor.forgive();
                 host.set_ejected(false);
             }
@@ -90,6 +97,27 @@ impl SharedCluster {
     /// The endpoint a worker means, known or new.
     pub(super) fn host(&self, key: HostKey) -> Arc<Host> {
         self.members.lock().host(key)
+    }
+
+    /// The endpoint a request has named, known or new.
+    pub(super) fn dynamic_host(&self, wanted: &DynamicHost) -> Arc<Host> {
+        self.members.lock().dynamic_host(wanted)
+    }
+
+    /// The endpoints that requests have named, and how often this list has changed.
+    pub(super) fn dynamic(&self) -> (Vec<(DynamicHost, Arc<Host>)>, u64) {
+        let mut members = self.members.lock();
+        members.forget_unused();
+        let live = members.dynamic.iter();
+        let live = live.filter_map(|(wanted, host)| Some((wanted.clone(), host.upgrade()?)));
+        let mut live: Vec<_> = live.collect();
+        live.sort_by(|(a, _), (b, _)| (&a.hostname, &a.address).cmp(&(&b.hostname, &b.address)));
+        (live, members.dynamic_changes)
+    }
+
+    /// How many endpoints are ejected.
+    pub(super) fn ejected(&self) -> usize {
+        self.members.lock().population().ejected
     }
 
     /// The endpoints of the newest configuration, with it.
@@ -154,41 +182,42 @@ impl SharedCluster {
     /// Ends ejections and compares rates, if an interval has passed since the last time.
     pub(super) fn sweep(&self, now: Instant) {
         let mut members = self.members.lock();
+        members.forget_unused();
         let spec = Arc::clone(&members.spec);
         let Some(config) = &spec.config.outlier_detection else { return };
         if now.saturating_duration_since(members.last_sweep) < config.interval {
             return;
         }
         members.last_sweep = now;
-        for host in &members.current {
+        let hosts: Vec<Arc<Host>> = members.hosts().collect();
+        for host in &hosts {
             if host.record.lock().monitor.sweep(config, now) {
                 host.set_ejected(false);
                 self.health_changed();
             }
         }
-        let results: Vec<Option<Results>> = members
-            .current
+        let results: Vec<Option<Results>> = hosts
             .iter()
             .map(|host| {
                 let results = host.record.lock().sweep_results();
                 (!host.is_ejected()).then_some(results)
             })
             .collect();
-        self.compare(&members, &results, config, now);
+        self.compare((&members, &hosts), &results, config, now);
     }
 
     fn compare(
         &self,
-        members: &Members,
+        (members, hosts): (&Members, &[Arc<Host>]),
         results: &[Option<Results>],
         config: &OutlierDetection,
         now: Instant,
     ) {
         let external = rates(results, config, |results| results.external);
-        for (host, rate) in members.current.iter().zip(&external.shown) {
+        for (host, rate) in hosts.iter().zip(&external.shown) {
             host.record.lock().success_rate = *rate;
         }
-        self.eject_outliers(members, &external.rates, config, now, |found| match found {
+        self.eject_outliers((members, hosts), &external.rates, config, now, |found| match found {
             Found::SuccessRate => Detector::SuccessRate,
             Found::FailurePercentage => Detector::FailurePercentage,
         });
@@ -196,10 +225,10 @@ impl SharedCluster {
             return;
         }
         let local = rates(results, config, |results| results.local);
-        for (host, rate) in members.current.iter().zip(&local.shown) {
+        for (host, rate) in hosts.iter().zip(&local.shown) {
             host.record.lock().local_success_rate = *rate;
         }
-        self.eject_outliers(members, &local.rates, config, now, |found| match found {
+        self.eject_outliers((members, hosts), &local.rates, config, now, |found| match found {
             Found::SuccessRate => Detector::LocalOriginSuccessRate,
             Found::FailurePercentage => Detector::LocalOriginFailurePercentage,
         });
@@ -207,14 +236,14 @@ impl SharedCluster {
 
     fn eject_outliers(
         &self,
-        members: &Members,
+        (members, hosts): (&Members, &[Arc<Host>]),
         rates: &Rates,
         config: &OutlierDetection,
         now: Instant,
         detector: impl Fn(Found) -> Detector,
     ) {
         for (index, found) in outlier_detection::outliers(rates, config) {
-            if let Some(host) = members.current.get(index) {
+            if let Some(host) = hosts.get(index) {
                 self.detected_among(members, host, detector(found), config, now);
             }
         }
@@ -281,9 +310,36 @@ impl Members {
         }
     }
 
+    fn dynamic_host(&mut self, wanted: &DynamicHost) -> Arc<Host> {
+        if let Some(host) = self.dynamic.get(wanted).and_then(Weak::upgrade) {
+            return host;
+        }
+        let host = Arc::new(Host::new(wanted.address.clone()));
+        self.dynamic.insert(wanted.clone(), Arc::downgrade(&host));
+        self.dynamic_changes += 1;
+        host
+    }
+
+    /// Forgets the endpoints that no worker keeps.
+    fn forget_unused(&mut self) {
+        let before = self.dynamic.len();
+        self.dynamic.retain(|_, host| host.strong_count() > 0);
+        self.dynamic_changes += u64::from(self.dynamic.len() < before);
+    }
+
+    /// All endpoints in use.
+    fn hosts(&self) -> impl Iterator<Item = Arc<Host>> {
+        let dynamic = self.dynamic.values().filter_map(Weak::upgrade);
+        self.current.iter().cloned().chain(dynamic)
+    }
+
     fn population(&self) -> Population {
-        let ejected = self.current.iter().filter(|host| host.is_ejected()).count();
-        Population { hosts: self.current.len(), ejected }
+        let mut population = Population { hosts: 0, ejected: 0 };
+        for host in self.hosts() {
+            population.hosts += 1;
+            population.ejected += usize::from(host.is_ejected());
+        }
+        population
     }
 }
 

@@ -57,12 +57,16 @@ impl Known {
             Some(live) => live.current(),
             None => (Arc::clone(&self.spec), Vec::new()),
         };
+        let dynamic = self.live.as_ref().map(|live| live.dynamic().0).unwrap_or_default();
+        let dynamic = dynamic.iter().map(|(wanted, host)| {
+            HostView::new(wanted.endpoint(&spec.config.name), wanted.address.clone(), Some(host))
+        });
         let endpoints = super::shared::keys(&spec).into_iter().enumerate();
         let hosts = endpoints.filter_map(|(place, (index, (address, _)))| {
             let endpoint = spec.assignment.endpoints.get(index)?.clone();
             Some(HostView::new(endpoint, address, hosts.get(place)))
         });
-        ClusterView { hosts: hosts.collect(), spec: Arc::clone(&spec) }
+        ClusterView { hosts: hosts.chain(dynamic).collect(), spec: Arc::clone(&spec) }
     }
 }
 
@@ -122,7 +126,8 @@ impl Known {
         out.gauge(scope, "membership_healthy", count(Health::Healthy));
         out.gauge(scope, "membership_degraded", count(Health::Degraded));
         out.gauge(scope, "membership_excluded", count(Health::Excluded));
-        out.counter(scope, "membership_change", self.membership_changes);
+        let dynamic = self.live.as_ref().map_or(0, |live| live.dynamic().1);
+        out.counter(scope, "membership_change", self.membership_changes + dynamic);
     }
 }
 
@@ -170,8 +175,7 @@ fn breaker(breaker: &Breaker, scope: &Scope, (open, remaining): Names, out: &mut
 }
 
 fn outliers(live: &SharedCluster, scope: &Scope, out: &mut Samples) {
-    let (_, hosts) = live.current();
-    let ejected = hosts.iter().filter(|host| host.is_ejected()).count();
+    let ejected = live.ejected();
     outlier_counts(&live.outliers, ejected as i64, scope, out);
 }
 

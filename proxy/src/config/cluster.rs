@@ -53,6 +53,30 @@ pub enum Discovery {
     Dns(Names),
     /// EDS: the `ClusterLoadAssignment` by name.
     Eds(ResourceSource),
+    /// ORIGINAL_DST: requests name their endpoint.
+    OriginalDst(OriginalDst),
+}
+
+impl Discovery {
+    /// How long an endpoint that requests name themselves is kept unused; none if they do not.
+    pub fn cleanup_interval(&self) -> Option<Duration> {
+        match self {
+            Self::OriginalDst(config) => Some(config.cleanup_interval),
+            Self::Static(_) | Self::Dns(_) | Self::Eds(_) => None,
+        }
+    }
+}
+
+/// Envoy `Cluster.OriginalDstLbConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OriginalDst {
+    /// The header that names the endpoint, if `use_http_header`: `http_header_name`, or
+    /// `x-envoy-original-dst-host`.
+    pub http_header: Option<http::HeaderName>,
+    /// `upstream_port_override`
+    pub port_override: Option<u16>,
+    /// `cleanup_interval`; 5 s by default.
+    pub cleanup_interval: Duration,
 }
 
 /// Endpoints that are what names resolve to.

@@ -24,6 +24,7 @@ mod listener_filter;
 mod load_balancing;
 mod matcher;
 mod metadata;
+mod original_dst;
 mod outlier;
 mod overlap;
 mod redirect;

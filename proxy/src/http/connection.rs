@@ -29,6 +29,8 @@ pub struct Downstream {
     pub id: u64,
     /// Our address.
     pub local: SocketAddr,
+    /// Where it was made to before it was redirected here; none if it was not.
+    pub original_dst: Option<SocketAddr>,
     /// Who made the connection, as a PROXY header or the socket says.
     pub remote: SocketAddr,
     /// The peer of the socket itself.

@@ -23,6 +23,8 @@ use tls_inspector::Inspection;
 pub(super) struct Seen {
     /// The address it was made to.
     pub(super) local: SocketAddr,
+    /// The same if a filter found it, as the socket itself says another: it was redirected here.
+    pub(super) original_dst: Option<SocketAddr>,
     /// Who made it.
     pub(super) remote: SocketAddr,
     /// The peer of the socket itself.
@@ -42,6 +44,7 @@ impl Seen {
     pub(super) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
         Self {
             local,
+            original_dst: None,
             remote,
             direct_remote: remote,
             transport_protocol: "raw_buffer",

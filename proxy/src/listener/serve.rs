@@ -67,6 +67,7 @@ impl Arrival<'_> {
         let downstream = Downstream {
             id: worker.next_id(),
             local: seen.local,
+            original_dst: seen.original_dst,
             remote: seen.remote,
             direct_remote: seen.direct_remote,
             tls,

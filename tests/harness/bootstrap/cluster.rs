@@ -95,6 +95,20 @@ impl Cluster {
         self.with("transport_socket", socket)
     }
 
+    /// A cluster whose endpoints requests name: in the header `x-envoy-original-dst-host`, or by the address
+    /// they were made to (ORIGINAL_DST).
+    pub fn original_dst(name: &str) -> Self {
+        Self {
+            value: json!({
+                "name": name,
+                "type": "ORIGINAL_DST",
+                "lb_policy": "CLUSTER_PROVIDED",
+                "connect_timeout": "5s",
+                "original_dst_lb_config": {"use_http_header": true},
+            }),
+        }
+    }
+
     /// Sets the field at a dotted `path` of the cluster.
     #[must_use]
     pub fn with(mut self, path: &str, value: impl Into<Value>) -> Self {

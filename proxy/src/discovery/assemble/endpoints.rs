@@ -20,6 +20,10 @@ pub(super) fn of(
 ) -> Result<Arc<LoadAssignment>, Invalid> {
     match &cluster.discovery {
         Discovery::Static(assignment) => Ok(Arc::clone(assignment)),
+        Discovery::OriginalDst(_) => Ok(Arc::new(LoadAssignment {
+            cluster_name: Arc::clone(&cluster.name),
+            ..LoadAssignment::default()
+        })),
         Discovery::Eds(source) => match state.endpoints(source) {
             None => Ok(Arc::new(LoadAssignment {
                 cluster_name: Arc::clone(&source.name),

@@ -21,6 +21,7 @@ use super::outlier::outlier_detection;
 use super::tls;
 use super::upstream_http::{Legacy, upstream_http};
 use super::value::{name, non_empty, positive_duration};
+use crate::config::Name;
 use crate::config::cluster::{self, UpstreamHttp, UpstreamProtocol};
 use crate::config::tls::UpstreamTls;
 
@@ -45,6 +46,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         dns_failure_refresh_rate: _failure, respect_dns_ttl: _ttl, dns_lookup_family: _family,
         dns_resolvers: _servers, use_tcp_for_dns_lookups: _tcp, dns_resolution_config: _resolution,
         typed_dns_resolver_config: _resolver, wait_for_warm_on_init: _warm,
+        cleanup_interval: _cleanup,
     } = proto;
     let cluster_name = name("name", cluster_name)?;
     let legacy = Legacy {
@@ -55,23 +57,21 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         http2: http2_protocol_options.as_ref(),
         protocol_selection: *protocol_selection,
     };
+    let discovery = discovery(proto)?;
     let http = upstream_http(typed_extension_protocol_options, &legacy)?;
     let tls = optional("transport_socket", transport_socket, transport)?.flatten();
     needs_alpn(&http, tls.is_some())?;
     let LoadBalancing { policy: lb_policy, locality: locality_lb, panic_threshold } =
         load_balancing(&load_balancing::Fields {
-            policy: *policy,
+            // There is no choice among endpoints that requests name; `discovery` has looked at the policy.
+            policy: if discovery.cleanup_interval().is_some() { 0 } else { *policy },
             config: lb_config.as_ref(),
             common: common_lb_config,
             extension: load_balancing_policy,
         })?;
     Ok(cluster::Cluster {
-        stat_name: if alt_stat_name.is_empty() {
-            Arc::clone(&cluster_name)
-        } else {
-            alt_stat_name.as_str().into()
-        },
-        discovery: discovery(proto)?,
+        stat_name: stat_name(alt_stat_name, &cluster_name),
+        discovery,
         name: cluster_name,
         connect_timeout: positive_duration("connect_timeout", connect_timeout.as_ref())?
             .unwrap_or(CONNECT_TIMEOUT),
@@ -91,6 +91,10 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         )?,
         tcp_keepalive: upstream_connection_options.as_ref().and_then(tcp_keepalive),
     })
+}
+
+fn stat_name(alternative: &str, name: &Name) -> Name {
+    if alternative.is_empty() { Arc::clone(name) } else { alternative.into() }
 }
 
 fn needs_alpn(http: &UpstreamHttp, tls: bool) -> Result<()> {

@@ -17,6 +17,7 @@ use super::dns::{self, ResolverFields};
 use super::endpoint::load_assignment;
 use super::errors::{At, Result, optional, refuse, required};
 use super::extension::{unpack, unsupported};
+use super::original_dst::original_dst;
 use super::source::file_source;
 use super::value::{enumeration, non_empty, optional_duration};
 use crate::config::address::Address;
@@ -48,10 +49,7 @@ pub(super) fn discovery(proto: &Cluster) -> Result<Discovery> {
             names(&fields, kind == DiscoveryType::LogicalDns, proto).map(Discovery::Dns)
         }
         DiscoveryType::Eds => discovered(proto),
-        DiscoveryType::OriginalDst => {
-            let kind = kind.as_str_name();
-            refuse("type", format!("{kind} is not supported by this version"))
-        }
+        DiscoveryType::OriginalDst => original_dst(proto).map(Discovery::OriginalDst),
     }
 }
 

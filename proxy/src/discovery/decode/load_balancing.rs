@@ -127,7 +127,7 @@ fn lb_policy(kind: Policy, config: Option<&LbConfig>) -> Result<LbPolicy> {
         | Policy::ClusterProvided
         | Policy::LoadBalancingPolicyConfig => {
             let policy = kind.as_str_name();
-            return refuse("lb_policy", format!("{policy} is not supported by this version"));
+            return refuse("lb_policy", format!("{policy} is not supported for this cluster"));
         }
     })
 }

@@ -84,10 +84,15 @@ impl Exchange<'_> {
 
     fn pick(&self) -> Result<Rc<LocalHost>, Failure> {
         let stream = self.plan.stream;
+        let dynamic = self.cluster.original_dst(
+            |name| self.outgoing.header(name),
+            stream.connection.downstream.original_dst,
+        );
         let context = PickContext {
             avoid: &self.avoid,
             attempts: self.avoids_previous_hosts().unwrap_or(1),
             hash: None,
+            dynamic: dynamic.as_ref(),
         };
         let worker = &stream.connection.worker;
         let picked = worker.with_random(|random| self.cluster.pick(&context, random));

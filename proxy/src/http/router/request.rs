@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use http::header::{HOST, HeaderValue};
+use http::header::{HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri};
 
 use super::Plan;
@@ -55,6 +55,11 @@ impl Outgoing {
         let target = if target.is_empty() { &host } else { target };
         let target = Uri::try_from(target).ok()?;
         Some(Self { method: head.method.clone(), target, headers, host })
+    }
+
+    /// The first value of header `name`.
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.headers.get(name)
     }
 
     /// The request for attempt number `attempt`, with `body`, to the endpoint called `hostname`.

@@ -47,6 +47,9 @@ pub(super) async fn run(
     peek.take(stream, header.length)?;
     if let Some((source, destination)) = header.addresses {
         seen.remote = source;
+        if destination != seen.local {
+            seen.original_dst = Some(destination);
+        }
         seen.local = destination;
     }
     seen.tlvs = header.tlvs;

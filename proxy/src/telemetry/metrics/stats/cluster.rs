@@ -29,6 +29,8 @@ statistics! {
         upstream_cx_overflow: Counter = "upstream_cx_overflow",
         /// Requests that found no usable host.
         upstream_cx_none_healthy: Counter = "upstream_cx_none_healthy",
+        /// Requests whose header named an endpoint by no address (`original_dst_lb_config`).
+        original_dst_host_invalid: Counter = "original_dst_host_invalid",
         /// Connections closed.
         upstream_cx_destroy: Counter = "upstream_cx_destroy",
         /// Connections closed by the proxy.
