@@ -131,7 +131,13 @@ async fn through_proxy(bootstrap: &str) -> Client {
         server_name: None,
     };
     let membership = Rc::new(ConnectionSet::default()).join();
-    let (near, far) = tokio::io::duplex(64 * 1024);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let address = listener.local_addr().expect("a bound socket");
+    let near = TcpStream::connect(address).await.expect("the listener above");
+    let (far, _) = listener.accept().await.expect("the client above");
+    for stream in [&near, &far] {
+        stream.set_nodelay(true).expect("a socket");
+    }
     let http = Arc::clone(chain.http().expect("a connection manager"));
     let served = (chain, http);
     let connection = Connection::new(worker, downstream, membership, "in".into(), snapshot, served);

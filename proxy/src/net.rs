@@ -3,6 +3,7 @@
 pub mod body;
 pub mod own_address;
 pub mod proxy_protocol;
+pub mod readable;
 pub mod socket;
 
 pub use own_address::own_address;

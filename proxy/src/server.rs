@@ -1,6 +1,7 @@
 //! Starts everything in order and owns the shutdown: options, configuration, workers, admin, signals, drain.
 
 mod control;
+mod heap;
 pub mod options;
 mod process;
 mod runtime;

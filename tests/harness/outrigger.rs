@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// As in the program: what is freed goes back to the system or not depending on the allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     proxy::main_with_args(std::env::args_os())
 }

@@ -49,6 +49,13 @@ impl Proxy {
         .await;
     }
 
+    /// Bytes of memory that only this process uses, and that are no part of a file.
+    pub fn private_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Which program this is.
     pub fn program(&self) -> Program {
         self.program

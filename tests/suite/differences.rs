@@ -57,3 +57,9 @@ pub(crate) const CERTIFICATE_FILES_ARE_WATCHED: Difference = Difference(
 pub(crate) const IN_PLACE_WRITES: Difference = Difference(
     "Envoy notices only files moved into place; Outrigger also notices files written in place",
 );
+
+/// What a connection costs while nothing moves on it.
+pub(crate) const LEAN_SILENCE: Difference = Difference(
+    "Envoy keeps a connection's codec and buffers while its client is silent, some 16 KiB; Outrigger \
+     puts them away",
+);

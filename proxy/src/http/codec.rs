@@ -22,6 +22,7 @@ use super::service;
 use super::watchdog::{End, Watchdog};
 use crate::config::http::{CodecType, HttpConnectionManager};
 use crate::drain::Phase;
+use crate::net::readable::Readable;
 use crate::telemetry::metrics::HttpStats;
 use crate::tls::peer::PeerInfo;
 use crate::upstream::http::LocalExecutor;
@@ -29,36 +30,62 @@ use crate::upstream::http::LocalExecutor;
 /// Serves `connection` on `stream` until either side ends it.
 pub async fn serve<S>(connection: Rc<Connection>, mut stream: S)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Readable + Send + 'static,
 {
-    let served = connection.served();
-    let open = OpenConnection::count(&connection, &served.stats);
-    let limit = served.config().limits.request_headers_timeout;
-    let Some(sniffed) = codec_of(&connection, served.config(), &mut stream, limit).await else {
-        return;
-    };
-    match sniffed {
-        Sniffed::Http1(head) => {
+    let open = OpenConnection::count(&connection, &connection.served().stats);
+    let mut watchdog = Watchdog::new(&connection);
+    // Nothing is set up for a client that sends nothing.
+    if !wait(&mut watchdog, &stream).await {
+        return close(stream).await;
+    }
+    // In boxes: a connection need not be as large as what it is only at times.
+    match Box::pin(codec_of(&connection, &mut stream)).await {
+        Some(Sniffed::Http1(head)) => {
             let stats = open.is_http1();
             let guard = Some(HeadGuard::default());
-            let io = ServerIo::new(stream, head, stats, connection.signals.clone(), guard);
-            serve_http1(&connection, io, served.config()).await;
+            let mut io = ServerIo::new(stream, head, stats, connection.signals.clone(), guard);
+            watchdog.watch_headers();
+            while let Some(idle) = Box::pin(serve_http1(&connection, io, &mut watchdog)).await {
+                connection.park();
+                if !idle.holds_bytes() && !wait(&mut watchdog, idle.get_ref()).await {
+                    return close(idle).await;
+                }
+                io = idle;
+            }
         }
-        Sniffed::Http2(head) => {
+        Some(Sniffed::Http2(head)) => {
             let stats = open.is_http2();
             let io = ServerIo::new(stream, head, stats, connection.signals.clone(), None);
-            serve_http2(&connection, io, served.config()).await;
+            Box::pin(serve_http2(&connection, io, &mut watchdog)).await;
         }
+        None => {}
     }
+}
+
+/// Waits for bytes on a connection on which nothing is under way; false if it should end instead.
+async fn wait(watchdog: &mut Watchdog, stream: &impl Readable) -> bool {
+    poll_fn(|cx| {
+        if stream.poll_readable(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        watchdog.poll(cx).map(|_| false)
+    })
+    .await
+}
+
+/// Ends a connection on which nothing is under way.
+async fn close(mut stream: impl AsyncWrite + Unpin) {
+    // TLS has a last word; a client that does not take it gets no more than this second.
+    let _ = Box::pin(tokio::time::timeout(Duration::from_secs(1), stream.shutdown())).await;
 }
 
 /// The HTTP version of the connection; none if it ended or stayed silent before that was clear.
 async fn codec_of<S: AsyncRead + Unpin>(
     connection: &Connection,
-    config: &HttpConnectionManager,
     stream: &mut S,
-    limit: Option<Duration>,
 ) -> Option<Sniffed> {
+    let served = connection.served();
+    let config = served.config();
     let alpn = connection.downstream.tls.as_ref().and_then(PeerInfo::alpn);
     match (config.codec, alpn) {
         (CodecType::Http1, _) => return Some(Sniffed::Http1(Bytes::new())),
@@ -71,7 +98,7 @@ async fn codec_of<S: AsyncRead + Unpin>(
         (CodecType::Auto, _) => {}
     }
     // Silence here is an idle connection, not a slow request: the longer limit applies.
-    let limit = limit.max(config.limits.idle_timeout);
+    let limit = config.limits.request_headers_timeout.max(config.limits.idle_timeout);
     let sniffing = async {
         match limit {
             Some(limit) => tokio::time::timeout(limit, sniff(stream)).await.ok()?.ok(),
@@ -88,29 +115,22 @@ async fn codec_of<S: AsyncRead + Unpin>(
     .await
 }
 
+/// Serves HTTP/1 until the connection ends or has been quiet for a while; then its stream comes back.
 async fn serve_http1<S>(
     connection: &Rc<Connection>,
     io: ServerIo<S>,
-    config: &HttpConnectionManager,
-) where
+    watchdog: &mut Watchdog,
+) -> Option<ServerIo<S>>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limit = config.limits.max_request_headers as usize;
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_headers(config.limits.max_headers_count as usize)
-        .max_header_size(limit)
-        .max_buf_size(limit.max(MIN_BUFFER))
-        .auto_date_header(false)
-        .title_case_headers(config.http1.proper_case);
     let owner = Rc::clone(connection);
     let service = service_fn(move |request: http::Request<Incoming>| {
         service::serve(Rc::clone(&owner), request)
     });
+    let builder = http1_builder(connection.served().config());
     let mut http = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    let mut watchdog = Watchdog::new(connection, true);
+    watchdog.has_codec(true);
     let end = poll_fn(|cx| {
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut http).poll(cx) {
@@ -124,9 +144,35 @@ async fn serve_http1<S>(
         }
     })
     .await;
-    if let (End::HeadersTimeout, Some(parts)) = (end, http.into_parts()) {
-        answer_timeout(connection, parts.io.into_inner().into_inner()).await;
+    watchdog.has_codec(false);
+    match end {
+        End::HeadersTimeout => {
+            let stream = http.into_parts()?.io.into_inner().into_inner();
+            answer_timeout(connection, stream).await;
+            None
+        }
+        End::Park => {
+            let parts = http.into_parts()?;
+            let mut io = parts.io.into_inner();
+            io.give_back(&parts.read_buf);
+            Some(io)
+        }
+        End::Finished | End::Drain | End::Cut => None,
     }
+}
+
+fn http1_builder(config: &HttpConnectionManager) -> http1::Builder {
+    let limit = config.limits.max_request_headers as usize;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(config.limits.max_headers_count as usize)
+        .max_header_size(limit)
+        .max_buf_size(limit.max(MIN_BUFFER))
+        .auto_date_header(false)
+        .title_case_headers(config.http1.proper_case);
+    builder
 }
 
 /// Counts what the codec refused by itself: it has answered, and closed the connection.
@@ -153,13 +199,12 @@ async fn answer_timeout(connection: &Connection, mut stream: impl AsyncWrite + U
     let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
 }
 
-async fn serve_http2<S>(
-    connection: &Rc<Connection>,
-    io: ServerIo<S>,
-    config: &HttpConnectionManager,
-) where
+async fn serve_http2<S>(connection: &Rc<Connection>, io: ServerIo<S>, watchdog: &mut Watchdog)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let served = connection.served();
+    let config = served.config();
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .timer(TokioTimer::new())
@@ -180,7 +225,6 @@ async fn serve_http2<S>(
         service::serve(Rc::clone(&owner), request)
     });
     let mut http = std::pin::pin!(builder.serve_connection(TokioIo::new(io), service));
-    let mut watchdog = Watchdog::new(connection, false);
     poll_fn(|cx| {
         loop {
             if http.as_mut().poll(cx).is_ready() {

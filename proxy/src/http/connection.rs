@@ -91,6 +91,8 @@ pub struct Connection {
     requests: Cell<u32>,
     pub(super) active: Cell<u32>,
     pub(super) idle_since: Cell<Instant>,
+    /// Whether the last request that ended had arrived to its last byte.
+    whole: Cell<bool>,
     timer: RefCell<Timer>,
 }
 
@@ -125,6 +127,7 @@ impl Connection {
             requests: Cell::new(0),
             active: Cell::new(0),
             idle_since: Cell::new(opened),
+            whole: Cell::new(false),
             timer: RefCell::default(),
         })
     }
@@ -160,13 +163,28 @@ impl Connection {
         self.signals.request_begins()
     }
 
-    /// Notes that a request has ended.
-    pub fn request_ends(&self) {
+    /// Notes that a request has ended; `whole` if it had arrived to its last byte.
+    pub fn request_ends(&self, whole: bool) {
         self.active.set(self.active.get().saturating_sub(1));
+        self.whole.set(whole);
         if self.active.get() == 0 {
             self.idle_since.set(Instant::now());
             self.signals.request_ends();
         }
+    }
+
+    /// Whether the codec of an HTTP/1 connection keeps nothing that a new one would miss: between two
+    /// requests, with nothing on its way in or out.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.active.get() == 0
+            && self.whole.get()
+            && !self.signals.heard()
+            && self.signals.all_sent()
+    }
+
+    /// Gives back what only requests need.
+    pub(super) fn park(&self) {
+        self.timer.take();
     }
 
     /// The timer of the last request that waited, so that each need not make its own; a new one if another

@@ -65,6 +65,6 @@ impl Drop for Finish {
         for log in &stream.served.config().access_logs {
             worker.log.log(log, stream);
         }
-        stream.connection.request_ends();
+        stream.connection.request_ends(stream.timeline.request_end.get().is_some());
     }
 }

@@ -35,6 +35,7 @@ pub struct Signals(Arc<Flags>);
 struct Flags {
     heard: AtomicBool,
     answered: AtomicBool,
+    unsent: AtomicBool,
     offence: AtomicU8,
 }
 
@@ -42,6 +43,11 @@ impl Signals {
     /// Whether bytes came since the last request began or ended.
     pub fn heard(&self) -> bool {
         self.0.heard.load(Relaxed)
+    }
+
+    /// Whether everything written has left this process.
+    pub fn all_sent(&self) -> bool {
+        !self.0.unsent.load(Relaxed)
     }
 
     /// A request begins: what came was its head. Returns what was wrong with it.
@@ -95,6 +101,24 @@ impl<S> ServerIo<S> {
         if let Some(offence) = guard.feed(bytes) {
             flags.offence.store(offence as u8, Relaxed);
         }
+    }
+
+    /// Gives back bytes that the codec took and made nothing of: the begin of a request. They were noted
+    /// when they came.
+    pub fn give_back(&mut self, bytes: &[u8]) {
+        // A copy: the codec's buffer is larger, and goes.
+        self.sniffed = Bytes::copy_from_slice(bytes);
+        self.signals.0.heard.store(!bytes.is_empty(), Relaxed);
+    }
+
+    /// Whether bytes wait here that the codec has not taken yet.
+    pub fn holds_bytes(&self) -> bool {
+        !self.sniffed.is_empty()
+    }
+
+    /// The stream underneath.
+    pub fn get_ref(&self) -> &S {
+        &self.stream
     }
 
     /// The stream underneath.
@@ -155,6 +179,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ServerIo<S> {
 
 impl<S: AsyncWrite + Unpin> ServerIo<S> {
     fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.signals.0.unsent.store(true, Relaxed);
         if let Poll::Ready(Ok(written)) = &result {
             self.stats.downstream_cx_tx_bytes_total.add(*written as u64);
         }
@@ -173,7 +198,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ServerIo<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // The codec flushes once it has written all it has.
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        self.signals.0.unsent.store(result.is_pending(), Relaxed);
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -15,11 +15,17 @@ pub(super) enum End {
     Finished,
     /// No new requests; what is in flight goes on.
     Drain,
+    /// Nothing moved for a while: the connection needs no codec until something does.
+    Park,
     /// The client began a request and did not finish its headers in time.
     HeadersTimeout,
     /// Now, whatever is in flight.
     Cut,
 }
+
+/// How long an HTTP/1 connection keeps its codec between two requests: the codec's buffers are most of
+/// what a connection costs, and making them anew takes a few microseconds.
+const PARK_AFTER: Duration = Duration::from_secs(1);
 
 /// The timers of one connection, as one lazily moved deadline: a busy connection never touches the timer.
 pub(super) struct Watchdog {
@@ -30,22 +36,39 @@ pub(super) struct Watchdog {
     drain_timeout: Duration,
     headers_since: Option<Instant>,
     draining_since: Option<Instant>,
+    /// Whether the connection has a codec that could be put away.
+    can_park: bool,
     timer: Timer,
 }
 
 impl Watchdog {
-    pub(super) fn new(connection: &Rc<Connection>, headers_apart: bool) -> Self {
+    pub(super) fn new(connection: &Rc<Connection>) -> Self {
         let served = connection.served();
         let limits = &served.config().limits;
         Self {
             connection: Rc::clone(connection),
             idle: limits.idle_timeout,
-            headers: limits.request_headers_timeout.filter(|_| headers_apart),
+            headers: None,
             lifetime: limits.max_connection_duration,
             drain_timeout: limits.drain_timeout,
             headers_since: None,
             draining_since: None,
+            can_park: false,
             timer: Timer::default(),
+        }
+    }
+
+    /// From now on headers come one request at a time, and have a time limit.
+    pub(super) fn watch_headers(&mut self) {
+        let served = self.connection.served();
+        self.headers = served.config().limits.request_headers_timeout;
+    }
+
+    /// Says whether the connection has a codec that could be put away; no codec is there at first.
+    pub(super) fn has_codec(&mut self, can_park: bool) {
+        self.can_park = can_park;
+        if !can_park {
+            self.headers_since = None;
         }
     }
 
@@ -88,7 +111,9 @@ impl Watchdog {
             (Some(since), Some(limit)) => Some((since + limit, End::HeadersTimeout)),
             _ => self.idle.map(|limit| (idle_since + limit, End::Drain)),
         };
-        [life, quiet].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let park = (self.can_park && self.connection.is_quiet())
+            .then(|| (idle_since + PARK_AFTER, End::Park));
+        [life, quiet, park].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -104,11 +129,12 @@ impl Watchdog {
 
     /// The connection has idled or lived long enough.
     fn begin_drain(&mut self) {
-        let stats = &self.connection.served().stats;
-        if self.connection.active.get() == 0 {
-            stats.downstream_cx_idle_timeout.inc();
+        let served = self.connection.served();
+        let age = self.connection.opened.elapsed();
+        if self.lifetime.is_some_and(|limit| age >= limit) {
+            served.stats.downstream_cx_max_duration_reached.inc();
         } else {
-            stats.downstream_cx_max_duration_reached.inc();
+            served.stats.downstream_cx_idle_timeout.inc();
         }
         self.draining_since = Some(Instant::now());
         self.connection.control().advance(Phase::Draining);

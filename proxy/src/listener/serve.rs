@@ -4,14 +4,15 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::filters::Seen;
 use crate::config::Name;
 use crate::drain::connections::Membership;
 use crate::http::codec;
 use crate::http::connection::{Connection, Downstream};
+use crate::net::readable::Readable;
 use crate::snapshot::{FilterChain, Terminal};
 use crate::tcp::Session;
 use crate::telemetry::metrics::ListenerStats;
@@ -29,8 +30,14 @@ pub(super) async fn serve(arrival: Arrival<'_>, stream: TcpStream) -> io::Result
             let server_name = arrival.seen.server_name.clone();
             arrival.filter(None, server_name, stream).await
         }
-        // In a box: a connection without TLS need not be as large as a handshake.
-        Some(tls) => Box::pin(terminate_tls(arrival, &tls, stream)).await,
+        Some(tls) => {
+            // In boxes: no connection need be as large as a handshake once that is over.
+            let handshake = Box::pin(handshake(&arrival, &tls, stream));
+            let (stream, peer) = handshake.await?;
+            drop(tls);
+            let server_name = peer.sni().map(Into::into);
+            Box::pin(arrival.filter(Some(peer), server_name, stream)).await
+        }
     }
 }
 
@@ -61,7 +68,7 @@ impl Arrival<'_> {
         stream: S,
     ) -> io::Result<()>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Readable + Send + 'static,
     {
         let Self { worker, name, snapshot, chain, seen, membership, stats: _ } = self;
         let downstream = Downstream {
@@ -92,7 +99,12 @@ impl Arrival<'_> {
     }
 }
 
-async fn terminate_tls(arrival: Arrival<'_>, tls: &ServerTls, stream: TcpStream) -> io::Result<()> {
+/// The server's handshake, within the chain's time limit.
+async fn handshake(
+    arrival: &Arrival<'_>,
+    tls: &ServerTls,
+    stream: TcpStream,
+) -> io::Result<(TlsStream<TcpStream>, PeerInfo)> {
     let stats = arrival.stats;
     let handshake = tls.accept(stream);
     let result = match arrival.chain.config.handshake_timeout {
@@ -102,8 +114,7 @@ async fn terminate_tls(arrival: Arrival<'_>, tls: &ServerTls, stream: TcpStream)
         }),
         None => handshake.await,
     };
-    let (stream, peer) = result.inspect_err(|_| stats.ssl_connection_error.inc())?;
+    let accepted = result.inspect_err(|_| stats.ssl_connection_error.inc())?;
     stats.ssl_handshake.inc();
-    let server_name = peer.sni().map(Into::into);
-    arrival.filter(Some(peer), server_name, stream).await
+    Ok(accepted)
 }

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::control::{Control, Order};
+use super::heap;
 use super::options::Options;
 use super::runtime::{self, Handle};
 use super::shutdown::{self, Signals};
@@ -63,6 +64,7 @@ pub(super) async fn serve(
     let info = info(options, &assembler, workers.len(), started);
     let admin = start_admin(options, &assembler, logging, info, &shared, &control).await?;
     tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
+    tokio::spawn(heap::keep_giving_back());
 
     let mut publish = publisher(&shared, &manager);
     let discovery = assembler.run(&mut publish, || {
