@@ -16,7 +16,7 @@ use super::endpoint::socket_criteria;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::listener::BUFFER_LIMIT;
-use super::load_balancing::{self, LoadBalancing, load_balancing};
+use super::load_balancing::load_balancing;
 use super::outlier::outlier_detection;
 use super::tls;
 use super::upstream_http::{Legacy, upstream_http};
@@ -61,23 +61,18 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     let http = upstream_http(typed_extension_protocol_options, &legacy)?;
     let tls = optional("transport_socket", transport_socket, transport)?.flatten();
     needs_alpn(&http, tls.is_some())?;
-    let LoadBalancing { policy: lb_policy, locality: locality_lb, panic_threshold } =
-        load_balancing(&load_balancing::Fields {
-            // There is no choice among endpoints that requests name; `discovery` has looked at the policy.
-            policy: if discovery.cleanup_interval().is_some() { 0 } else { *policy },
-            config: lb_config.as_ref(),
-            common: common_lb_config,
-            extension: load_balancing_policy,
-        })?;
+    // There is no choice among endpoints that requests name; `discovery` has looked at the policy.
+    let policy = if discovery.cleanup_interval().is_some() { 0 } else { *policy };
+    let lb = load_balancing(policy, lb_config.as_ref(), common_lb_config, load_balancing_policy)?;
     Ok(cluster::Cluster {
         stat_name: stat_name(alt_stat_name, &cluster_name),
         discovery,
         name: cluster_name,
         connect_timeout: positive_duration("connect_timeout", connect_timeout.as_ref())?
             .unwrap_or(CONNECT_TIMEOUT),
-        lb_policy,
-        locality_lb,
-        panic_threshold,
+        lb_policy: lb.policy,
+        locality_lb: lb.locality,
+        panic_threshold: lb.panic_threshold,
         buffer_limit: per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT),
         circuit_breakers: optional("circuit_breakers", breakers, circuit_breakers)?
             .unwrap_or_default(),

@@ -22,15 +22,7 @@ use crate::config::cluster::{LbPolicy, LeastRequest, LocalityLb, SlowStart, Zone
 const PANIC_THRESHOLD: u32 = 50;
 const MIN_WEIGHT_PERCENT: f64 = 10.0;
 
-/// What a cluster says about load balancing, in several fields.
-pub(super) struct Fields<'a> {
-    pub(super) policy: i32,
-    pub(super) config: Option<&'a LbConfig>,
-    pub(super) common: &'a Option<CommonLbConfig>,
-    pub(super) extension: &'a Option<LoadBalancingPolicy>,
-}
-
-/// The same, decoded.
+/// What a cluster says about load balancing.
 pub(super) struct LoadBalancing {
     pub(super) policy: LbPolicy,
     pub(super) locality: LocalityLb,
@@ -43,24 +35,26 @@ struct Common {
     locality: Option<LocalityLb>,
 }
 
-/// Decodes what is said about load balancing. An extension replaces policy and treatment of localities.
-pub(super) fn load_balancing(fields: &Fields<'_>) -> Result<LoadBalancing> {
-    let common = optional("common_lb_config", fields.common, common)?;
+/// Decodes what is said about load balancing in a cluster's `lb_policy`, its configuration, `common_lb_config` and
+/// `load_balancing_policy`. The latter replaces policy and treatment of localities.
+pub(super) fn load_balancing(
+    policy: i32,
+    config: Option<&LbConfig>,
+    common_config: &Option<CommonLbConfig>,
+    extension: &Option<LoadBalancingPolicy>,
+) -> Result<LoadBalancing> {
+    let common = optional("common_lb_config", common_config, common)?;
     let Common { panic_threshold, locality } =
         common.unwrap_or(Common { panic_threshold: PANIC_THRESHOLD, locality: None });
-    let kind = enumeration("lb_policy", fields.policy)?;
+    let kind = enumeration("lb_policy", policy)?;
     let field = "load_balancing_policy";
     let extension = match kind {
-        Policy::LoadBalancingPolicyConfig => Some(required(field, fields.extension)?),
-        _ => fields.extension.as_ref(),
+        Policy::LoadBalancingPolicyConfig => Some(required(field, extension)?),
+        _ => extension.as_ref(),
     };
     let Some(proto) = extension else {
         let locality = locality.unwrap_or_default();
-        return Ok(LoadBalancing {
-            policy: lb_policy(kind, fields.config)?,
-            locality,
-            panic_threshold,
-        });
+        return Ok(LoadBalancing { policy: lb_policy(kind, config)?, locality, panic_threshold });
     };
     if locality.is_some() {
         let reason = "localities are the policy's own business (its locality_lb_config) when \
