@@ -53,6 +53,7 @@ mod hot_swap;
 mod image;
 mod layering;
 mod listener;
+mod load_balancing;
 mod memory;
 mod mtls;
 mod outlier;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::address::Address;
+use super::matcher::Fraction;
 use super::{HashMap, Name};
 
 /// All endpoints of one cluster, as configured or discovered.
@@ -25,11 +26,13 @@ pub struct AssignmentPolicy {
     pub overprovisioning_factor: u32,
     /// `weighted_priority_health`: whether a priority's health is reckoned by weight rather than by count.
     pub weighted_priority_health: bool,
+    /// The one entry of `drop_overloads`: the share of requests that is dropped, at most all.
+    pub drop_overload: Option<Fraction>,
 }
 
 impl Default for AssignmentPolicy {
     fn default() -> Self {
-        Self { overprovisioning_factor: 140, weighted_priority_health: false }
+        Self { overprovisioning_factor: 140, weighted_priority_health: false, drop_overload: None }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The last filter: a routed request goes to its cluster, as often as its retry policy allows, and the answer comes back.
 
 pub mod attempt;
+mod drop_overload;
 pub mod exchange;
 pub mod failure;
 pub mod request;
@@ -62,6 +63,9 @@ pub async fn forward(
     let Some(cluster) = cluster(&plan) else {
         return Ok(plan.answer(finish, no_cluster(&plan)));
     };
+    if let Some(reply) = drop_overload::dropped(&plan, &cluster) {
+        return Ok(plan.answer(finish, reply));
+    }
     let protocol = match wanted_upgrade(&plan) {
         Ok(protocol) => protocol,
         Err(reply) => return Ok(plan.answer(finish, *reply)),

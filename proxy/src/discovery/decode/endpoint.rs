@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prost_types::Struct;
 use prost_types::value::Kind;
 use xds::envoy::config::core::v3::{HealthStatus as Health, Locality, Metadata};
+use xds::envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload;
 use xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment,
@@ -12,9 +13,10 @@ use xds::envoy::config::endpoint::v3::{
 
 use super::address;
 use super::errors::{At, Result, each, optional, refuse, required};
-use super::value::{bounded, enumeration, name};
+use super::value::{bounded, enumeration, fraction, name, non_empty};
 use crate::config::HashMap;
 use crate::config::endpoint::{self, AssignmentPolicy, HealthStatus, LoadAssignment};
+use crate::config::matcher::Fraction;
 
 /// The namespace of metadata that chooses a transport socket.
 const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
@@ -34,14 +36,36 @@ pub(super) fn load_assignment(proto: &ClusterLoadAssignment) -> Result<LoadAssig
 }
 
 fn assignment_policy(proto: &cluster_load_assignment::Policy) -> Result<AssignmentPolicy> {
-    let cluster_load_assignment::Policy { overprovisioning_factor, weighted_priority_health } =
-        proto;
+    let cluster_load_assignment::Policy {
+        drop_overloads,
+        overprovisioning_factor,
+        endpoint_stale_after,
+        weighted_priority_health,
+    } = proto;
+    if endpoint_stale_after.is_some() {
+        return refuse("endpoint_stale_after", "endpoints are used until others are sent");
+    }
+    let drops = each("drop_overloads", drop_overloads, drop_overload)?;
+    if drops.len() > 1 {
+        return refuse("drop_overloads", "more than one category is not supported, nor by Envoy");
+    }
     let absent = AssignmentPolicy::default().overprovisioning_factor;
     let field = "overprovisioning_factor";
     Ok(AssignmentPolicy {
         overprovisioning_factor: bounded(field, *overprovisioning_factor, absent, (1, u32::MAX))?,
         weighted_priority_health: *weighted_priority_health,
+        drop_overload: drops.first().copied(),
     })
+}
+
+fn drop_overload(proto: &DropOverload) -> Result<Fraction> {
+    let DropOverload { category, drop_percentage } = proto;
+    non_empty("category", category)?;
+    let share = fraction(required("drop_percentage", drop_percentage)?).at("drop_percentage")?;
+    if share.numerator > share.denominator {
+        return refuse("drop_percentage", "must not be more than all");
+    }
+    Ok(share)
 }
 
 fn locality_endpoints(proto: &LocalityLbEndpoints) -> Result<Vec<endpoint::Endpoint>> {
