@@ -7,11 +7,13 @@
 
 mod dynamic;
 mod health;
+pub mod health_check;
 pub mod host;
 pub mod load_balancer;
 mod local;
 mod original_dst;
 pub mod outlier_detection;
+mod settings;
 mod shared;
 mod slow_start;
 mod statistics;
@@ -23,10 +25,12 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::LoadAssignment;
 use crate::config::{HashMap, Name};
+use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::client::ClientTls;
 use shared::SharedCluster;
@@ -58,6 +62,9 @@ pub struct ClusterSpec {
 #[derive(Debug)]
 pub struct Clusters {
     metrics: Arc<Metrics>,
+    events: Option<AccessLogger>,
+    /// Tells whoever checks hosts of a new snapshot.
+    published: Notify,
     known: Mutex<HashMap<Name, Known>>,
 }
 
@@ -65,7 +72,8 @@ pub struct Clusters {
 #[derive(Debug)]
 struct Known {
     spec: Arc<ClusterSpec>,
-    /// Set up when a worker first sends something to it, or at once if its hosts start slowly.
+    /// Set up when a worker first sends something to it, or at once if its hosts start slowly or are
+    /// actively checked.
     live: Option<Arc<SharedCluster>>,
     /// How often its endpoints have changed.
     membership_changes: u64,
@@ -74,7 +82,13 @@ struct Known {
 impl Clusters {
     /// No clusters yet. Statistics are counted in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, known: Mutex::default() }
+        Self { metrics, events: None, published: Notify::new(), known: Mutex::default() }
+    }
+
+    /// Writes the events of active health checks with `logger`.
+    #[must_use]
+    pub fn logging_events(self, logger: AccessLogger) -> Self {
+        Self { events: Some(logger), ..self }
     }
 
     /// Takes over the clusters of a new snapshot. To be called before workers see it.
@@ -90,11 +104,29 @@ impl Clusters {
                 }
             }
         }
-        // Hosts that start slowly age from the moment they are known, not from their first request.
-        let slow = |known: &&mut Known| known.spec.config.lb_policy.slow_start().is_some();
-        for known in known.values_mut().filter(slow) {
-            known.live();
+        // Hosts are checked before anything is sent to them, and hosts that start slowly age from the moment
+        // they are known.
+        let at_once = |known: &&mut Known| {
+            let config = &known.spec.config;
+            config.hosts.health_check.is_some() || config.lb_policy.slow_start().is_some()
+        };
+        for known in known.values_mut().filter(at_once) {
+            known.live(self.events.as_ref());
         }
+        drop(known);
+        self.published.notify_one();
+    }
+
+    /// Resolves when a snapshot has been published since the last time.
+    async fn published(&self) {
+        self.published.notified().await;
+    }
+
+    /// The clusters with active health checks.
+    fn checked(&self) -> Vec<Arc<SharedCluster>> {
+        let known = self.known.lock();
+        let checked = known.values().filter(|known| known.spec.config.hosts.health_check.is_some());
+        checked.filter_map(|known| known.live.clone()).collect()
     }
 
     /// Ends ejections whose time is over and looks for outliers, in every cluster whose interval has passed.
@@ -111,7 +143,9 @@ impl Clusters {
         let mut known = self.known.lock();
         let name = Arc::clone(&spec.config.name);
         let known = known.entry(name).or_insert_with(|| Known::new(spec));
-        Arc::clone(known.live())
+        let live = known.live(self.events.as_ref());
+        live.use_it();
+        Arc::clone(live)
     }
 }
 
@@ -121,8 +155,10 @@ impl Known {
         Self { spec: Arc::clone(spec), live: None, membership_changes: changes }
     }
 
-    fn live(&mut self) -> &Arc<SharedCluster> {
-        self.live.get_or_insert_with(|| Arc::new(SharedCluster::new(&self.spec, Instant::now())))
+    fn live(&mut self, events: Option<&AccessLogger>) -> &Arc<SharedCluster> {
+        self.live.get_or_insert_with(|| {
+            Arc::new(SharedCluster::new(&self.spec, events.cloned(), Instant::now()))
+        })
     }
 
     fn change(&mut self, spec: &Arc<ClusterSpec>) {
@@ -184,6 +220,7 @@ impl LocalClusters {
         let cluster = Rc::new(LocalCluster::new(spec, &shared, stats, before, &mut random));
         if let Some(before) = before {
             before.retire_missing(&cluster);
+            cluster.drain_if_hosts_changed(before);
         }
         self.local.borrow_mut().insert(Arc::clone(&spec.config.name), Rc::clone(&cluster));
         cluster

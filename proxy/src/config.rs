@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod format;
 pub mod hash_policy;
 pub mod header;
+pub mod health_check;
 pub mod http;
 pub mod invalid;
 pub mod listener;

@@ -222,8 +222,19 @@ impl HostPool {
             return;
         }
         self.retire();
+        self.renew(Rc::new(settings));
+    }
+
+    /// Closes idle connections, and busy ones after what is under way; new ones are made as before.
+    pub fn drain(&self) {
+        self.retire();
+        let settings = Rc::clone(&self.latest.borrow().settings);
+        self.renew(settings);
+    }
+
+    fn renew(&self, settings: Rc<Settings>) {
         let key = Key { protocol: protocol(&settings, Protocol::Http1), ..Key::default() };
-        let fresh = Connections::new(Rc::new(settings), key, Rc::clone(&self.common));
+        let fresh = Connections::new(settings, key, Rc::clone(&self.common));
         *self.latest.borrow_mut() = Rc::new(fresh);
     }
 

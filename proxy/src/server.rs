@@ -69,7 +69,10 @@ fn run(options: &Options) -> Result<()> {
     if options.mode != Mode::Serve {
         return validate(options, &assembler);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Health checks speak HTTP, whose connections stay on one thread.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default());
     let runtime = runtime.context("cannot start the control runtime")?;
     runtime.block_on(process::serve(options, logging, metrics, assembler))
 }

@@ -45,6 +45,7 @@ impl DynamicHost {
             weight: 1,
             locality: Arc::default(),
             health: HealthStatus::Healthy,
+            health_check: None,
             transport_socket_match: HashMap::default(),
         }
     }

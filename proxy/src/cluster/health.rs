@@ -55,6 +55,14 @@ impl HealthFlags {
             | Self::EXCLUDED_VIA_IMMEDIATE_HC_FAIL.0
             | Self::EDS_STATUS_DRAINING.0,
     );
+    /// What active checks decide about.
+    pub(super) const ACTIVE: Self = Self(
+        Self::FAILED_ACTIVE_HC.0
+            | Self::DEGRADED_ACTIVE_HC.0
+            | Self::PENDING_ACTIVE_HC.0
+            | Self::EXCLUDED_VIA_IMMEDIATE_HC_FAIL.0
+            | Self::ACTIVE_HC_TIMEOUT.0,
+    );
     const STATED: Self =
         Self(Self::FAILED_EDS_HEALTH.0 | Self::DEGRADED_EDS_HEALTH.0 | Self::EDS_STATUS_DRAINING.0);
 
@@ -68,9 +76,21 @@ impl HealthFlags {
         }
     }
 
+    /// With `flags`.
+    #[must_use]
+    pub const fn union(self, flags: Self) -> Self {
+        Self(self.0 | flags.0)
+    }
+
     /// Whether it has any of `flags`.
     pub fn has(self, flags: Self) -> bool {
         self.0 & flags.0 != 0
+    }
+
+    /// Those of its flags that are among `flags`.
+    #[must_use]
+    pub fn only(self, flags: Self) -> Self {
+        Self(self.0 & flags.0)
     }
 
     /// Without `flags`.
@@ -108,7 +128,7 @@ impl BitOr for HealthFlags {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        self.union(other)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::health::{HealthFlags, SharedFlags};
+use super::health_check::Checked;
 use super::outlier_detection::{Detector, Monitor, Tally};
 use super::slow_start::Since;
 use crate::config::address::HostAddress;
@@ -57,6 +58,8 @@ struct InARow {
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) monitor: Monitor,
+    /// What active checks have found out; none if there are none.
+    pub(super) check: Option<Box<Checked>>,
     shards: Vec<Arc<Shard>>,
     /// What shards counted whose worker has let go of them.
     retired: Totals,

@@ -8,8 +8,10 @@ use fastrand::Rng;
 
 use super::ClusterSpec;
 use super::dynamic::{DynamicHost, DynamicHosts};
+use super::health::HealthFlags;
 use super::host::{Host, HostId, Outcome, Shard};
 use super::load_balancer::{Balancer, Candidate, Event, Health, Rules, View};
+use super::settings::settings;
 use super::shared::{HostKey, SharedCluster, keys};
 use super::slow_start;
 use crate::config::HashMap;
@@ -18,7 +20,7 @@ use crate::config::cluster::SlowStart;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::Priority;
 use crate::pool::circuit_breaker::{ConnectionPermit, LocalBreaker};
-use crate::pool::{Common, Dedicated, HostPool, Lease, Need, Settings, Tls};
+use crate::pool::{Common, Dedicated, HostPool, Lease, Need, Settings};
 use crate::telemetry::metrics::ClusterStats;
 use crate::upstream::failure::ConnectError;
 
@@ -74,6 +76,8 @@ pub struct LocalHost {
     pub(super) shared: Arc<Host>,
     shard: Arc<Shard>,
     pool: HostPool,
+    /// Whether it had failed when its health was last looked at.
+    failed: Cell<bool>,
 }
 
 impl LocalCluster {
@@ -150,6 +154,7 @@ impl LocalCluster {
         let version = self.shared.health_version();
         if self.health_version.replace(version) != version {
             *self.balancer.borrow_mut() = balancer(&self.spec, &self.members, random);
+            self.drain_failed();
         }
         let view = PickView { cluster: self, context };
         let index = self.balancer.borrow_mut().pick(&view, context.attempts, random)?;
@@ -181,6 +186,27 @@ impl LocalCluster {
         }
     }
 
+    /// A response of `host` asks for no more requests (`x-envoy-immediate-health-check-fail`). Matters only
+    /// if its health is actively checked, for nothing else would ever bring it back.
+    pub fn leave_out(&self, host: &LocalHost) {
+        if self.spec.config.hosts.health_check.is_some() {
+            self.shared.leave_out(&host.shared, &self.spec.config);
+        }
+    }
+
+    /// Lets go of the connections to hosts that have just failed; requests under way finish.
+    fn drain_failed(&self) {
+        const FAILED: HealthFlags =
+            HealthFlags::FAILED_ACTIVE_HC.union(HealthFlags::FAILED_OUTLIER_CHECK);
+        for Member { host, .. } in &self.members {
+            let failed = host.shared.health().has(FAILED);
+            if failed && !host.failed.replace(failed) {
+                host.pool.drain();
+            }
+            host.failed.set(failed);
+        }
+    }
+
     /// Whether it belongs to `shared`, and not to a namesake that was removed since.
     pub(super) fn shares(&self, shared: &Arc<SharedCluster>) -> bool {
         Arc::ptr_eq(&self.shared, shared)
@@ -192,6 +218,18 @@ impl LocalCluster {
             member.host.pool.retire();
         }
         self.dynamic.retire();
+    }
+
+    /// Lets go of all connections if it has other hosts than `before`, where that is wanted (Envoy
+    /// `close_connections_on_host_set_change`). Requests under way finish.
+    pub(super) fn drain_if_hosts_changed(&self, before: &Self) {
+        let same = self.by_key.len() == before.by_key.len()
+            && self.by_key.keys().all(|key| before.by_key.contains_key(key));
+        if self.spec.config.hosts.close_connections_on_change && !same {
+            for member in &self.members {
+                member.host.pool.drain();
+            }
+        }
     }
 
     /// Lets go of the endpoints that `after` does not have.
@@ -218,7 +256,7 @@ impl LocalHost {
             load: Arc::clone(&shared.load),
             breakers: breakers.clone(),
         };
-        Self { shared, shard, pool: HostPool::new(settings, common) }
+        Self { shared, shard, pool: HostPool::new(settings, common), failed: Cell::new(false) }
     }
 
     /// Makes connections with `settings` from now on.
@@ -345,33 +383,4 @@ impl Member {
             locality_weight: self.locality_weight,
         }
     }
-}
-
-/// How connections to `endpoint` are made: the first transport socket match whose criteria its metadata
-/// meets decides about TLS, else the cluster does. None if TLS is configured but was not built: nothing may
-/// then be sent there in plain text.
-fn settings(spec: &ClusterSpec, endpoint: &Endpoint, address: &HostAddress) -> Option<Settings> {
-    let metadata = &endpoint.transport_socket_match;
-    let mut matches = spec.config.transport_socket_matches.iter().zip(&spec.match_tls);
-    let matched = matches.find(|(socket, _)| {
-        socket.criteria.iter().all(|(name, value)| metadata.get(name) == Some(value))
-    });
-    let (config, client) = match matched {
-        Some((socket, client)) => (&socket.tls, client),
-        None => (&spec.config.tls, &spec.tls),
-    };
-    let tls = match (config, client) {
-        (None, _) => None,
-        (Some(config), Some(client)) => {
-            Some(Tls { config: Arc::clone(config), client: Arc::clone(client) })
-        }
-        (Some(_), None) => return None,
-    };
-    Some(Settings {
-        address: address.clone(),
-        additional_addresses: Arc::clone(&endpoint.additional_addresses),
-        hostname: Arc::clone(&endpoint.hostname),
-        cluster: Arc::clone(&spec.config),
-        tls,
-    })
 }

@@ -151,6 +151,11 @@ impl Monitor {
         over
     }
 
+    /// An active health check has shown that the endpoint is well: its ejection ends.
+    pub fn uneject(&mut self) {
+        self.ejected = None;
+    }
+
     /// Detection was turned off: the endpoint is as good as any.
     pub fn forgive(&mut self) {
         *self = Self::default();

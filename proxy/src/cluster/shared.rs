@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicBool, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Weak};
@@ -14,12 +14,14 @@ use parking_lot::Mutex;
 
 use super::ClusterSpec;
 use super::dynamic::DynamicHost;
+use super::health_check::Counts;
 use super::host::{Host, HostId, Outcome, Results, Shard};
 use super::outlier_detection::{self, Detector, Found, Population, Rates, Verdict};
 use crate::config::HashMap;
 use crate::config::address::{Address, HostAddress};
 use crate::config::cluster::OutlierDetection;
 use crate::pool::circuit_breaker::Breaker;
+use crate::telemetry::access_log::AccessLogger;
 
 /// One cluster as all workers know it.
 #[derive(Debug)]
@@ -30,6 +32,12 @@ pub(super) struct SharedCluster {
     /// Changes with the health of any endpoint, so that workers know their view is old.
     health: AtomicU64,
     pub(super) outliers: OutlierCounts,
+    /// Active health checks in numbers.
+    pub(super) checks: Counts,
+    /// Where events of health checks are written.
+    pub(super) events: Option<AccessLogger>,
+    /// Whether a worker has ever sent something to it.
+    used: AtomicBool,
 }
 
 /// The endpoints.
@@ -58,7 +66,7 @@ pub(super) struct OutlierCounts {
 }
 
 impl SharedCluster {
-    pub(super) fn new(spec: &Arc<ClusterSpec>, now: Instant) -> Self {
+    pub(super) fn new(spec: &Arc<ClusterSpec>, events: Option<AccessLogger>, now: Instant) -> Self {
         let [default, high] = &spec.config.circuit_breakers;
         let mut members = Members {
             spec: Arc::clone(spec),
@@ -74,6 +82,9 @@ impl SharedCluster {
             members: Mutex::new(members),
             health: AtomicU64::new(0),
             outliers: OutlierCounts::default(),
+            checks: Counts::default(),
+            events,
+            used: AtomicBool::new(false),
         }
     }
 
@@ -249,7 +260,18 @@ impl SharedCluster {
         }
     }
 
-    fn health_changed(&self) {
+    /// A worker begins to send to it.
+    pub(super) fn use_it(&self) {
+        self.used.store(true, Relaxed);
+    }
+
+    /// Whether a worker has ever sent something to it.
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Relaxed)
+    }
+
+    /// Lets workers arrange the endpoints anew.
+    pub(super) fn health_changed(&self) {
         self.health.fetch_add(1, Release);
     }
 }
@@ -281,17 +303,20 @@ impl Members {
         self.spec = Arc::clone(spec);
         let before = std::mem::take(&mut self.current);
         let before: HashSet<HostId> = before.iter().map(|host| host.id()).collect();
-        self.current.reserve(spec.assignment.endpoints.len());
+        let mut current = Vec::with_capacity(spec.assignment.endpoints.len());
         for (index, key) in keys(spec) {
+            let new = self.known.get(&key).is_none_or(|host| host.strong_count() == 0);
             let host = self.host(key);
             if !before.contains(&host.id()) {
                 host.since.restart();
             }
             if let Some(endpoint) = spec.assignment.endpoints.get(index) {
                 host.flags.state(endpoint.health);
+                host.follow_checks(&spec.config, endpoint, new);
             }
-            self.current.push(host);
+            current.push(host);
         }
+        self.current = current;
         self.known.retain(|_, host| host.strong_count() > 0);
     }
 

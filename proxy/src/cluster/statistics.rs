@@ -102,6 +102,9 @@ impl Probe for Clusters {
                     if known.spec.config.outlier_detection.is_some() {
                         outliers(live, &scope, out);
                     }
+                    if known.spec.config.hosts.health_check.is_some() {
+                        live.collect_checks(&scope, out);
+                    }
                 }
                 None => {
                     let [default, high] = &known.spec.config.circuit_breakers;

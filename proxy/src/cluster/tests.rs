@@ -18,6 +18,7 @@ fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
         weight: 1,
         locality: Arc::default(),
         health: HealthStatus::Healthy,
+        health_check: None,
         transport_socket_match: HashMap::default(),
     };
     let endpoints = ports.iter().map(endpoint).collect();

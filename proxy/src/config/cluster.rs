@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dns::{DnsFamily, Refresh, Resolver};
 use super::endpoint::LoadAssignment;
+use super::health_check::HealthCheck;
 use super::http::Http2Options;
 use super::retry::RetryBudget;
 use super::source::ResourceSource;
@@ -34,6 +35,8 @@ pub struct Cluster {
     pub circuit_breakers: [Thresholds; 2],
     /// Passive health checking; none means off.
     pub outlier_detection: Option<OutlierDetection>,
+    /// How hosts are watched, and what their coming and going means.
+    pub hosts: HostPolicy,
     /// What is spoken to endpoints.
     pub http: UpstreamHttp,
     /// TLS to endpoints; none means plain text.
@@ -42,6 +45,17 @@ pub struct Cluster {
     pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// `upstream_connection_options.tcp_keepalive`
     pub tcp_keepalive: Option<TcpKeepalive>,
+}
+
+/// How hosts are watched, and what their coming and going means.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HostPolicy {
+    /// `health_checks`; none means off.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// `common_lb_config.ignore_new_hosts_until_first_hc`: hosts do not count before their first check.
+    pub ignore_new_until_first_check: bool,
+    /// `common_lb_config.close_connections_on_host_set_change`: no connection outlives a change of hosts.
+    pub close_connections_on_change: bool,
 }
 
 /// Envoy `Cluster.DiscoveryType`.
@@ -269,6 +283,9 @@ pub struct OutlierDetection {
     pub failure_percentage_threshold: u32,
     /// `always_eject_one_host`
     pub always_eject_one_host: bool,
+    /// `successful_active_health_check_uneject_host`: a passed active check ends an ejection; true by
+    /// default.
+    pub uneject_on_active_success: bool,
 }
 
 /// Conditions of a rate-based detector.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::address::Address;
+use super::address::{Address, HostAddress};
 use super::matcher::Fraction;
 use super::{HashMap, Name};
 
@@ -51,8 +51,23 @@ pub struct Endpoint {
     pub locality: Arc<Locality>,
     /// Health as the configuration states it.
     pub health: HealthStatus,
+    /// How it is checked; none means at its own address, by the cluster's name.
+    pub health_check: Option<Arc<EndpointCheck>>,
     /// `envoy.transport_socket_match` metadata: decides which transport socket match is used.
     pub transport_socket_match: HashMap<String, String>,
+}
+
+/// Envoy `endpoint.v3.Endpoint.HealthCheckConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointCheck {
+    /// `port_value`, if it is not the endpoint's.
+    pub port: Option<u16>,
+    /// `address`, if it is not the endpoint's; `port` goes before its port.
+    pub address: Option<HostAddress>,
+    /// `hostname`: what is sent as `Host` or `:authority`; may be empty.
+    pub hostname: Box<str>,
+    /// `disable_active_health_check`
+    pub disabled: bool,
 }
 
 /// Region, zone and sub-zone with the priority and weight of one locality group.

@@ -142,13 +142,15 @@ impl Assembler {
     /// Publishes the first snapshot once names have had their time to resolve, then every change of a
     /// watched file and every new answer. Returns only with an error.
     ///
-    /// `ready` is called after the first snapshot is published.
+    /// `warm` is given the first snapshot before it is published, and waited for; `ready` is called after
+    /// that.
     ///
     /// # Errors
     /// If the first snapshot cannot be published.
     pub async fn run(
         mut self,
         publish: &mut Publish<'_>,
+        warm: impl AsyncFnOnce(Arc<Snapshot>),
         ready: impl FnOnce(),
     ) -> Result<std::convert::Infallible, Vec<Located>> {
         let mut watch = Watch::new();
@@ -156,6 +158,9 @@ impl Assembler {
         let mut lookups = Lookups::new(self.stats.metrics());
         lookups.want(&self.linked.queries);
         lookups.first_answers(&mut self.found, FIRST_ANSWERS).await;
+        // A first link with these answers: its clusters can be checked before anything is served.
+        self.settle(Candidates::default(), None)?;
+        warm(Arc::clone(&self.linked.snapshot)).await;
         self.settle(Candidates::default(), Some(publish))?;
         ready();
         loop {

@@ -17,6 +17,7 @@ mod extension;
 mod filter_chain;
 mod hash_policy;
 mod header;
+mod health_check;
 mod http;
 mod http_options;
 mod listener;

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 
 use super::circuit_breaker::{Breaker, LocalBreaker};
 use super::*;
-use crate::config::cluster::{Discovery, LbPolicy, Thresholds, UpstreamHttp};
+use crate::config::cluster::{Discovery, HostPolicy, LbPolicy, Thresholds, UpstreamHttp};
 use crate::net::body::RequestBody;
 
 /// A cluster with Envoy's defaults and no endpoints.
@@ -46,6 +46,7 @@ pub(crate) fn cluster(name: &str) -> Cluster {
         },
         tls: None,
         transport_socket_matches: Vec::new(),
+        hosts: HostPolicy::default(),
         tcp_keepalive: None,
     }
 }

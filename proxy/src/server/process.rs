@@ -17,7 +17,7 @@ use super::runtime::{self, Handle};
 use super::shutdown::{self, Signals};
 use crate::admin::server_info::{CommandLine, ServerInfo};
 use crate::admin::{self, AdminState, Drain};
-use crate::cluster::{self, Clusters};
+use crate::cluster::{self, Clusters, health_check};
 use crate::config::Invalid;
 use crate::config::bootstrap::Node;
 use crate::config::format::millis;
@@ -67,7 +67,8 @@ pub(super) async fn serve(
     tokio::spawn(heap::keep_giving_back());
 
     let mut publish = publisher(&shared, &manager);
-    let discovery = assembler.run(&mut publish, || {
+    let warm = async |snapshot: Arc<Snapshot>| check_hosts(&shared.clusters, &snapshot).await;
+    let discovery = assembler.run(&mut publish, warm, || {
         tracing::info!(workers = workers.len(), "all listeners are open, serving");
         metrics.server().initialization_time.record(millis(started.elapsed()));
         metrics.server().workers_started.set(1);
@@ -99,6 +100,14 @@ pub(super) async fn serve(
     Ok(())
 }
 
+/// Begins to check hosts, and waits for the first result of each.
+async fn check_hosts(clusters: &Arc<Clusters>, snapshot: &Snapshot) {
+    clusters.publish(&snapshot.clusters);
+    let (begun, mut first_round) = mpsc::channel(1);
+    tokio::task::spawn_local(health_check::run(Arc::clone(clusters), begun));
+    while first_round.recv().await.is_some() {}
+}
+
 /// The admin API while it serves.
 struct Admin {
     stop: oneshot::Sender<()>,
@@ -116,14 +125,16 @@ impl Admin {
 }
 
 fn share(metrics: &Arc<Metrics>) -> Result<Shared> {
-    let clusters = Arc::new(Clusters::new(Arc::clone(metrics)));
-    metrics.register(Arc::clone(&clusters) as _);
     let access_log = AccessLogger::start(Arc::clone(metrics));
+    let access_log = access_log.context("cannot start the access-log writer")?;
+    let clusters = Clusters::new(Arc::clone(metrics)).logging_events(access_log.clone());
+    let clusters = Arc::new(clusters);
+    metrics.register(Arc::clone(&clusters) as _);
     Ok(Shared {
         snapshots: Arc::new(SnapshotCell::new(Snapshot::default())),
         clusters,
         metrics: Arc::clone(metrics),
-        access_log: access_log.context("cannot start the access-log writer")?,
+        access_log,
     })
 }
 

@@ -103,6 +103,11 @@ impl AccessLogger {
         tokio::time::timeout(within, flushed).await.unwrap_or(false)
     }
 
+    /// Hands over `lines` lines that are no requests', for rare events.
+    pub fn write(&self, sink: LogSink, text: Vec<u8>, lines: u64) {
+        self.hand_over(Block { sink, text, lines });
+    }
+
     fn hand_over(&self, block: Block) {
         let (lines, bytes) = (block.lines, i64::try_from(block.text.len()).unwrap_or(i64::MAX));
         let stats = self.metrics.server();

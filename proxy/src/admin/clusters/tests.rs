@@ -9,8 +9,8 @@ use crate::cluster::ClusterSpec;
 use crate::cluster::host::Totals;
 use crate::config::HashMap;
 use crate::config::cluster::{
-    Cluster, Discovery, LbPolicy, OutlierDetection, RateDetection, Thresholds, UpstreamHttp,
-    UpstreamProtocol,
+    Cluster, Discovery, HostPolicy, LbPolicy, OutlierDetection, RateDetection, Thresholds,
+    UpstreamHttp, UpstreamProtocol,
 };
 use crate::config::endpoint::{Endpoint, LoadAssignment};
 
@@ -47,6 +47,7 @@ fn cluster(outlier_detection: Option<OutlierDetection>) -> Cluster {
         },
         tls: None,
         transport_socket_matches: Vec::new(),
+        hosts: HostPolicy::default(),
         tcp_keepalive: None,
     }
 }
@@ -64,6 +65,7 @@ fn host(port: u16) -> HostView {
         weight: 1,
         locality: Arc::default(),
         health: HealthStatus::Healthy,
+        health_check: None,
         transport_socket_match: HashMap::default(),
     };
     let (success_rate, local_success_rate) = (None, None);
@@ -154,6 +156,7 @@ fn rates_are_shown_once_enough_hosts_have_one() {
         failure_percentage: success_rate,
         failure_percentage_threshold: 85,
         always_eject_one_host: false,
+        uneject_on_active_success: true,
     };
     let mut hosts = vec![host(1), host(2)];
     hosts[0].success_rate = Some(100.0);

@@ -28,6 +28,7 @@ pub(crate) fn config() -> OutlierDetection {
         failure_percentage: RateDetection { minimum_hosts: 5, request_volume: 50, enforcing: 0 },
         failure_percentage_threshold: 85,
         always_eject_one_host: false,
+        uneject_on_active_success: true,
     }
 }
 

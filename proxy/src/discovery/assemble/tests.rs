@@ -445,7 +445,7 @@ async fn a_running_assembler_resolves_names_and_follows_its_files() {
             sender.send(Arc::clone(snapshot)).unwrap();
             Ok(())
         };
-        assembler.run(&mut publish, || ()).await
+        assembler.run(&mut publish, async |_| (), || ()).await
     });
     let first = published.recv().await.unwrap();
     let address = &first.clusters["one"].assignment.endpoints[0].address;

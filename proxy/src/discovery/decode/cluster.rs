@@ -15,6 +15,7 @@ use super::cluster_type::discovery;
 use super::endpoint::socket_criteria;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
+use super::health_check::hosts;
 use super::listener::BUFFER_LIMIT;
 use super::load_balancing::load_balancing;
 use super::outlier::outlier_detection;
@@ -33,7 +34,9 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     // One name a line would fill a screen.
     #[rustfmt::skip]
     let Cluster {
-        transport_socket_matches, name: cluster_name, alt_stat_name, connect_timeout,
+        transport_socket_matches: matches, name: cluster_name, alt_stat_name, connect_timeout,
+        health_checks: checks, close_connections_on_host_health_failure: cut_on_failure,
+        ignore_health_on_host_removal: _,
         per_connection_buffer_limit_bytes, lb_policy: policy, max_requests_per_connection,
         circuit_breakers: breakers, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, typed_extension_protocol_options,
@@ -76,14 +79,11 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         buffer_limit: per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT),
         circuit_breakers: optional("circuit_breakers", breakers, circuit_breakers)?
             .unwrap_or_default(),
+        hosts: hosts(checks, common_lb_config.as_ref(), *cut_on_failure, &http)?,
         outlier_detection: optional("outlier_detection", outlier, outlier_detection)?,
         http,
         tls,
-        transport_socket_matches: each(
-            "transport_socket_matches",
-            transport_socket_matches,
-            socket_match,
-        )?,
+        transport_socket_matches: each("transport_socket_matches", matches, socket_match)?,
         tcp_keepalive: upstream_connection_options.as_ref().and_then(tcp_keepalive),
     })
 }

@@ -6,16 +6,20 @@ use prost_types::Struct;
 use prost_types::value::Kind;
 use xds::envoy::config::core::v3::{HealthStatus as Health, Locality, Metadata};
 use xds::envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload;
+use xds::envoy::config::endpoint::v3::endpoint::HealthCheckConfig;
 use xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment,
 };
 
-use super::address;
+use super::address::{self, port_number};
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::value::{bounded, enumeration, fraction, name, non_empty};
 use crate::config::HashMap;
-use crate::config::endpoint::{self, AssignmentPolicy, HealthStatus, LoadAssignment};
+use crate::config::address::{Address, HostAddress};
+use crate::config::endpoint::{
+    self, AssignmentPolicy, EndpointCheck, HealthStatus, LoadAssignment,
+};
 use crate::config::matcher::Fraction;
 
 /// The namespace of metadata that chooses a transport socket.
@@ -101,7 +105,7 @@ fn lb_endpoint(
     locality: &Arc<endpoint::Locality>,
 ) -> Result<endpoint::Endpoint> {
     let LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = proto;
-    let HostIdentifier::Endpoint(Endpoint { address, health_check_config: _, hostname }) =
+    let HostIdentifier::Endpoint(Endpoint { address, health_check_config, hostname }) =
         required("endpoint", host_identifier)?;
     let address =
         address::upstream(required("endpoint.address", address)?).at("endpoint.address")?;
@@ -117,8 +121,35 @@ fn lb_endpoint(
             Health::Draining => HealthStatus::Draining,
             Health::Degraded => HealthStatus::Degraded,
         },
+        health_check: optional("endpoint.health_check_config", health_check_config, check)?
+            .flatten(),
         transport_socket_match: optional("metadata", metadata, socket_match)?.unwrap_or_default(),
     })
+}
+
+/// How an endpoint is checked; none if nothing special is said.
+fn check(proto: &HealthCheckConfig) -> Result<Option<Arc<EndpointCheck>>> {
+    let HealthCheckConfig { port_value, hostname, address, disable_active_health_check } = proto;
+    if *proto == HealthCheckConfig::default() {
+        return Ok(None);
+    }
+    let address = optional("address", address, check_address)?;
+    let port = port_number("port_value", *port_value)?;
+    Ok(Some(Arc::new(EndpointCheck {
+        port: (port != 0).then_some(port),
+        address,
+        hostname: hostname.as_str().into(),
+        disabled: *disable_active_health_check,
+    })))
+}
+
+fn check_address(proto: &xds::envoy::config::core::v3::Address) -> Result<HostAddress> {
+    match address::upstream(proto)? {
+        Address::Literal(address) => Ok(address),
+        Address::Dns { host, .. } => {
+            refuse("socket_address.address", format!("{host:?} is no IP address"))
+        }
+    }
 }
 
 /// Other namespaces are for subset balancing, which is refused at the cluster.

@@ -15,13 +15,14 @@ pub(super) fn mutations(
     add: &[HeaderValueOption],
     remove: &[String],
 ) -> Result<HeaderMutations> {
-    let add = each(&format!("{side}_headers_to_add"), add, header_to_add);
+    let add = each(&format!("{side}_headers_to_add"), add, to_add);
     let remove = each(&format!("{side}_headers_to_remove"), remove, |name| removed(name));
     let (add, remove) = both(add, remove)?;
     Ok(HeaderMutations { add, remove })
 }
 
-fn header_to_add(proto: &HeaderValueOption) -> Result<HeaderToAdd> {
+/// A header to add.
+pub(super) fn to_add(proto: &HeaderValueOption) -> Result<HeaderToAdd> {
     let HeaderValueOption { header, append, append_action, keep_empty_value } = proto;
     let HeaderValue { key, value } = required("header", header)?;
     if is_fixed(key) {

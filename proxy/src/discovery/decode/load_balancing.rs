@@ -70,6 +70,9 @@ fn common(proto: &CommonLbConfig) -> Result<Common> {
         healthy_panic_threshold,
         locality_config_specifier,
         update_merge_window: _,
+        // These concern hosts and connections, not the choice among them.
+        ignore_new_hosts_until_first_hc: _new,
+        close_connections_on_host_set_change: _change,
     } = proto;
     let threshold = healthy_panic_threshold.as_ref();
     let locality = match locality_config_specifier {

@@ -25,7 +25,7 @@ pub(super) fn outlier_detection(proto: &OutlierDetection) -> Result<cluster::Out
         consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure,
         failure_percentage_threshold, enforcing_failure_percentage,
         failure_percentage_minimum_hosts, failure_percentage_request_volume, max_ejection_time,
-        max_ejection_time_jitter, successful_active_health_check_uneject_host: _,
+        max_ejection_time_jitter, successful_active_health_check_uneject_host,
         always_eject_one_host,
     } = proto;
     let base = positive_duration("base_ejection_time", base_ejection_time.as_ref())?
@@ -73,6 +73,7 @@ pub(super) fn outlier_detection(proto: &OutlierDetection) -> Result<cluster::Out
         },
         failure_percentage_threshold: threshold,
         always_eject_one_host: always_eject_one_host.unwrap_or(false),
+        uneject_on_active_success: successful_active_health_check_uneject_host.unwrap_or(true),
     })
 }
 

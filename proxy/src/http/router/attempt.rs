@@ -7,6 +7,7 @@ use http::{Request, Response, Version};
 
 use super::exchange::Exchange;
 use super::failure::Failure;
+use crate::cluster::health_check::IMMEDIATE_FAIL;
 use crate::cluster::{LocalCluster, LocalHost, Outcome, PickContext};
 use crate::config::format::millis;
 use crate::http::{names, retry};
@@ -68,6 +69,9 @@ impl Exchange<'_> {
                 let status = answer.response.status().as_u16();
                 self.cluster.stats.response(status);
                 self.cluster.report(&host, Outcome::Response(verdict(&answer.response)));
+                if answer.response.headers().contains_key(IMMEDIATE_FAIL) {
+                    self.cluster.leave_out(&host);
+                }
             }
             Err(failure) => {
                 self.count(failure);
