@@ -3,7 +3,7 @@
 //! There is one writer (discovery) and a [`Reader`] per worker. Whatever a change does not touch keeps its
 //! `Arc` from one snapshot to the next, so that a pointer comparison tells what changed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::cluster::ClusterSpec;
 use crate::config::http::{FixedHeaders, HttpConnectionManager};
+use crate::config::listener::ListenAddress;
 use crate::config::tcp::TcpProxy;
 use crate::config::{self, HashMap, Name};
 use crate::filter_chain::FilterChainMatcher;
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub version: u64,
     /// Listeners by name.
     pub listeners: HashMap<Name, Arc<Listener>>,
+    /// The same by each of their addresses.
+    pub destinations: HashMap<SocketAddr, Arc<Listener>>,
     /// Discovered route tables by name; inline ones hang off their chain.
     pub routes: HashMap<Name, Arc<RouteTable>>,
     /// Clusters by name.
@@ -103,17 +106,51 @@ impl Http {
     }
 }
 
+impl Listener {
+    /// Whether `address` is one of its own, as configured.
+    pub fn is_at(&self, address: SocketAddr) -> bool {
+        self.config.addresses.iter().any(|own| own.address == address)
+    }
+}
+
 impl Snapshot {
     /// The listener whose connections arrive at `address` (as configured, port 0 for any), where `name` was
     /// the last that did so. A socket may pass from one listener to another, and connections arrive
     /// before its accept loop is told: then the address decides.
-    pub fn listener(&self, name: &str, address: SocketAddr) -> Option<(&Name, &Arc<Listener>)> {
-        let last = self.listeners.get_key_value(name);
-        let is_there = |listener: &Listener| listener.config.address == address;
-        if last.is_some_and(|(_, listener)| is_there(listener)) || address.port() == 0 {
+    pub fn listener(&self, name: &str, address: SocketAddr) -> Option<&Arc<Listener>> {
+        let last = self.listeners.get(name);
+        if last.is_some_and(|listener| listener.is_at(address)) || address.port() == 0 {
             return last;
         }
-        self.listeners.iter().find(|(_, listener)| is_there(listener)).or(last)
+        self.listeners.values().find(|listener| listener.is_at(address)).or(last)
+    }
+
+    /// The listener at `destination`, or at its port on all addresses.
+    pub fn listener_of(&self, destination: SocketAddr) -> Option<&Arc<Listener>> {
+        let everywhere: IpAddr = match destination {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let everywhere = SocketAddr::new(everywhere, destination.port());
+        let exact = self.destinations.get(&destination);
+        exact.or_else(|| self.destinations.get(&everywhere))
+    }
+
+    /// Notes the addresses of all listeners.
+    pub fn index_destinations(&mut self) {
+        let mut compatible = Vec::new();
+        for listener in self.listeners.values() {
+            for ListenAddress { address, options } in &listener.config.addresses {
+                self.destinations.insert(*address, Arc::clone(listener));
+                if options.ipv4_compat && address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) {
+                    let ipv4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+                    compatible.push((ipv4, listener));
+                }
+            }
+        }
+        for (address, listener) in compatible {
+            self.destinations.entry(address).or_insert_with(|| Arc::clone(listener));
+        }
     }
 
     /// The chain called `chain` of the listener called `listener`.

@@ -11,6 +11,7 @@ use http::HeaderValue;
 
 use crate::cluster::{Clusters, LocalClusters};
 use crate::config::{HashMap, Name};
+use crate::drain::connections::ConnectionSet;
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
 use crate::telemetry::metrics::{
@@ -43,6 +44,7 @@ pub struct Worker {
     pub shared: Shared,
     reader: RefCell<Reader>,
     held: RefCell<Rc<Held>>,
+    connections: RefCell<HashMap<Name, Rc<ConnectionSet>>>,
     http_stats: RefCell<HashMap<Name, Arc<HttpStats>>>,
     listener_stats: RefCell<HashMap<Name, Arc<ListenerStats>>>,
     tls_inspector_stats: OnceCell<Arc<TlsInspectorStats>>,
@@ -82,6 +84,7 @@ impl Worker {
             log: Rc::new(shared.access_log.buffer()),
             reader: RefCell::new(reader),
             held: RefCell::new(held),
+            connections: RefCell::default(),
             http_stats: RefCell::default(),
             listener_stats: RefCell::default(),
             tls_inspector_stats: OnceCell::new(),
@@ -104,6 +107,21 @@ impl Worker {
             *held = Rc::new(Held(Arc::clone(newest)));
         }
         Rc::clone(&held)
+    }
+
+    /// The connections of the listener of this name, if it has any place on this worker.
+    pub fn connections_of(&self, listener: &str) -> Option<Rc<ConnectionSet>> {
+        self.connections.borrow().get(listener).map(Rc::clone)
+    }
+
+    /// Notes where connections of the listener of this name belong from now on.
+    pub fn set_connections_of(&self, listener: Name, connections: Rc<ConnectionSet>) {
+        self.connections.borrow_mut().insert(listener, connections);
+    }
+
+    /// Forgets `connections`, whose listener is gone.
+    pub fn forget_connections(&self, connections: &Rc<ConnectionSet>) {
+        self.connections.borrow_mut().retain(|_, known| !Rc::ptr_eq(known, connections));
     }
 
     /// This worker's shard of the statistics of a connection manager.

@@ -1,5 +1,8 @@
 //! Before the filter chain: what listener filters learn of a connection, and which chain that leads to.
 
+use std::net::{Ipv6Addr, SocketAddr};
+
+use harness::bootstrap::socket_address;
 use harness::{Bootstrap, Http, Listener, Program, Proxy, RawConnection, Route, Value, json};
 
 on_both!(
@@ -16,6 +19,8 @@ on_both!(
     a_filter_may_be_disabled_for_some_ports,
     a_silent_client_is_cut_after_the_timeout,
     a_slow_client_may_go_on_after_the_timeout,
+    a_listener_has_several_addresses,
+    socket_options_are_set_on_the_sockets,
 );
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
@@ -279,4 +284,47 @@ async fn a_slow_client_may_go_on_after_the_timeout(program: Program) {
     proxy.until_stat(&of_listener(&proxy, "downstream_cx_active"), |count| count == 1).await;
     slow.write(&REQUEST[10..]).await;
     assert_eq!(body(&slow.read_to_end().await), "raw");
+}
+
+async fn a_listener_has_several_addresses(program: Program) {
+    let mut bootstrap = Bootstrap::new();
+    let (second, third) = (bootstrap.reserve("second"), bootstrap.reserve("third"));
+    let v6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), third.port());
+    let addresses = [second, v6].map(|at| json!({"address": socket_address(at)}));
+    let listener =
+        Listener::new("main", answering("ok")).with("additional_addresses", addresses.to_vec());
+    let proxy = bootstrap.listener(listener).start(program).await;
+    for address in [proxy.address("main"), second, v6] {
+        let mut connection = RawConnection::open(address).await;
+        connection.write(REQUEST).await;
+        let whole = connection.read_to_end().await;
+        assert!(whole.contains(&format!(" {address} ")), "{address}: {whole}");
+    }
+    let shown = proxy.admin().get("/listeners").send().await.text();
+    assert!(shown.contains(&format!("main::{}", proxy.address("main"))), "{shown}");
+}
+
+async fn socket_options_are_set_on_the_sockets(program: Program) {
+    let option = |level: i32, name: i32, value: i32, state: &str| json!({"level": level, "name": name, "int_value": value, "state": state});
+    let mut bootstrap = Bootstrap::new();
+    let second = bootstrap.reserve("second");
+    // TCP_MAXSEG: what the kernel tells the client of it can be seen there.
+    let listener = Listener::new("main", answering("ok"))
+        .with(
+            "socket_options",
+            json!([option(6, 2, 600, "STATE_PREBIND"), option(1, 9, 1, "STATE_LISTENING")]),
+        )
+        .with(
+            "additional_addresses",
+            json!([{
+                "address": socket_address(second),
+                "socket_options": {"socket_options": [option(6, 2, 700, "STATE_BOUND")]},
+            }]),
+        );
+    let proxy = bootstrap.listener(listener).start(program).await;
+    for (address, longest) in [(proxy.address("main"), 600), (second, 700)] {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mss = socket2::SockRef::from(&stream).tcp_mss().unwrap();
+        assert!((longest - 100..=longest).contains(&mss), "{mss}");
+    }
 }

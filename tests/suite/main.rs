@@ -51,6 +51,7 @@ mod hashing;
 mod headers;
 mod hot_swap;
 mod image;
+mod interception;
 mod layering;
 mod listener;
 mod load_balancing;

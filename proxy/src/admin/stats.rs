@@ -123,6 +123,7 @@ fn configured(snapshot: &Snapshot) -> BTreeSet<Scope> {
 /// What a listener filter counts under.
 fn filter_scopes(filter: &ListenerFilter) -> Vec<Scope> {
     match &filter.kind {
+        ListenerFilterKind::OriginalDst => Vec::new(),
         ListenerFilterKind::TlsInspector => vec![Scope::TlsInspector],
         ListenerFilterKind::HttpInspector => vec![Scope::HttpInspector],
         ListenerFilterKind::ProxyProtocol(config) => {

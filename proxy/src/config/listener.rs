@@ -12,6 +12,7 @@ use super::address::CidrRange;
 use super::http::HttpConnectionManager;
 use super::tcp::TcpProxy;
 use super::tls::DownstreamTls;
+use crate::net::socket::ListenOptions;
 
 pub use filter::{ListenerFilter, ListenerFilterKind};
 
@@ -20,10 +21,12 @@ pub use filter::{ListenerFilter, ListenerFilterKind};
 pub struct Listener {
     /// Its name, unique.
     pub name: Name,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// `ipv4_compat`: an IPv6 wildcard also takes IPv4.
-    pub ipv4_compat: bool,
+    /// `address`, then `additional_addresses`; never empty.
+    pub addresses: Vec<ListenAddress>,
+    /// `bind_to_port`: without a socket, it takes the connections that another listener hands on.
+    pub bind_to_port: bool,
+    /// `use_original_dst`: hands connections on to the listener at the address they were made to.
+    pub use_original_dst: bool,
     /// `stat_prefix`, or the address.
     pub stat_prefix: Name,
     /// Chains in configuration order.
@@ -38,10 +41,25 @@ pub struct Listener {
     pub continue_on_timeout: bool,
     /// `per_connection_buffer_limit_bytes`; 1 MiB by default.
     pub buffer_limit: u32,
-    /// `tcp_backlog_size`; 128 or the system's limit.
-    pub backlog: i32,
     /// Whether inbound traffic of a sidecar, outbound, or neither is said.
     pub direction: TrafficDirection,
+}
+
+impl Listener {
+    /// `address`
+    pub fn main_address(&self) -> SocketAddr {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        self.addresses.first().map_or(nowhere, |main| main.address)
+    }
+}
+
+/// One of a listener's addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// Where; port 0 asks for any.
+    pub address: SocketAddr,
+    /// How its sockets are opened.
+    pub options: ListenOptions,
 }
 
 /// Envoy `core.v3.TrafficDirection`.

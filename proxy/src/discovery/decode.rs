@@ -35,6 +35,7 @@ mod route;
 mod route_action;
 mod route_match;
 mod runtime;
+mod socket_option;
 mod source;
 mod tcp;
 #[cfg(test)]

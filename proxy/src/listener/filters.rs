@@ -8,6 +8,7 @@ mod tls_inspector;
 use std::io;
 use std::net::SocketAddr;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::config::listener::{Listener, ListenerFilter, ListenerFilterKind};
@@ -23,7 +24,7 @@ use tls_inspector::Inspection;
 pub(super) struct Seen {
     /// The address it was made to.
     pub(super) local: SocketAddr,
-    /// The same if a filter found it, as the socket itself says another: it was redirected here.
+    /// The same if a filter found it: it was redirected here, or carried on by a proxy in front.
     pub(super) original_dst: Option<SocketAddr>,
     /// Who made it.
     pub(super) remote: SocketAddr,
@@ -42,6 +43,7 @@ pub(super) struct Seen {
 impl Seen {
     /// What the socket itself says.
     pub(super) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        let (local, remote) = (canonical(local), canonical(remote));
         Self {
             local,
             original_dst: None,
@@ -53,6 +55,17 @@ impl Seen {
             tlvs: Vec::new(),
         }
     }
+
+    /// Notes where the connection was really made to.
+    fn restore(&mut self, destination: SocketAddr) {
+        self.local = canonical(destination);
+        self.original_dst = Some(self.local);
+    }
+}
+
+/// IPv4 as IPv4, also where an IPv6 socket took it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Runs the filters of `listener` on a connection, and returns it for its filter chain to read.
@@ -111,6 +124,11 @@ async fn run_all(
             continue;
         }
         match &filter.kind {
+            ListenerFilterKind::OriginalDst => {
+                if let Some(address) = original_dst(stream) {
+                    seen.restore(address);
+                }
+            }
             ListenerFilterKind::TlsInspector => {
                 inspect_tls(worker, stream, &mut peek, seen).await?;
             }
@@ -124,6 +142,19 @@ async fn run_all(
         }
     }
     Ok(())
+}
+
+/// Where a connection was made to that was redirected here (Envoy `original_dst`): as the kernel remembers
+/// it, or what the socket says if it was taken without changing it (TPROXY).
+fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let is_ipv4 = stream.local_addr().is_ok_and(|local| local.ip().to_canonical().is_ipv4());
+    let found = if is_ipv4 { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    match found {
+        Ok(address) => address.as_socket(),
+        Err(_) if socket.ip_transparent_v4().unwrap_or(false) => stream.local_addr().ok(),
+        Err(_) => None,
+    }
 }
 
 /// Refuses the connection.

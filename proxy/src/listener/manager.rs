@@ -12,9 +12,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::access_logs::Sinks;
-use crate::config::listener::{Listener, TrafficDirection};
+use crate::config::listener::{ListenAddress, Listener, TrafficDirection};
 use crate::config::{Invalid, Name};
-use crate::net::socket::{self, ListenOptions};
+use crate::net::socket::{self, BindError, ListenOptions};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 
@@ -29,8 +29,8 @@ pub enum Command {
         name: Name,
         /// Its address in the snapshot: port 0 asks for any.
         address: SocketAddr,
-        /// This worker's own socket.
-        socket: TcpListener,
+        /// This worker's own socket; none for a listener that others hand connections to.
+        socket: Option<TcpListener>,
     },
     /// The socket `id` is another listener's from now on: drain the connections of the one before.
     Pass {
@@ -65,37 +65,41 @@ pub struct CannotListen {
 #[derive(Debug)]
 pub struct Manager {
     workers: Vec<UnboundedSender<Command>>,
-    open: BTreeMap<Name, Open>,
+    open: BTreeMap<Place, Open>,
     next_id: u64,
     log_sinks: Sinks,
     metrics: Arc<Metrics>,
 }
 
+/// A listener's name, and one of its addresses as configured: port 0 asks for any.
+type Place = (Name, SocketAddr);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Open {
     id: u64,
-    /// As configured: port 0 asks for any.
-    address: SocketAddr,
     /// As given by the system.
     bound: SocketAddr,
+    /// Whether there is a socket.
+    is_bound: bool,
+    options: ListenOptions,
     /// As published last.
     inbound: bool,
     stopped: bool,
-    ipv4_compat: bool,
 }
 
 impl Open {
-    fn serves(&self, listener: &Listener) -> bool {
-        self.address == listener.address && self.ipv4_compat == listener.ipv4_compat
+    /// Whether it is what `listener` asks for at one of its addresses.
+    fn serves(&self, listener: &Listener, options: &ListenOptions) -> bool {
+        self.is_bound == listener.bind_to_port && self.options == *options
     }
 }
 
 /// Sockets for a snapshot that is not published yet. Dropping it closes those that are new.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    bound: Vec<(Name, Open, Vec<TcpListener>)>,
+    bound: Vec<(Place, Open, Vec<TcpListener>)>,
     /// To whom a socket passes, and from whom.
-    passed: Vec<(Name, Name)>,
+    passed: Vec<(Name, Place)>,
 }
 
 impl Manager {
@@ -113,98 +117,137 @@ impl Manager {
         self.log_sinks.check(next)?;
         let mut prepared = Prepared::default();
         let Some(workers) = NonZeroUsize::new(self.workers.len()) else { return Ok(prepared) };
-        let mut names: Vec<&Name> = next.listeners.keys().collect();
-        names.sort();
-        for name in names {
-            let Some(listener) = next.listeners.get(name) else { continue };
-            let config = &listener.config;
-            if self.open.get(name).is_some_and(|open| open.serves(config)) {
-                continue;
+        let mut listeners: Vec<&Arc<Listener>> =
+            next.listeners.values().map(|listener| &listener.config).collect();
+        listeners.sort_by(|a, b| a.name.cmp(&b.name));
+        for listener in listeners {
+            for (index, at) in listener.addresses.iter().enumerate() {
+                let place = (Arc::clone(&listener.name), at.address);
+                if self.open.get(&place).is_some_and(|open| open.serves(listener, &at.options)) {
+                    continue;
+                }
+                if let Some(heirloom) = self.left_by(listener, at, next) {
+                    prepared.passed.push((place.0, heirloom));
+                    continue;
+                }
+                let (open, sockets) =
+                    self.bind(listener, at, workers).map_err(|reason| CannotListen {
+                        listener: Arc::clone(&listener.name),
+                        error: Invalid::new(field(index), reason.to_string()),
+                    })?;
+                prepared.bound.push((place, open, sockets));
             }
-            if let Some(heirloom) = self.left_by(config, next) {
-                prepared.passed.push((Arc::clone(name), heirloom));
-                continue;
-            }
-            let options =
-                ListenOptions { backlog: config.backlog, ipv4_compat: config.ipv4_compat };
-            let sockets = socket::listen(config.address, options, workers).map_err(|reason| {
-                let error = Invalid::new("address.socket_address.port_value", reason.to_string());
-                CannotListen { listener: Arc::clone(name), error }
-            })?;
-            let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
-            let open = Open {
-                id: self.next_id,
-                address: config.address,
-                bound: bound.unwrap_or(config.address),
-                inbound: false,
-                stopped: false,
-                ipv4_compat: config.ipv4_compat,
-            };
-            self.next_id += 1;
-            prepared.bound.push((Arc::clone(name), open, sockets));
         }
         Ok(prepared)
     }
 
+    /// Opens the sockets of `listener` at one of its addresses.
+    fn bind(
+        &mut self,
+        listener: &Listener,
+        at: &ListenAddress,
+        workers: NonZeroUsize,
+    ) -> Result<(Open, Vec<TcpListener>), BindError> {
+        let ours = |((_, address), open): (&Place, &Open)| {
+            *address == at.address && open.is_bound && !open.stopped
+        };
+        let is_ours = at.address.port() != 0 && self.open.iter().any(ours);
+        let sockets = if listener.bind_to_port {
+            socket::listen(at.address, &at.options, workers, is_ours)?
+        } else {
+            Vec::new()
+        };
+        let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
+        let open = Open {
+            id: self.next_id,
+            bound: bound.unwrap_or(at.address),
+            is_bound: listener.bind_to_port,
+            options: at.options.clone(),
+            inbound: false,
+            stopped: false,
+        };
+        self.next_id += 1;
+        Ok((open, sockets))
+    }
+
     /// Whose socket `listener` can take over: one at its address whose own listener is elsewhere in `next`.
     /// A port that the system chose belongs to its listener.
-    fn left_by(&self, listener: &Listener, next: &Snapshot) -> Option<Name> {
+    fn left_by(&self, listener: &Listener, at: &ListenAddress, next: &Snapshot) -> Option<Place> {
         let is_left = |name: &Name, open: &Open| {
-            let owner = next.listeners.get(name);
-            !open.stopped && owner.is_none_or(|owner| !open.serves(&owner.config))
+            let owner = next.listeners.get(name).map(|owner| &owner.config);
+            let stays = |owner: &Arc<Listener>| {
+                let mut addresses = owner.addresses.iter();
+                addresses.any(|it| it.address == at.address && open.serves(owner, &it.options))
+            };
+            !open.stopped && !owner.is_some_and(stays)
         };
-        let mut open = self.open.iter().filter(|_| listener.address.port() != 0);
-        let found = open.find(|(name, open)| open.serves(listener) && is_left(name, open));
-        found.map(|(name, _)| Arc::clone(name))
+        let found =
+            self.open.iter().filter(|_| at.address.port() != 0).find(|((name, address), open)| {
+                *address == at.address && open.serves(listener, &at.options) && is_left(name, open)
+            });
+        found.map(|(place, _)| place.clone())
     }
 
     /// Hands sockets to the workers, new ones and those that pass from one listener to another, and closes
     /// what `published` has no use for.
     pub fn commit(&mut self, published: &Snapshot, prepared: Prepared) {
         let mut before = std::mem::take(&mut self.open);
-        let known: BTreeSet<Name> = before.keys().cloned().collect();
+        let known: BTreeSet<Name> = before.keys().map(|(name, _)| Arc::clone(name)).collect();
         let mut changed = BTreeMap::new();
         for (to, from) in prepared.passed {
             if let Some(open) = before.remove(&from) {
                 tell(&self.workers, || Command::Pass { id: open.id, to: Arc::clone(&to) });
-                changed.insert(to, open);
+                changed.insert((to, from.1), open);
             }
         }
-        for (name, open, sockets) in prepared.bound {
-            let (id, address) = (open.id, open.address);
-            for (worker, socket) in self.workers.iter().zip(sockets) {
+        for ((name, address), open, sockets) in prepared.bound {
+            let id = open.id;
+            let mut sockets = sockets.into_iter();
+            for worker in &self.workers {
                 let name = Arc::clone(&name);
+                let socket = sockets.next();
                 // A worker that is gone has stopped serving; the others go on.
                 let _ = worker.send(Command::Listen { id, name, address, socket });
             }
-            changed.insert(name, open);
+            changed.insert((name, address), open);
         }
-        self.count(&known, &changed, published);
-        let is_kept =
-            |name: &Name| published.listeners.contains_key(name) && !changed.contains_key(name);
+        let is_kept = |(name, address): &Place| {
+            let listener = published.listeners.get(name);
+            let stays = listener.is_some_and(|it| it.is_at(*address));
+            stays && !changed.contains_key(&(Arc::clone(name), *address))
+        };
         let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            before.into_iter().partition(|(name, _)| is_kept(name));
+            before.into_iter().partition(|(place, _)| is_kept(place));
+        self.count(&known, changed.keys().chain(left.keys()), published);
         for open in left.values().filter(|open| !open.stopped) {
             tell(&self.workers, || Command::Stop { id: open.id });
         }
         self.open = kept.into_iter().chain(changed).collect();
-        for (name, open) in &mut self.open {
+        for ((name, _), open) in &mut self.open {
             let direction = published.listeners.get(name).map(|it| it.config.direction);
             open.inbound = direction == Some(TrafficDirection::Inbound);
         }
-        self.metrics.server().total_listeners_active.set(self.open.len() as i64);
+        let names: BTreeSet<&Name> = self.open.keys().map(|(name, _)| name).collect();
+        self.metrics.server().total_listeners_active.set(names.len() as i64);
     }
 
-    fn count(&self, known: &BTreeSet<Name>, changed: &BTreeMap<Name, Open>, published: &Snapshot) {
+    fn count<'a>(
+        &self,
+        known: &BTreeSet<Name>,
+        changed: impl Iterator<Item = &'a Place>,
+        published: &Snapshot,
+    ) {
         let stats = self.metrics.server();
-        for name in changed.keys() {
+        let is_there = |name: &&Name| published.listeners.contains_key(*name);
+        let changed: BTreeSet<&Name> = changed.map(|(name, _)| name).filter(is_there).collect();
+        for name in changed {
             let known = known.contains(name);
             let count = if known { &stats.listener_modified } else { &stats.listener_added };
             count.inc();
             stats.listener_create_success.inc();
         }
-        let removed = known.iter().filter(|name| !published.listeners.contains_key(*name));
-        stats.listener_removed.add(removed.count() as u64);
+        let left = known.iter().filter(|name| !published.listeners.contains_key(*name));
+        stats.listener_removed.add(left.count() as u64);
     }
 
     /// Closes the sockets of all listeners, or of the inbound ones, and drains their connections.
@@ -226,7 +269,15 @@ impl Manager {
 
     /// The listeners and the addresses they are bound to.
     pub fn addresses(&self) -> Vec<(Name, SocketAddr)> {
-        self.open.iter().map(|(name, open)| (Arc::clone(name), open.bound)).collect()
+        self.open.iter().map(|((name, _), open)| (Arc::clone(name), open.bound)).collect()
+    }
+}
+
+/// The field of a listener's address.
+fn field(index: usize) -> String {
+    match index.checked_sub(1) {
+        None => "address.socket_address.port_value".to_owned(),
+        Some(index) => format!("additional_addresses[{index}].address.socket_address.port_value"),
     }
 }
 

@@ -12,7 +12,7 @@ use super::filters::{self, Seen};
 use super::serve::{self, Arrival};
 use crate::drain::connections::Membership;
 use crate::filter_chain::ConnectionFacts;
-use crate::snapshot::{FilterChain, Listener};
+use crate::snapshot::{FilterChain, Listener, Snapshot};
 use crate::telemetry::metrics::ListenerStats;
 use crate::worker::Worker;
 
@@ -22,25 +22,42 @@ pub(super) async fn receive(
     acceptor: &Acceptor,
     stream: TcpStream,
     remote: SocketAddr,
-    membership: Membership,
+    mut membership: Membership,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let snapshot = worker.snapshot();
-    let found = snapshot.listener(&acceptor.listener(), acceptor.address);
-    let Some((name, listener)) = found.map(|(name, it)| (Arc::clone(name), Arc::clone(it))) else {
+    let Some(mut listener) =
+        snapshot.listener(&acceptor.listener(), acceptor.address).map(Arc::clone)
+    else {
         return Err(io::Error::other("its listener is gone"));
     };
-    let stats = worker.listener_stats(&listener.config.stat_prefix);
+    let mut stats = worker.listener_stats(&listener.config.stat_prefix);
     let mut seen = Seen::new(local, remote);
-    let stream = filters::run(&listener.config, worker, stream, &mut seen, &stats).await?;
+    let mut stream = filters::run(&listener.config, worker, stream, &mut seen, &stats).await?;
+    if let Some(heir) = handed_on(&listener, &snapshot, &seen) {
+        listener = heir;
+        if let Some(connections) = worker.connections_of(&listener.config.name) {
+            membership = connections.join();
+        }
+        stats = worker.listener_stats(&listener.config.stat_prefix);
+        stream = filters::run(&listener.config, worker, stream, &mut seen, &stats).await?;
+    }
     let Some(chain) = pick(&listener, &seen) else {
         stats.no_filter_chain_match.inc();
         return Err(io::Error::other("no filter chain matches it"));
     };
     let _open = OpenConnection::count(&stats);
+    let name = Arc::clone(&listener.config.name);
     let arrival = Arrival { worker, name, snapshot, chain, seen, membership, stats: &stats };
     serve::serve(arrival, stream).await
+}
+
+/// The listener that serves the connection in place of the one that accepted it (`use_original_dst`).
+fn handed_on(listener: &Arc<Listener>, snapshot: &Snapshot, seen: &Seen) -> Option<Arc<Listener>> {
+    let destination = seen.original_dst.filter(|_| listener.config.use_original_dst)?;
+    let heir = snapshot.listener_of(destination)?;
+    (!Arc::ptr_eq(heir, listener)).then(|| Arc::clone(heir))
 }
 
 fn pick(listener: &Listener, seen: &Seen) -> Option<Arc<FilterChain>> {

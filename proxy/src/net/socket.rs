@@ -1,5 +1,7 @@
 //! TCP sockets: listening ones, one per worker for the same address, and the options of connected ones.
 
+pub mod option;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
@@ -8,13 +10,27 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use option::{SocketOption, State};
+
 /// How a listening socket is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Connections the kernel holds for a worker until it accepts them.
+    /// Connections the kernel holds for a worker until it accepts them (Envoy `tcp_backlog_size`).
     pub backlog: i32,
     /// Whether an IPv6 wildcard address also takes IPv4 (Envoy `ipv4_compat`).
     pub ipv4_compat: bool,
+    /// Whether connections to any address may be taken (Envoy `transparent`; needs `CAP_NET_ADMIN`).
+    pub transparent: bool,
+    /// Whether the address may be one that this machine does not have (Envoy `freebind`).
+    pub freebind: bool,
+    /// Others, in the order they are set (Envoy `socket_options`).
+    pub others: Vec<SocketOption>,
+}
+
+impl ListenOptions {
+    fn set(&self, socket: &Socket, state: State) -> io::Result<()> {
+        self.others.iter().filter(|it| it.state == state).try_for_each(|it| it.set(socket))
+    }
 }
 
 /// An address that cannot be listened on.
@@ -35,14 +51,17 @@ pub struct BindError {
 ///
 /// With port 0 all of them share the port that the first one was given. A port that some other
 /// socket listens on is an error, even if that one would agree to share it: two programs that
-/// answer on one port by turns are not what anybody wants.
+/// answer on one port by turns are not what anybody wants. Not so if `ours` says that it is ourselves.
 pub fn listen(
     address: SocketAddr,
-    options: ListenOptions,
+    options: &ListenOptions,
     count: NonZeroUsize,
+    ours: bool,
 ) -> Result<Vec<TcpListener>, BindError> {
     let explain = |source: io::Error| BindError { address, check: check(&source), source };
-    bind(address, options, false).map_err(explain)?;
+    if !ours {
+        bind(address, options, false).map_err(explain)?;
+    }
     let first = open(address, options).map_err(explain)?;
     let shared = first.local_addr().map_err(explain)?;
     let mut sockets = vec![first];
@@ -78,13 +97,14 @@ pub fn set_keepalive(
     SockRef::from(socket).set_tcp_keepalive(&options)
 }
 
-fn open(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListener> {
+fn open(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
     let socket = bind(address, options, true)?;
     socket.listen(options.backlog)?;
+    options.set(&socket, State::Listening)?;
     Ok(socket.into())
 }
 
-fn bind(address: SocketAddr, options: ListenOptions, share: bool) -> io::Result<Socket> {
+fn bind(address: SocketAddr, options: &ListenOptions, share: bool) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -92,7 +112,16 @@ fn bind(address: SocketAddr, options: ListenOptions, share: bool) -> io::Result<
     if domain == Domain::IPV6 {
         socket.set_only_v6(!options.ipv4_compat)?;
     }
+    // On an IPv6 socket these mean IPv6, too.
+    if options.transparent {
+        socket.set_ip_transparent_v4(true)?;
+    }
+    if options.freebind {
+        socket.set_freebind_v4(true)?;
+    }
+    options.set(&socket, State::Prebind)?;
     socket.bind(&address.into())?;
+    options.set(&socket, State::Bound)?;
     Ok(socket)
 }
 
@@ -119,7 +148,9 @@ mod tests {
 
     use super::*;
 
-    const OPTIONS: ListenOptions = ListenOptions { backlog: 16, ipv4_compat: false };
+    fn options() -> ListenOptions {
+        ListenOptions { backlog: 16, ..ListenOptions::default() }
+    }
 
     fn count(sockets: usize) -> NonZeroUsize {
         NonZeroUsize::new(sockets).unwrap()
@@ -127,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_sockets_of_all_workers_share_one_port() {
-        let sockets = listen("127.0.0.1:0".parse().unwrap(), OPTIONS, count(3)).unwrap();
+        let sockets = listen("127.0.0.1:0".parse().unwrap(), &options(), count(3), false).unwrap();
         let port = sockets[0].local_addr().unwrap().port();
         assert_eq!(sockets.len(), 3);
         assert!(sockets.iter().all(|socket| socket.local_addr().unwrap().port() == port));
@@ -135,28 +166,53 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_an_error_that_names_the_address_and_the_remedy() {
-        let held = listen("127.0.0.1:0".parse().unwrap(), OPTIONS, count(2)).unwrap();
+        let held = listen("127.0.0.1:0".parse().unwrap(), &options(), count(2), false).unwrap();
         let address = held[0].local_addr().unwrap();
-        let error = listen(address, OPTIONS, count(1)).unwrap_err().to_string();
+        let error = listen(address, &options(), count(1), false).unwrap_err().to_string();
         assert!(error.contains(&address.to_string()), "{error}");
         assert!(error.contains("ss -ltnp"), "{error}");
+        listen(address, &options(), count(1), true).unwrap();
         drop(held);
-        listen(address, OPTIONS, count(1)).unwrap();
+        listen(address, &options(), count(1), false).unwrap();
     }
 
     #[test]
     fn an_ipv6_wildcard_takes_ipv4_only_when_asked() {
-        let compat = ListenOptions { ipv4_compat: true, ..OPTIONS };
-        for (options, reachable) in [(OPTIONS, false), (compat, true)] {
-            let sockets = listen("[::]:0".parse().unwrap(), options, count(1)).unwrap();
+        let compat = ListenOptions { ipv4_compat: true, ..options() };
+        for (options, reachable) in [(options(), false), (compat, true)] {
+            let sockets = listen("[::]:0".parse().unwrap(), &options, count(1), false).unwrap();
             let port = sockets[0].local_addr().unwrap().port();
             assert_eq!(TcpStream::connect(("127.0.0.1", port)).is_ok(), reachable);
         }
     }
 
     #[test]
+    fn an_address_of_another_machine_is_bound_only_if_asked() {
+        let address = "192.0.2.1:0".parse().unwrap();
+        let error = listen(address, &options(), count(1), false).unwrap_err().to_string();
+        assert!(error.contains("ip address"), "{error}");
+        let free = ListenOptions { freebind: true, ..options() };
+        listen(address, &free, count(2), false).unwrap();
+    }
+
+    #[test]
+    fn options_are_set_in_their_states() {
+        let option = |kind, value, state| SocketOption { kind, value, state };
+        let others = vec![
+            option(option::Kind::TcpMaxSeg, 1000, State::Prebind),
+            option(option::Kind::SoPriority, 3, State::Bound),
+            option(option::Kind::TcpKeepIdle, 9, State::Listening),
+        ];
+        let options = ListenOptions { others, ..options() };
+        let sockets = listen("127.0.0.1:0".parse().unwrap(), &options, count(1), false).unwrap();
+        let socket = SockRef::from(&sockets[0]);
+        assert_eq!(socket.priority().unwrap(), 3);
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(9));
+    }
+
+    #[test]
     fn options_are_set_on_a_connected_socket() {
-        let sockets = listen("127.0.0.1:0".parse().unwrap(), OPTIONS, count(1)).unwrap();
+        let sockets = listen("127.0.0.1:0".parse().unwrap(), &options(), count(1), false).unwrap();
         let mut client = TcpStream::connect(sockets[0].local_addr().unwrap()).unwrap();
         let time = Duration::from_secs(7);
         set_keepalive(&client, Some(time), None, Some(3)).unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -92,25 +93,31 @@ async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drai
 fn obey(worker: &Rc<Worker>, sockets: &mut Sockets, command: Command) {
     match command {
         Command::Listen { id, name, address, socket } => {
-            let listener = match tokio::net::TcpListener::from_std(socket) {
+            let listener = match socket.map(tokio::net::TcpListener::from_std).transpose() {
                 Ok(listener) => listener,
                 Err(error) => {
                     tracing::error!(listener = %name, %error, "cannot watch its socket: check `ulimit -n`");
                     return;
                 }
             };
-            let acceptor = Rc::new(Acceptor::new(name, address));
-            let accepting = accept::run(Rc::clone(worker), Rc::clone(&acceptor), listener);
-            tokio::task::spawn_local(accepting);
+            let acceptor = Rc::new(Acceptor::new(Arc::clone(&name), address));
+            worker.set_connections_of(name, Rc::clone(&acceptor.connections));
+            if let Some(listener) = listener {
+                let accepting = accept::run(Rc::clone(worker), Rc::clone(&acceptor), listener);
+                tokio::task::spawn_local(accepting);
+            }
             sockets.insert(id, acceptor);
         }
         Command::Pass { id, to } => {
             if let Some(socket) = sockets.get(&id) {
+                worker.forget_connections(&socket.connections);
+                worker.set_connections_of(Arc::clone(&to), Rc::clone(&socket.connections));
                 socket.pass_to(to);
             }
         }
         Command::Stop { id } => {
             if let Some(socket) = sockets.get(&id) {
+                worker.forget_connections(&socket.connections);
                 socket.close();
             }
         }

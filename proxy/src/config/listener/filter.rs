@@ -17,6 +17,8 @@ pub struct ListenerFilter {
 /// What a listener filter does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenerFilterKind {
+    /// `original_dst`: finds the address that a redirected connection was made to.
+    OriginalDst,
     /// `tls_inspector`: reads the ClientHello.
     TlsInspector,
     /// `http_inspector`: tells HTTP from anything else.

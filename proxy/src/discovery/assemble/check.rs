@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use xds::yaml::Error as Located;
 
 use super::state::State;
+use crate::config::listener::ListenAddress;
 use crate::config::route::{Action, ClusterSpecifier, ClusterTarget, RouteConfig};
 use crate::config::{Invalid, Name};
 
@@ -13,13 +14,19 @@ pub(super) fn addresses(state: &State) -> Vec<Located> {
     let mut errors = Vec::new();
     let mut taken = BTreeMap::new();
     for listener in state.listeners() {
-        let (name, address) = (&listener.value.name, listener.value.address);
-        // Port 0 asks for any free port.
-        if address.port() != 0
-            && let Some(other) = taken.insert(address, name)
-        {
-            let reason = format!("{address} is the address of listener {other:?} already");
-            errors.push(listener.origin.locate(Invalid::new("address", reason)));
+        let name = &listener.value.name;
+        for (index, ListenAddress { address, .. }) in listener.value.addresses.iter().enumerate() {
+            // Port 0 asks for any free port.
+            if address.port() != 0
+                && let Some(other) = taken.insert(*address, name)
+            {
+                let reason = format!("{address} is the address of listener {other:?} already");
+                let field = match index.checked_sub(1) {
+                    None => "address".to_owned(),
+                    Some(index) => format!("additional_addresses[{index}].address"),
+                };
+                errors.push(listener.origin.locate(Invalid::new(field, reason)));
+            }
         }
     }
     errors

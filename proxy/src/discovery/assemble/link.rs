@@ -81,6 +81,7 @@ pub(super) fn link(
         .iter()
         .map(|(name, (_, table))| (Arc::clone(name), Arc::clone(table)))
         .collect();
+    snapshot.index_destinations();
     next.snapshot = Arc::new(snapshot);
     Ok(next)
 }

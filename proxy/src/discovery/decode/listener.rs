@@ -4,17 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xds::envoy::config::core::v3::TrafficDirection as Direction;
-use xds::envoy::config::listener::v3::{FilterChain, Listener, ListenerFilter};
+use xds::envoy::config::core::v3::{Address, SocketOptionsOverride, TrafficDirection as Direction};
+use xds::envoy::config::listener::v3::{AdditionalAddress, FilterChain, Listener, ListenerFilter};
 
 use super::address::listening;
-use super::errors::{At, Result, each, refuse, required};
+use super::errors::{At, Result, each, optional, refuse, required};
 use super::filter_chain::filter_chain;
 use super::listener_filter::listener_filter;
 use super::overlap::overlap;
+use super::socket_option::socket_option;
 use super::value::{bounded, enumeration, limit, unless_empty};
 use crate::config::Name;
-use crate::config::listener::{self, FilterChainMatch, ListenerFilterKind, TrafficDirection};
+use crate::config::listener::{
+    self, FilterChainMatch, ListenAddress, ListenerFilterKind, TrafficDirection,
+};
+use crate::net::socket::ListenOptions;
+use crate::net::socket::option::SocketOption;
 
 /// Envoy's default for what a connection may buffer, in bytes.
 pub(super) const BUFFER_LIMIT: u32 = 1 << 20;
@@ -28,34 +33,49 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
     // One name a line would fill a screen.
     #[rustfmt::skip]
     let Listener {
-        name, address, stat_prefix, filter_chains, default_filter_chain,
-        per_connection_buffer_limit_bytes, metadata: _, drain_type: _, listener_filters,
-        listener_filters_timeout, continue_on_listener_filters_timeout, traffic_direction,
-        reuse_port: _, enable_reuse_port: _, tcp_backlog_size,
-        max_connections_to_accept_per_socket_event: _, bind_to_port, ignore_global_conn_limit: _,
-        bypass_overload_manager: _,
+        name, address, additional_addresses, stat_prefix, filter_chains, use_original_dst,
+        default_filter_chain, per_connection_buffer_limit_bytes, metadata: _, drain_type: _,
+        listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout,
+        transparent, freebind, socket_options, tcp_fast_open_queue_length, traffic_direction,
+        connection_balance_config, reuse_port: _, enable_reuse_port: _, tcp_backlog_size,
+        max_connections_to_accept_per_socket_event: _, bind_to_port, enable_mptcp,
+        ignore_global_conn_limit: _, bypass_overload_manager: _,
     } = proto;
-    if *bind_to_port == Some(false) {
-        return refuse(
-            "bind_to_port",
-            "a listener without a socket is not supported by this version",
-        );
+    if connection_balance_config.is_some() {
+        return refuse("connection_balance_config", "is not supported by this version");
     }
-    let (address, ipv4_compat) = listening(required("address", address)?).at("address")?;
+    if *enable_mptcp {
+        return refuse("enable_mptcp", "Multipath TCP is not supported by this version");
+    }
+    if tcp_fast_open_queue_length.is_some_and(|length| length != 0) {
+        let reason = "TCP Fast Open is not supported by this version";
+        return refuse("tcp_fast_open_queue_length", reason);
+    }
+    let backlog = bounded("tcp_backlog_size", *tcp_backlog_size, BACKLOG, (1, u32::MAX))?;
+    let options = ListenOptions {
+        backlog: i32::try_from(backlog).unwrap_or(i32::MAX),
+        ipv4_compat: false,
+        transparent: *transparent == Some(true),
+        freebind: *freebind == Some(true),
+        others: each("socket_options", socket_options, socket_option)?,
+    };
+    let addresses = listen_addresses(address, additional_addresses, &options)?;
+    let main = addresses.first().map(|at| at.address.to_string()).unwrap_or_default();
     let chains = chains(filter_chains)?;
     let default = match default_filter_chain {
         Some(proto) => Some(filter_chain(proto, "default").at("default_filter_chain")?),
         None if chains.is_empty() => return refuse("filter_chains", "no filter chains specified"),
         None => None,
     };
-    let backlog = bounded("tcp_backlog_size", *tcp_backlog_size, BACKLOG, (1, u32::MAX))?;
+    let use_original_dst = *use_original_dst == Some(true);
     Ok(listener::Listener {
-        name: unless_empty(name).map_or_else(|| address.to_string().into(), Name::from),
-        address,
-        ipv4_compat,
+        name: unless_empty(name).map_or_else(|| main.as_str().into(), Name::from),
+        addresses,
+        bind_to_port: *bind_to_port != Some(false),
+        use_original_dst,
         stat_prefix: unless_empty(stat_prefix)
-            .map_or_else(|| address.to_string().replace(':', "_").into(), Name::from),
-        listener_filters: filters(listener_filters, &chains)?,
+            .map_or_else(|| main.replace(':', "_").into(), Name::from),
+        listener_filters: filters(listener_filters, use_original_dst, &chains)?,
         filter_chains: chains.into_iter().map(Arc::new).collect(),
         default_filter_chain: default.map(Arc::new),
         listener_filters_timeout: limit(
@@ -65,7 +85,6 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         )?,
         continue_on_timeout: *continue_on_listener_filters_timeout,
         buffer_limit: per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT),
-        backlog: i32::try_from(backlog).unwrap_or(i32::MAX),
         direction: match enumeration("traffic_direction", *traffic_direction)? {
             Direction::Unspecified => TrafficDirection::Unspecified,
             Direction::Inbound => TrafficDirection::Inbound,
@@ -74,12 +93,40 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
     })
 }
 
+/// All addresses of a listener, each opened with `options` or with some of its own.
+fn listen_addresses(
+    main: &Option<Address>,
+    additional: &[AdditionalAddress],
+    options: &ListenOptions,
+) -> Result<Vec<ListenAddress>> {
+    let at = |address: &Option<Address>, others: &[SocketOption]| {
+        let (address, ipv4_compat) = listening(required("address", address)?).at("address")?;
+        let options = ListenOptions { ipv4_compat, others: others.to_vec(), ..options.clone() };
+        Ok(ListenAddress { address, options })
+    };
+    let main = at(main, &options.others)?;
+    let others = each("additional_addresses", additional, |proto| {
+        let AdditionalAddress { address, socket_options } = proto;
+        let own = optional("socket_options", socket_options, |own| {
+            let SocketOptionsOverride { socket_options } = own;
+            each("socket_options", socket_options, socket_option)
+        })?;
+        at(address, own.as_ref().unwrap_or(&options.others))
+    })?;
+    Ok([vec![main], others].concat())
+}
+
 /// The filters as configured. Like Envoy, looks at the TLS hello where a chain depends on it, even unasked.
 fn filters(
     protos: &[ListenerFilter],
+    use_original_dst: bool,
     chains: &[listener::FilterChain],
 ) -> Result<Vec<listener::ListenerFilter>> {
     let mut filters = each("listener_filters", protos, listener_filter)?;
+    let finds_original = filters.iter().any(|it| it.kind == ListenerFilterKind::OriginalDst);
+    if use_original_dst && !finds_original {
+        filters.push(ListenerFilterKind::OriginalDst.into());
+    }
     let inspects_tls = filters.iter().any(|filter| filter.kind == ListenerFilterKind::TlsInspector);
     if !inspects_tls && chains.iter().any(|chain| needs_inspection(&chain.matcher)) {
         filters.push(ListenerFilterKind::TlsInspector.into());

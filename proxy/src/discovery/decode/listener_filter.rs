@@ -7,6 +7,7 @@ use xds::envoy::config::listener::v3::listener_filter::ConfigType;
 use xds::envoy::config::listener::v3::listener_filter_chain_match_predicate::{MatchSet, Rule};
 use xds::envoy::config::listener::v3::{ListenerFilter, ListenerFilterChainMatchPredicate};
 use xds::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
+use xds::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
 use xds::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use xds::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use xds::envoy::r#type::v3::Int32Range;
@@ -30,6 +31,9 @@ pub(super) fn listener_filter(proto: &ListenerFilter) -> Result<filter::Listener
 fn kind(any: &prost_types::Any) -> Result<ListenerFilterKind> {
     if let Some(TlsInspector { initial_read_buffer_size: _ }) = unpack(any)? {
         return Ok(ListenerFilterKind::TlsInspector);
+    }
+    if let Some(OriginalDst {}) = unpack(any)? {
+        return Ok(ListenerFilterKind::OriginalDst);
     }
     if let Some(HttpInspector {}) = unpack(any)? {
         return Ok(ListenerFilterKind::HttpInspector);

@@ -47,10 +47,9 @@ pub(super) async fn run(
     peek.take(stream, header.length)?;
     if let Some((source, destination)) = header.addresses {
         seen.remote = source;
-        if destination != seen.local {
-            seen.original_dst = Some(destination);
+        if seen.local != destination {
+            seen.restore(destination);
         }
-        seen.local = destination;
     }
     seen.tlvs = header.tlvs;
     seen.tlvs.retain(|tlv| config.kept_tlvs.contains(tlv.kind));

@@ -29,7 +29,7 @@ impl World {
         while let Ok(command) = self.told.try_recv() {
             told.push(match command {
                 Command::Listen { id, name, address, socket } => {
-                    self.sockets.push((id, socket));
+                    self.sockets.extend(socket.map(|socket| (id, socket)));
                     format!("listen {id} {name} {}", place(listeners, address))
                 }
                 Command::Pass { id, to } => format!("pass {id} {to}"),
@@ -59,8 +59,12 @@ fn snapshot(listeners: &[(&str, SocketAddr)]) -> Snapshot {
     let listener = |name: &str, address: SocketAddr| snapshot::Listener {
         config: Arc::new(Listener {
             name: name.into(),
-            address,
-            ipv4_compat: false,
+            addresses: vec![ListenAddress {
+                address,
+                options: ListenOptions { backlog: 16, ..ListenOptions::default() },
+            }],
+            bind_to_port: true,
+            use_original_dst: false,
             stat_prefix: name.into(),
             filter_chains: Vec::new(),
             default_filter_chain: None,
@@ -68,7 +72,6 @@ fn snapshot(listeners: &[(&str, SocketAddr)]) -> Snapshot {
             listener_filters_timeout: None,
             continue_on_timeout: false,
             buffer_limit: 1 << 20,
-            backlog: 16,
             direction: TrafficDirection::Unspecified,
         }),
         matcher: crate::filter_chain::FilterChainMatcher::compile(&[]).unwrap(),
@@ -162,7 +165,7 @@ fn a_stopped_listener_has_no_socket_to_pass_on() {
 fn connections_find_the_listener_of_their_address() {
     let [one, two] = addresses();
     let found = |listeners: &[(&str, SocketAddr)], name: &str, address| {
-        snapshot(listeners).listener(name, address).map(|(name, _)| name.to_string())
+        snapshot(listeners).listener(name, address).map(|it| it.config.name.to_string())
     };
     assert_eq!(found(&[("a", one), ("b", two)], "a", one).unwrap(), "a");
     assert_eq!(found(&[("new", one)], "old", one).unwrap(), "new");

@@ -31,14 +31,14 @@ pub(super) fn explain(
     let mut listeners: Vec<&Arc<Listener>> = assembler.snapshot().listeners.values().collect();
     listeners.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     let mut step = Step { kind: "listener", ..Step::default() };
-    let has_port = listeners.iter().any(|it| it.config.address.port() == asked.port);
+    let has_port = listeners.iter().any(|it| it.config.main_address().port() == asked.port);
     for listener in listeners {
-        let port = listener.config.address.port();
+        let port = listener.config.main_address().port();
         let is_wanted = match &arguments.listener {
             Some(name) => **name == *listener.config.name,
             None => !has_port || port == asked.port,
         };
-        let name = format!("{} on {}", listener.config.name, listener.config.address);
+        let name = format!("{} on {}", listener.config.name, listener.config.main_address());
         let place = assembler.place(Written::Listener(&listener.config.name), "");
         let why = if !is_wanted {
             match &arguments.listener {
@@ -96,7 +96,7 @@ struct Facts {
 impl Facts {
     fn new(listener: &Listener, asked: &Asked) -> Self {
         let config = &listener.config;
-        let ip = match config.address.ip() {
+        let ip = match config.main_address().ip() {
             ip if !ip.is_unspecified() => ip,
             _ => asked.host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         };
@@ -112,7 +112,7 @@ impl Facts {
             (false, false) => &[],
         };
         Self {
-            destination: SocketAddr::new(ip, config.address.port()),
+            destination: SocketAddr::new(ip, config.main_address().port()),
             transport_protocol: if is_seen { "tls" } else { "raw_buffer" },
             application_protocols: protocols.iter().map(|it| Box::from(*it)).collect(),
         }
@@ -184,7 +184,7 @@ fn through(
             (vec![step], End::Cluster { name, why: Vec::new(), request })
         }
         Terminal::Http(http) => {
-            let place = (&**name, listener.config.address.port(), &*path);
+            let place = (&**name, listener.config.main_address().port(), &*path);
             let (steps, verdict) = route::explain(assembler, http, place, asked, random);
             let end = match verdict {
                 Verdict::Forward { cluster, why, request } => {

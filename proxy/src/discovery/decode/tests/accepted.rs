@@ -186,7 +186,7 @@ fn an_edge_proxys_listener() {
     let config = read(EDGE);
     let listener = &config.listeners[0];
     assert_eq!(&*listener.name, "[::]:23221");
-    assert!(listener.ipv4_compat);
+    assert!(listener.addresses[0].options.ipv4_compat);
     let inspector = ListenerFilterKind::TlsInspector.into();
     assert_eq!(listener.listener_filters, [inspector], "chains that depend on the name need it");
     let chain = &listener.filter_chains[0];
