@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a bench stops at the first surprise")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proxy::cluster::{ClusterSpec, Clusters};
 use proxy::config::bootstrap::Bootstrap;
@@ -52,7 +53,12 @@ fn chain(config: &Arc<listener::FilterChain>) -> FilterChain {
     let RouteSource::Inline(routes) = &manager.routes else { panic!("routes must be inline") };
     let table = RouteTable::compile(Arc::clone(routes)).expect("a table without conflicts");
     let http = Arc::new(Http::new(Arc::clone(manager), Some(Arc::new(table))));
-    FilterChain { config: Arc::clone(config), tls: None, terminal: Terminal::Http(http) }
+    FilterChain {
+        config: Arc::clone(config),
+        tls: None,
+        limiters: Vec::new(),
+        terminal: Terminal::Http(http),
+    }
 }
 
 fn cluster(config: Arc<Cluster>) -> ClusterSpec {
@@ -74,5 +80,6 @@ pub fn shared(snapshot: Snapshot) -> Shared {
         clusters,
         access_log: AccessLogger::start(Arc::clone(&metrics)).expect("a thread"),
         metrics,
+        drain_time: Duration::from_secs(600),
     }
 }

@@ -7,6 +7,7 @@ pub mod client_cert;
 pub mod codec;
 pub mod connection;
 pub mod deadline;
+pub(crate) mod ends;
 pub mod facts;
 pub mod finish;
 pub mod forwarded;

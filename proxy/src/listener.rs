@@ -2,6 +2,7 @@
 
 pub mod accept;
 mod access_logs;
+mod connection_limit;
 mod filters;
 pub mod manager;
 mod receive;

@@ -1,9 +1,11 @@
 //! Sockets and bytes: what the proxy needs from the operating system.
 
 pub mod body;
+pub mod copy;
 pub mod own_address;
 pub mod proxy_protocol;
 pub mod readable;
 pub mod socket;
+pub mod splice;
 
 pub use own_address::own_address;

@@ -5,13 +5,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
 use crate::cluster::ClusterSpec;
 use crate::config::http::{FixedHeaders, HttpConnectionManager};
-use crate::config::listener::ListenAddress;
+use crate::config::listener::{ConnectionLimit, ListenAddress};
 use crate::config::tcp::TcpProxy;
 use crate::config::{self, HashMap, Name};
 use crate::filter_chain::FilterChainMatcher;
@@ -53,8 +54,46 @@ pub struct FilterChain {
     pub config: Arc<config::listener::FilterChain>,
     /// TLS termination; none means plain text.
     pub tls: Option<Arc<ServerTls>>,
+    /// Its enabled `connection_limit` filters, in their order.
+    pub limiters: Vec<Arc<ConnectionLimiter>>,
     /// What serves the connection.
     pub terminal: Terminal,
+}
+
+/// A `connection_limit` filter with the connections it counts, which outlive a configuration.
+#[derive(Debug)]
+pub struct ConnectionLimiter {
+    config: Arc<ConnectionLimit>,
+    open: AtomicU64,
+}
+
+/// One of the connections of a [`ConnectionLimiter`], until it is dropped.
+#[derive(Debug)]
+pub struct OneConnection(Arc<ConnectionLimiter>);
+
+impl ConnectionLimiter {
+    /// A limit that counts nothing yet.
+    pub fn new(config: Arc<ConnectionLimit>) -> Self {
+        Self { config, open: AtomicU64::new(0) }
+    }
+
+    /// As configured.
+    pub fn config(&self) -> &Arc<ConnectionLimit> {
+        &self.config
+    }
+
+    /// A place for one more connection; none if the limit is reached.
+    pub fn try_take(limiter: &Arc<Self>) -> Option<OneConnection> {
+        let below = |open| (open < limiter.config.max_connections).then_some(open + 1);
+        let taken = limiter.open.fetch_update(Relaxed, Relaxed, below).is_ok();
+        taken.then(|| OneConnection(Arc::clone(limiter)))
+    }
+}
+
+impl Drop for OneConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
 }
 
 /// The last filter of a chain, linked.

@@ -1,92 +1,253 @@
-//! The TCP proxy: one connection of a client carried over one connection to an endpoint.
+//! The TCP proxy: one client's connection carried over one connection to an endpoint.
 
-use std::io;
+mod facts;
+mod ledger;
+mod reach;
+
+use std::cell::RefCell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use socket2::SockRef;
 
-use crate::cluster::PickContext;
-use crate::config::listener::NetworkFilter;
-use crate::config::route::Priority;
 use crate::config::tcp::TcpProxy;
 use crate::drain::Phase;
 use crate::drain::connections::Membership;
 use crate::http::connection::Downstream;
+use crate::http::stream::Upstream;
+use crate::net::copy::{self, Broken, End, Side};
 use crate::pool::Dedicated;
 use crate::snapshot::FilterChain;
-use crate::worker::{Held, Worker};
+use crate::telemetry::metrics::TcpStats;
+use crate::telemetry::response_flags::ResponseFlags;
+use crate::worker::{Held, Moment, Worker};
+use ledger::Ledger;
 
 /// A client's connection that is to be carried on.
 #[derive(Debug)]
 pub struct Session {
-    /// The worker it lives on.
-    pub worker: Rc<Worker>,
-    /// Its facts.
-    pub downstream: Downstream,
+    worker: Rc<Worker>,
+    downstream: Downstream,
     /// Its place among the listener's connections.
-    pub membership: Membership,
-    /// The configuration it began with, which it keeps.
-    pub snapshot: Rc<Held>,
-    /// Its chain.
-    pub chain: Arc<FilterChain>,
-    /// What the chain says to do with it.
-    pub proxy: Arc<TcpProxy>,
+    membership: Membership,
+    /// The chain it arrived on: it lives on with it when a newer configuration has another.
+    chain: Arc<FilterChain>,
+    proxy: Arc<TcpProxy>,
+    stats: Arc<TcpStats>,
+    /// `per_connection_buffer_limit_bytes` of the listener, in bytes.
+    buffer_limit: u32,
+    start: Moment,
+    random: u64,
+    upstream: RefCell<Upstream>,
+    ledger: Ledger,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+enum Ending {
+    /// Both sides ended, this one last.
+    Whole(Side),
+    /// One side broke.
+    Broken(Broken),
+    /// No endpoint could be reached.
+    Unreached,
+    /// Nothing moved for `idle_timeout`.
+    Idle,
+    /// It reached `max_downstream_connection_duration`.
+    TooOld,
+    /// The proxy stops serving it.
+    Drained,
 }
 
 impl Session {
-    /// Carries the bytes of `client` until both sides have ended.
-    ///
-    /// # Errors
-    /// When there is no endpoint, or either side breaks off.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, mut client: S) -> io::Result<()> {
-        let mut upstream = self.connect().await?;
-        tokio::select! {
-            copied = tokio::io::copy_bidirectional(&mut client, &mut upstream.stream) => {
-                let (sent, received) = copied?;
-                upstream.usage.sent(sent);
-                upstream.usage.received(received);
-                Ok(())
-            }
-            () = self.cut() => Err(io::Error::other("the proxy shuts down")),
+    /// A connection that `proxy` of `chain` serves.
+    pub fn new(
+        worker: Rc<Worker>,
+        downstream: Downstream,
+        membership: Membership,
+        (chain, proxy): (Arc<FilterChain>, Arc<TcpProxy>),
+        buffer_limit: u32,
+    ) -> Self {
+        let stats = worker.tcp_stats(&proxy.stat_prefix);
+        let start = Moment::now();
+        Self {
+            downstream,
+            membership,
+            chain,
+            ledger: Ledger::new(Arc::clone(&stats), start.instant),
+            stats,
+            buffer_limit,
+            start,
+            random: worker.random(),
+            upstream: RefCell::default(),
+            proxy,
+            worker,
         }
     }
 
-    async fn connect(&self) -> io::Result<Dedicated> {
-        let name = self.cluster();
-        let Some(spec) = self.snapshot.clusters.get(name) else {
-            return Err(io::Error::other(format!("there is no cluster {name:?}")));
-        };
-        let cluster = self.worker.clusters.get(spec);
-        let Some(permit) = cluster.breaker(Priority::Default).try_connection() else {
-            cluster.stats.upstream_cx_overflow.inc();
-            return Err(io::Error::other("circuit breaker: max_connections is reached"));
-        };
-        let dynamic = cluster.original_dst(|_| None, self.downstream.original_dst);
-        let context = PickContext { dynamic: dynamic.as_ref(), ..PickContext::default() };
-        let picked = self.worker.with_random(|random| cluster.pick(&context, random));
-        let Some(host) = picked else {
-            cluster.stats.upstream_cx_none_healthy.inc();
-            return Err(io::Error::other("no healthy upstream"));
-        };
-        host.dedicate(permit).await.map_err(io::Error::other)
+    /// Carries the bytes of `client` until both sides have ended, to an endpoint of a cluster of `snapshot`.
+    pub async fn serve<S: End>(self, snapshot: Rc<Held>, mut client: S) {
+        self.stats.downstream_cx_total.inc();
+        let dies = self.proxy.max_duration.map(|limit| {
+            let jitter = limit.mul_f64(self.proxy.max_duration_jitter / 100.0 * self.fraction());
+            self.start.instant + limit + jitter
+        });
+        let ending = self.carry(snapshot, &mut client, dies).await;
+        match &ending {
+            Ending::Idle => self.stats.idle_timeout.inc(),
+            Ending::TooOld => {
+                self.stats.max_downstream_connection_duration.inc();
+                self.flag(ResponseFlags::DURATION_TIMEOUT);
+            }
+            _ => {}
+        }
+        tracing::debug!(connection = self.downstream.id, ?ending, "TCP connection ended");
+        if !matches!(&ending, Ending::Broken(_)) {
+            say_goodbye(&mut client).await;
+        }
+        self.log();
     }
 
-    /// The cluster's name, as the filters before this one or its configuration say.
-    fn cluster(&self) -> &str {
-        let by_name = self.chain.config.filters.contains(&NetworkFilter::SniCluster);
-        let server_name = self.downstream.server_name.as_deref().filter(|_| by_name);
-        server_name.unwrap_or(&self.proxy.cluster)
+    async fn carry<S: End>(
+        &self,
+        snapshot: Rc<Held>,
+        client: &mut S,
+        dies: Option<Instant>,
+    ) -> Ending {
+        let reached = tokio::select! {
+            reached = self.reach(&snapshot) => reached,
+            ending = self.end(dies, None) => return ending,
+        };
+        // Connections may last for days: none keeps an old configuration.
+        drop(snapshot);
+        let Some(mut endpoint) = reached else { return Ending::Unreached };
+        if self.proxy.log_on_connected {
+            self.log();
+        }
+        self.ledger.touch();
+        let limit = buffer_limit(self.buffer_limit, endpoint.buffer_limit);
+        let Dedicated { stream, usage, .. } = &mut endpoint;
+        let meter = self.ledger.with(usage);
+        let ending = tokio::select! {
+            copied = copy::both_ways(client, stream, limit, &meter) => match copied {
+                Ok(last) => Ending::Whole(last),
+                Err(broken) => Ending::Broken(broken),
+            },
+            ending = self.end(dies, self.proxy.idle_timeout) => ending,
+        };
+        match &ending {
+            Ending::Broken(broken) => self.broken(broken, client, &endpoint),
+            ending => {
+                if matches!(ending, Ending::Whole(Side::Upstream)) {
+                    usage.ended_by_peer();
+                }
+                say_goodbye(&mut endpoint.stream).await;
+            }
+        }
+        ending
     }
 
-    /// Resolves when the connection must end now.
-    async fn cut(&self) {
+    /// Passes on to the other side that one has broken: a reset as a reset, anything else as an end.
+    fn broken<S: End>(&self, broken: &Broken, client: &S, endpoint: &Dedicated) {
+        let other = match broken.side {
+            Side::Downstream => endpoint.stream.socket(),
+            Side::Upstream => {
+                endpoint.usage.ended_by_peer();
+                self.flag(ResponseFlags::UPSTREAM_REMOTE_RESET);
+                client.socket()
+            }
+        };
+        if broken.is_reset()
+            && let Some(socket) = other
+        {
+            // If even this fails, the peer sees an end instead of a reset.
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Resolves when the session has to end, whatever its sides say.
+    async fn end(&self, dies: Option<Instant>, idle: Option<Duration>) -> Ending {
+        tokio::select! {
+            ending = self.times_out(dies, idle) => ending,
+            () = self.drained() => Ending::Drained,
+        }
+    }
+
+    async fn times_out(&self, dies: Option<Instant>, idle: Option<Duration>) -> Ending {
+        let mut log_due = self.proxy.log_interval.map(|interval| Instant::now() + interval);
+        loop {
+            let now = Instant::now();
+            let idle_due = idle.map(|limit| self.ledger.quiet_since() + limit);
+            if dies.is_some_and(|due| due <= now) {
+                return Ending::TooOld;
+            }
+            if idle_due.is_some_and(|due| due <= now) {
+                return Ending::Idle;
+            }
+            if log_due.is_some_and(|due| due <= now) {
+                self.log();
+                log_due = self.proxy.log_interval.map(|interval| now + interval);
+            }
+            match [dies, idle_due, log_due].into_iter().flatten().min() {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Resolves at the end of a drain: nothing tells a TCP client to go elsewhere before.
+    async fn drained(&self) {
+        self.reached(Phase::Draining).await;
+        tokio::select! {
+            () = self.reached(Phase::Closing) => {}
+            () = tokio::time::sleep(self.worker.shared.drain_time) => {}
+        }
+    }
+
+    async fn reached(&self, phase: Phase) {
         let control = &self.membership.control;
-        std::future::poll_fn(|cx| match control.poll_phase(cx) {
-            Phase::Closing => Poll::Ready(()),
-            _ => Poll::Pending,
+        std::future::poll_fn(|cx| {
+            if control.poll_phase(cx) >= phase { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
+
+    fn flag(&self, flag: ResponseFlags) {
+        self.ledger.flag(flag);
+    }
+
+    /// The session's random number as a fraction, 0 to 1.
+    fn fraction(&self) -> f64 {
+        self.random as f64 / u64::MAX as f64
+    }
+
+    fn log(&self) {
+        for log in &self.proxy.access_logs {
+            self.worker.log.log(log, self);
+        }
+    }
+}
+
+/// The smaller of two limits on what a connection may buffer, of which zero is none; never none.
+fn buffer_limit(listener: u32, cluster: u32) -> usize {
+    const MOST: u32 = 1 << 20;
+    let limits = [listener, cluster].into_iter().filter(|limit| *limit > 0);
+    let least = limits.min().unwrap_or(MOST).min(MOST);
+    usize::try_from(least).unwrap_or(usize::MAX)
+}
+
+/// Ends TLS as far as that can be done without waiting. A plain socket needs no word before it is closed.
+async fn say_goodbye(stream: &mut impl End) {
+    if stream.is_plain() {
+        return;
+    }
+    let mut stream = Pin::new(stream);
+    std::future::poll_fn(|cx| {
+        let _ = stream.as_mut().poll_shutdown(cx);
+        Poll::Ready(())
+    })
+    .await;
 }

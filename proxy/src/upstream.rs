@@ -15,10 +15,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::address::HostAddress;
 use crate::config::cluster::TcpKeepalive;
+use crate::net::copy::End;
 use crate::tls::client::ClientTls;
 use crate::tls::peer::PeerInfo;
 use failure::ConnectError;
@@ -99,6 +101,19 @@ pub enum Stream {
     Plain(Socket),
     /// TLS.
     Tls(Box<TlsStream<Socket>>),
+}
+
+impl End for Stream {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket.tcp()),
+            Self::Tls(stream) => Some(stream.get_ref().0.tcp()),
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
 }
 
 impl AsyncRead for Stream {

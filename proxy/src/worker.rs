@@ -5,7 +5,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 
@@ -15,7 +15,8 @@ use crate::drain::connections::ConnectionSet;
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
 use crate::telemetry::metrics::{
-    HttpInspectorStats, HttpStats, ListenerStats, Metrics, ProxyProtocolShards, TlsInspectorStats,
+    ConnectionLimitStats, HttpInspectorStats, HttpStats, ListenerStats, Metrics,
+    ProxyProtocolShards, TcpStats, TlsInspectorStats,
 };
 
 /// What all workers share.
@@ -29,6 +30,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Access-log sinks.
     pub access_log: AccessLogger,
+    /// How long a drain may take (`--drain-time-s`).
+    pub drain_time: Duration,
 }
 
 /// One worker thread's own state.
@@ -49,6 +52,8 @@ pub struct Worker {
     listener_stats: RefCell<HashMap<Name, Arc<ListenerStats>>>,
     tls_inspector_stats: OnceCell<Arc<TlsInspectorStats>>,
     http_inspector_stats: OnceCell<Arc<HttpInspectorStats>>,
+    tcp_stats: RefCell<HashMap<Name, Arc<TcpStats>>>,
+    connection_limit_stats: RefCell<HashMap<Name, Arc<ConnectionLimitStats>>>,
     proxy_protocol_stats: RefCell<HashMap<Name, Rc<ProxyProtocolShards>>>,
     date: RefCell<Date>,
     random: RefCell<fastrand::Rng>,
@@ -89,6 +94,8 @@ impl Worker {
             listener_stats: RefCell::default(),
             tls_inspector_stats: OnceCell::new(),
             http_inspector_stats: OnceCell::new(),
+            tcp_stats: RefCell::default(),
+            connection_limit_stats: RefCell::default(),
             proxy_protocol_stats: RefCell::default(),
             date: RefCell::new(Date { second: 0, value: HeaderValue::from_static("") }),
             random: RefCell::new(fastrand::Rng::new()),
@@ -153,6 +160,20 @@ impl Worker {
         let mut known = self.proxy_protocol_stats.borrow_mut();
         let make = || Rc::new(self.shared.metrics.proxy_protocol(stat_prefix));
         Rc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
+    }
+
+    /// This worker's shard of the statistics of a TCP proxy.
+    pub fn tcp_stats(&self, stat_prefix: &Name) -> Arc<TcpStats> {
+        let mut known = self.tcp_stats.borrow_mut();
+        let make = || self.shared.metrics.tcp(stat_prefix);
+        Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
+    }
+
+    /// This worker's shard of the statistics of a connection limit.
+    pub fn connection_limit_stats(&self, stat_prefix: &Name) -> Arc<ConnectionLimitStats> {
+        let mut known = self.connection_limit_stats.borrow_mut();
+        let make = || self.shared.metrics.connection_limit(stat_prefix);
+        Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
     }
 
     /// A random number.

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod body;
 pub mod faulty;
+pub mod tcp;
 pub mod upgrade;
 
 use std::collections::HashMap;

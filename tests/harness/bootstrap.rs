@@ -3,6 +3,7 @@
 mod cluster;
 mod listener;
 mod route;
+mod tcp;
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +11,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub use cluster::Cluster;
-pub use listener::{Http, Listener};
+pub use listener::{Filters, Http, Listener};
 pub use route::{Route, VirtualHost};
+pub use tcp::Tcp;
 
 use crate::port::Port;
 use crate::program::Program;
@@ -55,6 +57,11 @@ impl Bootstrap {
     /// One listener named `main` that serves `http`.
     pub fn http(http: Http) -> Self {
         Self::new().listener(Listener::new("main", http))
+    }
+
+    /// One listener named `main` whose connections `filters` take.
+    pub fn tcp(filters: impl Into<Filters>) -> Self {
+        Self::new().listener(Listener::new("main", filters))
     }
 
     /// Adds a listener, on a port reserved for it under its name.

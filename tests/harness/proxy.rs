@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 
+use crate::client::raw::RawConnection;
 use crate::client::{Call, Client};
 use crate::eventually::eventually;
 use crate::port::Port;
@@ -117,6 +118,18 @@ impl Proxy {
     /// What the proxy has said on stdout and stderr so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.file("proxy.log")).unwrap_or_default()
+    }
+
+    /// What the process has in memory, in bytes.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// A connection to listener `main`, for bytes.
+    pub async fn connect(&self) -> RawConnection {
+        RawConnection::open(self.address("main")).await
     }
 
     /// Sends the process `signal`, such as `TERM`.

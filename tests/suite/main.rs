@@ -64,6 +64,7 @@ mod retry;
 mod router_check;
 mod routing;
 mod stale_connections;
+mod tcp;
 mod timeouts;
 mod upgrade;
 mod upstream;

@@ -1,6 +1,7 @@
 //! `/stats` and `/stats/prometheus`: statistics, filtered.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use regex::Regex;
@@ -9,7 +10,7 @@ use super::parameters::Parameters;
 use super::reply::Reply;
 use super::{AdminState, certs};
 use crate::config::listener::{ListenerFilter, ListenerFilterKind};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ConnectionLimiter, FilterChain, Snapshot, Terminal};
 use crate::telemetry::metrics::{self, Buckets, Sample, Scope, Value};
 
 pub(super) const PARAMETERS: &[(&str, &str)] = &[
@@ -113,11 +114,22 @@ fn configured(snapshot: &Snapshot) -> BTreeSet<Scope> {
     let clusters = snapshot.clusters.values().map(|spec| Scope::cluster(&spec.config.stat_name));
     let listeners = snapshot.listeners.values().flat_map(|listener| {
         let chains = listener.chains.iter().chain(&listener.default_chain);
-        let http = chains.filter_map(|chain| Some(Scope::http(&chain.http()?.config.stat_prefix)));
+        let chains = chains.flat_map(|chain| chain_scopes(chain));
         let filters = listener.config.listener_filters.iter().flat_map(filter_scopes);
-        http.chain(filters).chain([Scope::listener(&listener.config.stat_prefix)])
+        chains.chain(filters).chain([Scope::listener(&listener.config.stat_prefix)])
     });
     clusters.chain(listeners).collect()
+}
+
+/// What the filters of a chain count under.
+fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
+    let limit = |it: &Arc<ConnectionLimiter>| Scope::connection_limit(&it.config().stat_prefix);
+    let mut scopes: Vec<_> = chain.limiters.iter().map(limit).collect();
+    scopes.push(match &chain.terminal {
+        Terminal::Http(http) => Scope::http(&http.config.stat_prefix),
+        Terminal::Tcp(tcp) => Scope::tcp(&tcp.stat_prefix),
+    });
+    scopes
 }
 
 /// What a listener filter counts under.

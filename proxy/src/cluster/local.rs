@@ -181,6 +181,11 @@ impl LocalCluster {
                 counts.rq_timeout.inc();
             }
         }
+        self.observe(host, outcome);
+    }
+
+    /// Tells outlier detection whether a connection to `host` could be made.
+    pub fn observe(&self, host: &LocalHost, outcome: Outcome) {
         if let Some(config) = &self.spec.config.outlier_detection {
             self.shared.observe(&host.shared, &host.shard, outcome, config);
         }

@@ -79,6 +79,8 @@ pub enum TrafficDirection {
 pub struct FilterChain {
     /// Its name, unique within the listener; made from its position if not given.
     pub name: Name,
+    /// Whether the configuration gives its name.
+    pub is_named: bool,
     /// When it is taken.
     pub matcher: FilterChainMatch,
     /// TLS termination; none means plain text.
@@ -96,6 +98,21 @@ pub struct FilterChain {
 pub enum NetworkFilter {
     /// `sni_cluster`: the server name asked for is the name of the cluster.
     SniCluster,
+    /// `connection_limit`
+    ConnectionLimit(Arc<ConnectionLimit>),
+}
+
+/// Envoy `ConnectionLimit`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionLimit {
+    /// Prefix of its statistics.
+    pub stat_prefix: Name,
+    /// `max_connections`, over all workers; at least 1.
+    pub max_connections: u64,
+    /// `delay`: how long a connection beyond the limit is kept before it is closed.
+    pub delay: Option<Duration>,
+    /// `runtime_enabled`, whose default is used.
+    pub enabled: bool,
 }
 
 /// The last filter of a chain: it serves the connection.

@@ -1,6 +1,8 @@
 //! The TCP proxy as configured (Envoy `TcpProxy`).
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Name;
 use super::access_log::AccessLog;
@@ -11,7 +13,90 @@ pub struct TcpProxy {
     /// Prefix of its statistics.
     pub stat_prefix: Name,
     /// Where connections go, unless a filter before this one says otherwise.
-    pub cluster: Name,
+    pub cluster: TcpCluster,
+    /// `idle_timeout`: how long nothing may move in either direction; 1 hour by default, none means forever.
+    pub idle_timeout: Option<Duration>,
+    /// `max_downstream_connection_duration`
+    pub max_duration: Option<Duration>,
+    /// `max_downstream_connection_duration_jitter_percentage`: by how much that may grow, at random.
+    pub max_duration_jitter: f64,
+    /// `max_connect_attempts`; 1 by default.
+    pub max_connect_attempts: NonZeroU32,
+    /// `backoff_options`: the wait between attempts.
+    pub backoff: Option<Backoff>,
+    /// Whether the cluster picks by a hash of the client's address (`hash_policy.source_ip`).
+    pub hash_source_ip: bool,
     /// Its access logs.
     pub access_logs: Vec<Arc<AccessLog>>,
+    /// `access_log_options.flush_access_log_on_connected`: a line when the endpoint is reached, too.
+    pub log_on_connected: bool,
+    /// `access_log_options.access_log_flush_interval`: a line that often, too.
+    pub log_interval: Option<Duration>,
+}
+
+/// Where connections go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TcpCluster {
+    /// `cluster`
+    Name(Name),
+    /// `weighted_clusters`: names with their weights, whose sum is not zero.
+    Weighted(Vec<(Name, u32)>),
+}
+
+/// Envoy `core.v3.BackoffStrategy`: each wait is a random part of an interval that doubles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The first interval.
+    pub base: Duration,
+    /// The longest; ten times the first by default.
+    pub max: Duration,
+}
+
+impl TcpCluster {
+    /// The cluster that `random` falls on, each as often as its weight says.
+    pub fn choose(&self, random: u64) -> &Name {
+        static NONE: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| Name::from(""));
+        match self {
+            Self::Name(name) => name,
+            Self::Weighted(clusters) => {
+                let total: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+                let mut left = random.checked_rem(total).unwrap_or(0);
+                let chosen = clusters.iter().find(|(_, weight)| {
+                    let taken = left < u64::from(*weight);
+                    left = left.saturating_sub(u64::from(*weight));
+                    taken
+                });
+                chosen.map_or(&NONE, |(name, _)| name)
+            }
+        }
+    }
+}
+
+impl Backoff {
+    /// The wait before attempt number `attempt`, where 1 is the first that is repeated; `random` is 0 to 1.
+    pub fn wait(&self, attempt: u32, random: f64) -> Duration {
+        let factor = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.base.saturating_mul(factor).min(self.max).mul_f64(random.clamp(0.0, 1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cluster_gets_its_weight() {
+        let cluster = TcpCluster::Weighted(vec![("a".into(), 1), ("b".into(), 0), ("c".into(), 3)]);
+        let chosen: Vec<&str> = (0..5).map(|random| &**cluster.choose(random)).collect();
+        assert_eq!(chosen, ["a", "c", "c", "c", "a"]);
+        assert_eq!(&**TcpCluster::Name("only".into()).choose(7), "only");
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(3) };
+        let waits: Vec<u64> = [1, 2, 3, 40, 99].map(|n| backoff.wait(n, 1.0).as_secs()).into();
+        assert_eq!(waits, [1, 2, 3, 3, 3]);
+        assert_eq!(backoff.wait(2, 0.5), Duration::from_secs(1));
+    }
 }

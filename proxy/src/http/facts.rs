@@ -3,60 +3,29 @@
 //! The operators are answered in groups; each group says `None` to what it does not know.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
 use std::time::Instant;
 
-use http::Version;
-
+use super::ends::{self, number, text, version};
 use super::names;
-use super::stream::{Stream, Upstream};
-use crate::config::address::HostAddress;
-use crate::config::format::{Facts, HeaderChoice, Operator, PathOf, Peer, TimePoint, millis};
+use super::stream::Stream;
+use crate::config::format::{Facts, HeaderChoice, Operator, PathOf, TimePoint, millis};
 use crate::config::matcher::HeaderRef;
-use crate::tls::certificate::Certificate;
-use crate::tls::peer::PeerInfo;
 
 impl Facts for Stream {
     fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
         self.request(operator, out)
             .or_else(|| self.response(operator, out))
             .or_else(|| self.times(operator, out))
-            .or_else(|| self.downstream(operator, out))
-            .or_else(|| upstream(&self.upstream.borrow(), operator, out))
-            .or_else(|| self.peers(operator, out))
+            .or_else(|| {
+                ends::write(
+                    &self.connection.downstream,
+                    self.client.get(),
+                    &self.upstream.borrow(),
+                    operator,
+                    out,
+                )
+            })
             .unwrap_or(false)
-    }
-}
-
-fn text(value: &str, out: &mut Vec<u8>) -> bool {
-    out.extend_from_slice(value.as_bytes());
-    !value.is_empty()
-}
-
-fn number(value: u64, out: &mut Vec<u8>) -> bool {
-    write!(out, "{value}").is_ok()
-}
-
-fn address(address: SocketAddr, with_port: bool, out: &mut Vec<u8>) -> bool {
-    if with_port {
-        write!(out, "{address}").is_ok()
-    } else {
-        write!(out, "{}", address.ip()).is_ok()
-    }
-}
-
-fn host_address(host: &HostAddress, with_port: bool, out: &mut Vec<u8>) -> bool {
-    match host {
-        HostAddress::Ip(ip) => address(*ip, with_port, out),
-        HostAddress::Pipe(path) => text(path, out),
-    }
-}
-
-fn version(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
     }
 }
 
@@ -102,7 +71,10 @@ impl Stream {
             Operator::VirtualClusterName => {
                 self.virtual_cluster().is_some_and(|name| text(name, out))
             }
-            Operator::FilterChainName => text(&self.served.chain.config.name, out),
+            Operator::FilterChainName => {
+                let chain = &self.served.chain.config;
+                chain.is_named && text(&chain.name, out)
+            }
             Operator::UniqueId => write!(out, "{:016x}{:016x}", self.random(), self.id).is_ok(),
             Operator::StreamId => number(self.id, out),
             Operator::TraceId => {
@@ -204,134 +176,6 @@ impl Stream {
             | TimePoint::UpstreamHandshakeEnd => None,
         }
     }
-
-    fn downstream(&self, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
-        let downstream = &self.connection.downstream;
-        Some(match operator {
-            Operator::DownstreamLocalAddress => address(downstream.local, true, out),
-            Operator::DownstreamLocalAddressWithoutPort => address(downstream.local, false, out),
-            Operator::DownstreamLocalPort => number(downstream.local.port().into(), out),
-            Operator::DownstreamRemoteAddress => address(self.client.get(), true, out),
-            Operator::DownstreamRemoteAddressWithoutPort => address(self.client.get(), false, out),
-            Operator::DownstreamRemotePort => number(self.client.get().port().into(), out),
-            Operator::DownstreamDirectRemoteAddress => address(downstream.direct_remote, true, out),
-            Operator::DownstreamDirectRemoteAddressWithoutPort => {
-                address(downstream.direct_remote, false, out)
-            }
-            Operator::DownstreamDirectRemotePort => {
-                number(downstream.direct_remote.port().into(), out)
-            }
-            Operator::RequestedServerName => {
-                downstream.server_name.as_deref().is_some_and(|name| text(name, out))
-            }
-            Operator::ConnectionId => number(downstream.id, out),
-            Operator::Hostname => text(hostname(), out),
-            _ => return None,
-        })
-    }
-
-    fn peers(&self, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
-        let side = match operator {
-            Operator::PeerSubject(side)
-            | Operator::PeerIssuer(side)
-            | Operator::PeerUriSan(side)
-            | Operator::PeerDnsSan(side)
-            | Operator::PeerFingerprint256(side)
-            | Operator::PeerSerial(side)
-            | Operator::PeerCert(side)
-            | Operator::LocalSubject(side)
-            | Operator::LocalUriSan(side)
-            | Operator::TlsVersion(side)
-            | Operator::TlsCipher(side) => side,
-            _ => return None,
-        };
-        let written = match side {
-            Peer::Downstream => {
-                let tls = self.connection.downstream.tls.as_ref();
-                tls.is_some_and(|tls| peer(tls, operator, out))
-            }
-            Peer::Upstream => {
-                let upstream = self.upstream.borrow();
-                upstream.tls.as_deref().is_some_and(|tls| peer(tls, operator, out))
-            }
-        };
-        Some(written)
-    }
-}
-
-fn peer(tls: &PeerInfo, operator: &Operator, out: &mut Vec<u8>) -> bool {
-    let of = |certificate: Option<&Certificate>, out: &mut Vec<u8>| {
-        let Some(certificate) = certificate else { return false };
-        match operator {
-            Operator::PeerSubject(_) | Operator::LocalSubject(_) => {
-                text(certificate.subject(), out)
-            }
-            Operator::PeerIssuer(_) => text(certificate.issuer(), out),
-            Operator::PeerUriSan(_) | Operator::LocalUriSan(_) => {
-                text(&certificate.uri_sans().join(","), out)
-            }
-            Operator::PeerDnsSan(_) => text(&certificate.dns_sans().join(","), out),
-            Operator::PeerFingerprint256(_) => text(certificate.sha256(), out),
-            Operator::PeerSerial(_) => text(certificate.serial(), out),
-            _ => text(certificate.url_encoded_pem(), out),
-        }
-    };
-    match operator {
-        Operator::TlsVersion(_) => text(tls.version(), out),
-        Operator::TlsCipher(_) => text(tls.cipher(), out),
-        Operator::LocalSubject(_) | Operator::LocalUriSan(_) => of(tls.local(), out),
-        _ => of(tls.certificate(), out),
-    }
-}
-
-fn upstream(facts: &Upstream, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
-    Some(match operator {
-        Operator::UpstreamHost | Operator::UpstreamRemoteAddress { with_port: true } => {
-            facts.host.as_ref().is_some_and(|host| host_address(host, true, out))
-        }
-        Operator::UpstreamRemoteAddress { with_port: false } => {
-            facts.host.as_ref().is_some_and(|host| host_address(host, false, out))
-        }
-        Operator::UpstreamRemotePort => {
-            // Of a Unix socket it is empty, not absent.
-            let mut port = |host: &HostAddress| host.ip().map(|ip| number(ip.port().into(), out));
-            facts.host.as_ref().is_some_and(|host| port(host).unwrap_or(true))
-        }
-        Operator::UpstreamHostName => match (&facts.hostname, &facts.host) {
-            (Some(name), _) if !name.is_empty() => text(name, out),
-            (_, host) => host.as_ref().is_some_and(|host| host_address(host, true, out)),
-        },
-        Operator::UpstreamHostNameWithoutPort => match (&facts.hostname, &facts.host) {
-            (Some(name), _) if !name.is_empty() => {
-                text(name.rsplit_once(':').map_or(name, |(name, _)| name), out)
-            }
-            (_, host) => host.as_ref().is_some_and(|host| host_address(host, false, out)),
-        },
-        Operator::UpstreamCluster => facts.cluster.as_ref().is_some_and(|name| text(name, out)),
-        Operator::UpstreamLocalAddress { with_port } => {
-            facts.local.is_some_and(|local| address(local, *with_port, out))
-        }
-        Operator::UpstreamLocalPort => {
-            facts.local.is_some_and(|local| number(local.port().into(), out))
-        }
-        Operator::UpstreamProtocol => {
-            facts.version.is_some_and(|spoken| text(version(spoken), out))
-        }
-        Operator::UpstreamTransportFailureReason => {
-            facts.failure.as_ref().is_some_and(|reason| text(reason, out))
-        }
-        Operator::UpstreamRequestAttemptCount => number(facts.attempts.into(), out),
-        _ => return None,
-    })
-}
-
-/// This machine's name.
-fn hostname() -> &'static str {
-    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    NAME.get_or_init(|| {
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        name.trim().to_owned()
-    })
 }
 
 impl crate::telemetry::access_log::LogFacts for Stream {

@@ -49,7 +49,9 @@ pub(super) async fn receive(
     };
     let _open = OpenConnection::count(&stats);
     let name = Arc::clone(&listener.config.name);
-    let arrival = Arrival { worker, name, snapshot, chain, seen, membership, stats: &stats };
+    let buffer_limit = listener.config.buffer_limit;
+    let stats = &stats;
+    let arrival = Arrival { worker, name, snapshot, chain, seen, membership, buffer_limit, stats };
     serve::serve(arrival, stream).await
 }
 

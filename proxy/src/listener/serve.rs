@@ -7,11 +7,13 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::connection_limit::Places;
 use super::filters::Seen;
 use crate::config::Name;
 use crate::drain::connections::Membership;
 use crate::http::codec;
 use crate::http::connection::{Connection, Downstream};
+use crate::net::copy::End;
 use crate::net::readable::Readable;
 use crate::snapshot::{FilterChain, Terminal};
 use crate::tcp::Session;
@@ -25,6 +27,9 @@ use crate::worker::{Held, Worker};
 /// # Errors
 /// When the connection ends before a filter takes it over.
 pub(super) async fn serve(arrival: Arrival<'_>, stream: TcpStream) -> io::Result<()> {
+    let Some(_places) = Places::take(arrival.worker, &arrival.chain).await else {
+        return Err(io::Error::other("connection_limit is reached"));
+    };
     match arrival.chain.tls.as_ref().map(Arc::clone) {
         None => {
             let server_name = arrival.seen.server_name.clone();
@@ -55,6 +60,8 @@ pub(super) struct Arrival<'a> {
     pub(super) seen: Seen,
     /// Its place among the listener's connections.
     pub(super) membership: Membership,
+    /// `per_connection_buffer_limit_bytes` of its listener.
+    pub(super) buffer_limit: u32,
     /// Statistics of its listener.
     pub(super) stats: &'a ListenerStats,
 }
@@ -68,9 +75,9 @@ impl Arrival<'_> {
         stream: S,
     ) -> io::Result<()>
     where
-        S: Readable + Send + 'static,
+        S: Readable + End + Send + 'static,
     {
-        let Self { worker, name, snapshot, chain, seen, membership, stats: _ } = self;
+        let Self { worker, name, snapshot, chain, seen, membership, buffer_limit, stats: _ } = self;
         let downstream = Downstream {
             id: worker.next_id(),
             local: seen.local,
@@ -90,10 +97,11 @@ impl Arrival<'_> {
                 Ok(())
             }
             Terminal::Tcp(proxy) => {
-                let proxy = Arc::clone(proxy);
-                let session = Session { worker, downstream, membership, snapshot, chain, proxy };
+                let serves = (Arc::clone(&chain), Arc::clone(proxy));
+                let session = Session::new(worker, downstream, membership, serves, buffer_limit);
                 // In a box: an HTTP connection need not be as large.
-                Box::pin(session.serve(stream)).await
+                Box::pin(session.serve(snapshot, stream)).await;
+                Ok(())
             }
         }
     }

@@ -22,7 +22,9 @@ pub struct Dedicated {
     /// Our end of it.
     pub local_address: Option<SocketAddr>,
     /// What the TLS handshake said; none for plain text.
-    pub peer: Option<PeerInfo>,
+    pub peer: Option<Rc<PeerInfo>>,
+    /// `per_connection_buffer_limit_bytes` of the cluster.
+    pub buffer_limit: u32,
     /// What it counts as; to be dropped with the stream.
     pub usage: Usage,
 }
@@ -65,7 +67,8 @@ impl HostPool {
         Ok(Dedicated {
             stream,
             local_address,
-            peer,
+            peer: peer.map(Rc::new),
+            buffer_limit: settings.cluster.buffer_limit,
             usage: Usage::begin(account, Rc::clone(common), active),
         })
     }

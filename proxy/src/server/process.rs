@@ -47,7 +47,7 @@ pub(super) async fn serve(
 ) -> Result<()> {
     let started = Instant::now();
     let mut signals = Signals::take_over().context("cannot take over signals")?;
-    let shared = share(&metrics)?;
+    let shared = share(&metrics, options.drain_time())?;
     let (trigger, watch) = drain::channel();
     // Every worker holds a sender: when the last is gone, all have served their last connection.
     let (busy, mut idle) = mpsc::channel::<()>(1);
@@ -124,7 +124,7 @@ impl Admin {
     }
 }
 
-fn share(metrics: &Arc<Metrics>) -> Result<Shared> {
+fn share(metrics: &Arc<Metrics>, drain_time: Duration) -> Result<Shared> {
     let access_log = AccessLogger::start(Arc::clone(metrics));
     let access_log = access_log.context("cannot start the access-log writer")?;
     let clusters = Clusters::new(Arc::clone(metrics)).logging_events(access_log.clone());
@@ -135,6 +135,7 @@ fn share(metrics: &Arc<Metrics>) -> Result<Shared> {
         clusters,
         metrics: Arc::clone(metrics),
         access_log,
+        drain_time,
     })
 }
 

@@ -24,8 +24,9 @@ pub use cell::{
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{Sample, Samples, Scope, Tag, Value};
 pub use stats::{
-    ClusterStats, DnsStats, HttpInspectorStats, HttpStats, ListenerStats, ProxyProtocolStats,
-    ProxyProtocolVersionStats, ResolutionStats, ServerStats, SubscriptionStats, TlsInspectorStats,
+    ClusterStats, ConnectionLimitStats, DnsStats, HttpInspectorStats, HttpStats, ListenerStats,
+    ProxyProtocolStats, ProxyProtocolVersionStats, ResolutionStats, ServerStats, SubscriptionStats,
+    TcpStats, TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -35,6 +36,8 @@ pub struct Metrics {
     clusters: Sharded<ClusterStats>,
     http: Sharded<HttpStats>,
     listeners: Sharded<ListenerStats>,
+    tcp: Sharded<TcpStats>,
+    connection_limits: Sharded<ConnectionLimitStats>,
     tls_inspector: Sharded<TlsInspectorStats>,
     http_inspector: Sharded<HttpInspectorStats>,
     proxy_protocol: Sharded<ProxyProtocolStats>,
@@ -101,6 +104,16 @@ impl Metrics {
             v1: self.proxy_protocol_versions.shard(v1),
             v2: self.proxy_protocol_versions.shard(v2),
         }
+    }
+
+    /// A fresh shard of `tcp.STAT_PREFIX.*` for the calling worker, counted until it is dropped.
+    pub fn tcp(&self, stat_prefix: &str) -> Arc<TcpStats> {
+        self.tcp.shard(Scope::tcp(stat_prefix))
+    }
+
+    /// A fresh shard of `connection_limit.STAT_PREFIX.*` for the calling worker, counted until it is dropped.
+    pub fn connection_limit(&self, stat_prefix: &str) -> Arc<ConnectionLimitStats> {
+        self.connection_limits.shard(Scope::connection_limit(stat_prefix))
     }
 
     /// The statistics of one subscription, shared by all that ask for the same `scope`.
@@ -174,6 +187,9 @@ impl Metrics {
         self.subscriptions.collect(&mut out);
         self.resolutions.collect(&mut out);
         self.lookups.collect(&mut out);
+        let limits = kind(|scope| matches!(scope, Scope::ConnectionLimit(_)));
+        self.connection_limits.collect(limits, &mut out);
+        self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
         self.refresh(&out);
         self.server.sample(&Scope::Root, &mut out);
         for probe in &*self.probes.lock() {

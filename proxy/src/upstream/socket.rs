@@ -59,6 +59,11 @@ impl Socket {
         self.0.local_addr().ok()
     }
 
+    /// The runtime's own type, for what this one cannot do.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.0
+    }
+
     /// A view of it for others.
     pub fn observer(&self) -> Observer {
         Observer(Arc::downgrade(&self.0))

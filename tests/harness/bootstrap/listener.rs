@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Route, VirtualHost, set, socket_address, typed};
+use super::{Route, Tcp, VirtualHost, set, socket_address, typed};
 
 const MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -19,9 +19,9 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener with one filter chain that serves `http`.
-    pub fn new(name: &str, http: Http) -> Self {
-        let value = json!({"name": name, "filter_chains": [chain(http)]});
+    /// A listener with one filter chain of these filters.
+    pub fn new(name: &str, filters: impl Into<Filters>) -> Self {
+        let value = json!({"name": name, "filter_chains": [chain(filters)]});
         Self { name: name.to_owned(), value }
     }
 
@@ -33,8 +33,13 @@ impl Listener {
 
     /// Adds a filter chain with a `FilterChainMatch`, in front of those without one.
     #[must_use]
-    pub fn chain(mut self, matching: Value, tls: Option<Value>, http: Http) -> Self {
-        let mut chain = chain(http);
+    pub fn chain(
+        mut self,
+        matching: Value,
+        tls: Option<Value>,
+        filters: impl Into<Filters>,
+    ) -> Self {
+        let mut chain = chain(filters);
         chain["filter_chain_match"] = matching;
         if let Some(context) = tls {
             chain["transport_socket"] = tls_socket(context);
@@ -84,9 +89,40 @@ impl Listener {
     }
 }
 
-fn chain(http: Http) -> Value {
-    let filter = "envoy.filters.network.http_connection_manager";
-    json!({"filters": [{"name": filter, "typed_config": Value::from(http)}]})
+fn chain(filters: impl Into<Filters>) -> Value {
+    let Filters(filters) = filters.into();
+    json!({"filters": filters})
+}
+
+/// The network filters of a chain.
+#[derive(Debug, Clone)]
+pub struct Filters(Vec<Value>);
+
+impl Filters {
+    /// Puts Envoy's network filter `name`, configured by its message `message`, before the others.
+    #[must_use]
+    pub fn after(mut self, name: &str, message: &str, config: Value) -> Self {
+        let config =
+            typed(&format!("envoy.extensions.filters.network.{name}.v3.{message}"), config);
+        let filter =
+            json!({"name": format!("envoy.filters.network.{name}"), "typed_config": config});
+        self.0.insert(0, filter);
+        self
+    }
+}
+
+impl From<Http> for Filters {
+    fn from(http: Http) -> Self {
+        let name = "envoy.filters.network.http_connection_manager";
+        Self(vec![json!({"name": name, "typed_config": Value::from(http)})])
+    }
+}
+
+impl From<Tcp> for Filters {
+    fn from(tcp: Tcp) -> Self {
+        let name = "envoy.filters.network.tcp_proxy";
+        Self(vec![json!({"name": name, "typed_config": Value::from(tcp)})])
+    }
 }
 
 fn tls_socket(context: Value) -> Value {

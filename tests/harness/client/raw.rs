@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::backend::faulty::Close;
 use crate::eventually::within_patience;
 
 /// A TCP connection read and written by hand.
@@ -91,11 +92,46 @@ impl RawConnection {
         .await
     }
 
+    /// Says that nothing more will be sent; reading goes on.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.expect("shutdown");
+    }
+
+    /// Reads until the peer ends or resets the connection, and tells which.
+    pub async fn read_to_close(&mut self) -> (String, Close) {
+        within_patience("the peer ending the connection", async {
+            let how = loop {
+                match self.try_fill().await {
+                    Ok(0) => break Close::Fin,
+                    Ok(_) => {}
+                    Err(_) => break Close::Rst,
+                }
+            };
+            (String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned(), how)
+        })
+        .await
+    }
+
+    /// Resets the connection.
+    pub fn reset(self) {
+        let now = Some(std::time::Duration::ZERO);
+        socket2::SockRef::from(&self.stream).set_linger(now).expect("SO_LINGER");
+    }
+
+    /// The connection itself.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     async fn fill(&mut self) -> bool {
+        self.try_fill().await.is_ok_and(|count| count > 0)
+    }
+
+    async fn try_fill(&mut self) -> std::io::Result<usize> {
         let mut buffer = [0; 16 * 1024];
-        let count = self.stream.read(&mut buffer).await.unwrap_or(0);
+        let count = self.stream.read(&mut buffer).await?;
         self.unread.extend_from_slice(&buffer[..count]);
-        count > 0
+        Ok(count)
     }
 }
 

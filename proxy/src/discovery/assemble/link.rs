@@ -15,7 +15,7 @@ use super::state::{Placed, State, TLS_PATH, chains};
 use crate::cluster::ClusterSpec;
 use crate::config::cluster::Cluster;
 use crate::config::http::{HttpConnectionManager, RouteSource};
-use crate::config::listener::{self, TerminalFilter};
+use crate::config::listener::{self, ConnectionLimit, NetworkFilter, TerminalFilter};
 use crate::config::route::RouteConfig;
 use crate::config::source::ResourceSource;
 use crate::config::tls::{CommonTls, DataSource, DownstreamTls, UpstreamTls};
@@ -24,7 +24,7 @@ use crate::discovery::dns::{Found, Queries};
 use crate::discovery::file::{self, Origin};
 use crate::filter_chain::FilterChainMatcher;
 use crate::route::RouteTable;
-use crate::snapshot::{FilterChain, Http, Listener, Snapshot, Terminal};
+use crate::snapshot::{ConnectionLimiter, FilterChain, Http, Listener, Snapshot, Terminal};
 use crate::tls::secrets::Secrets;
 
 /// A snapshot, and what is needed to link the next one.
@@ -216,7 +216,8 @@ impl Linker<'_> {
         {
             return Some(Arc::clone(old));
         }
-        Some(Arc::new(FilterChain { config: Arc::clone(config), tls, terminal }))
+        let limiters = limiters(config, old.map_or(&[], |old| &old.limiters));
+        Some(Arc::new(FilterChain { config: Arc::clone(config), tls, limiters, terminal }))
     }
 
     fn http(
@@ -327,6 +328,22 @@ impl Linker<'_> {
             }
         }
     }
+}
+
+/// The connection limits of a chain; one that did not change goes on with what it has counted.
+fn limiters(
+    config: &listener::FilterChain,
+    old: &[Arc<ConnectionLimiter>],
+) -> Vec<Arc<ConnectionLimiter>> {
+    let limits = config.filters.iter().filter_map(|filter| match filter {
+        NetworkFilter::ConnectionLimit(limit) if limit.enabled => Some(limit),
+        _ => None,
+    });
+    let limiter = |(index, limit): (usize, &Arc<ConnectionLimit>)| {
+        let old = old.get(index).filter(|old| old.config() == limit);
+        old.map_or_else(|| Arc::new(ConnectionLimiter::new(Arc::clone(limit))), Arc::clone)
+    };
+    limits.enumerate().map(limiter).collect()
 }
 
 fn same<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use prost_types::Any;
-use xds::envoy::config::core::v3::TransportSocket;
 use xds::envoy::config::core::v3::transport_socket::ConfigType as SocketConfig;
+use xds::envoy::config::core::v3::{RuntimeFeatureFlag, TransportSocket};
 use xds::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
 use xds::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
 use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch};
+use xds::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use xds::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
@@ -20,7 +21,7 @@ use super::extension::{unpack, unsupported};
 use super::http::connection_manager;
 use super::tcp::tcp_proxy;
 use super::tls;
-use super::value::{enumeration, limit, non_empty, unless_empty};
+use super::value::{self, enumeration, limit, non_empty, optional_duration, unless_empty};
 use crate::config::Name;
 use crate::config::listener::{self, NetworkFilter, SourceType, TerminalFilter};
 use crate::config::tls::DownstreamTls;
@@ -42,6 +43,7 @@ pub(super) fn filter_chain(proto: &FilterChain, unnamed: &str) -> Result<listene
         both(network_filters(filters), optional("transport_socket", transport_socket, transport))?;
     Ok(listener::FilterChain {
         name: Name::from(if name.is_empty() { unnamed } else { name }),
+        is_named: !name.is_empty(),
         matcher: optional("filter_chain_match", matcher, chain_match)?.unwrap_or_default(),
         tls: tls.flatten(),
         handshake_timeout: limit(
@@ -101,10 +103,34 @@ fn filter_config(any: &Any) -> Result<Decoded> {
     if let Some(proto) = unpack::<TcpProxy>(any)? {
         return Ok(Decoded::Terminal(TerminalFilter::Tcp(Arc::new(tcp_proxy(&proto)?))));
     }
-    match unpack::<SniCluster>(any)? {
-        Some(SniCluster {}) => Ok(Decoded::Passed(NetworkFilter::SniCluster)),
+    if let Some(SniCluster {}) = unpack(any)? {
+        return Ok(Decoded::Passed(NetworkFilter::SniCluster));
+    }
+    match unpack::<ConnectionLimit>(any)? {
+        Some(proto) => {
+            let limit = Arc::new(connection_limit(&proto)?);
+            Ok(Decoded::Passed(NetworkFilter::ConnectionLimit(limit)))
+        }
         None => unsupported(any),
     }
+}
+
+fn connection_limit(proto: &ConnectionLimit) -> Result<listener::ConnectionLimit> {
+    let ConnectionLimit { stat_prefix, max_connections, delay, runtime_enabled } = proto;
+    let enabled = optional("runtime_enabled", runtime_enabled, |flag| {
+        let RuntimeFeatureFlag { default_value, runtime_key: _ } = flag;
+        required("default_value", default_value).copied()
+    })?;
+    let max_connections = *required("max_connections", max_connections)?;
+    if max_connections == 0 {
+        return refuse("max_connections", "must be at least 1");
+    }
+    Ok(listener::ConnectionLimit {
+        stat_prefix: value::name("stat_prefix", stat_prefix)?,
+        max_connections,
+        delay: optional_duration("delay", delay.as_ref())?,
+        enabled: enabled.unwrap_or(true),
+    })
 }
 
 fn transport(proto: &TransportSocket) -> Result<Option<Arc<DownstreamTls>>> {

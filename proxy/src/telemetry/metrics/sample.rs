@@ -32,6 +32,10 @@ pub enum Scope {
     Lds,
     /// `sds.NAME.`
     Sds(Arc<str>),
+    /// `tcp.PREFIX.`
+    Tcp(Arc<str>),
+    /// `connection_limit.PREFIX.`
+    ConnectionLimit(Arc<str>),
 }
 
 impl Scope {
@@ -67,6 +71,16 @@ impl Scope {
         Self::Sds(sanitized(name))
     }
 
+    /// The scope of TCP proxies with this stat prefix.
+    pub fn tcp(prefix: &str) -> Self {
+        Self::Tcp(sanitized(prefix))
+    }
+
+    /// The scope of connection limits with this stat prefix.
+    pub fn connection_limit(prefix: &str) -> Self {
+        Self::ConnectionLimit(sanitized(prefix))
+    }
+
     /// The Prometheus name of the scope, without `envoy_`, and its labels.
     pub(super) fn family(&self) -> (&'static str, [Option<(&'static str, &str)>; 2]) {
         const CLUSTER: &str = "envoy_cluster_name";
@@ -93,6 +107,10 @@ impl Scope {
             }
             Self::Lds => ("listener_manager.lds.", [None, None]),
             Self::Sds(name) => ("sds.", [Some(("envoy_xds_resource_name", name)), None]),
+            Self::Tcp(prefix) => ("tcp.", [Some(("envoy_tcp_prefix", prefix)), None]),
+            Self::ConnectionLimit(prefix) => {
+                ("connection_limit.", [Some(("envoy_connection_limit_prefix", prefix)), None])
+            }
         }
     }
 }
@@ -115,6 +133,8 @@ impl fmt::Display for Scope {
             }
             Self::Lds => f.write_str("listener_manager.lds."),
             Self::Sds(name) => write!(f, "sds.{name}."),
+            Self::Tcp(prefix) => write!(f, "tcp.{prefix}."),
+            Self::ConnectionLimit(prefix) => write!(f, "connection_limit.{prefix}."),
         }
     }
 }

@@ -1,20 +1,24 @@
 //! Which statistics there are: one struct per scope, each field with its Envoy name and meaning.
 
 mod cluster;
+mod connection_limit;
 mod http;
 mod listener;
 mod listener_filter;
 mod server;
+mod tcp;
 
 use super::sample::{Samples, Scope};
 
 pub use cluster::ClusterStats;
+pub use connection_limit::ConnectionLimitStats;
 pub use http::HttpStats;
 pub use listener::ListenerStats;
 pub use listener_filter::{
     HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,
 };
 pub use server::{DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
+pub use tcp::TcpStats;
 
 /// A group of statistics that is counted in shards and summed when read.
 pub(super) trait Group: Default + Send + Sync {

@@ -1,0 +1,191 @@
+//! What format strings read of the two ends of a connection: the client's, and the endpoint's.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+
+use http::Version;
+
+use super::connection::Downstream;
+use super::stream::Upstream;
+use crate::config::address::HostAddress;
+use crate::config::format::{Operator, Peer};
+use crate::tls::certificate::Certificate;
+use crate::tls::peer::PeerInfo;
+
+/// Appends what `operator` asks about either end; none if it asks about something else. `client` is who the
+/// client is taken for.
+pub(crate) fn write(
+    ds: &Downstream,
+    client: SocketAddr,
+    us: &Upstream,
+    operator: &Operator,
+    out: &mut Vec<u8>,
+) -> Option<bool> {
+    downstream(ds, client, operator, out)
+        .or_else(|| upstream(us, operator, out))
+        .or_else(|| peers(ds, us, operator, out))
+}
+
+/// Appends a text; whether it is there, which an empty one is not.
+pub(crate) fn text(value: &str, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(value.as_bytes());
+    !value.is_empty()
+}
+
+/// Appends a number.
+pub(crate) fn number(value: u64, out: &mut Vec<u8>) -> bool {
+    write!(out, "{value}").is_ok()
+}
+
+fn address(address: SocketAddr, with_port: bool, out: &mut Vec<u8>) -> bool {
+    if with_port {
+        write!(out, "{address}").is_ok()
+    } else {
+        write!(out, "{}", address.ip()).is_ok()
+    }
+}
+
+fn host_address(host: &HostAddress, with_port: bool, out: &mut Vec<u8>) -> bool {
+    match host {
+        HostAddress::Ip(ip) => address(*ip, with_port, out),
+        HostAddress::Pipe(path) => text(path, out),
+    }
+}
+
+/// A version as Envoy prints it.
+pub(crate) fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn downstream(
+    downstream: &Downstream,
+    client: SocketAddr,
+    operator: &Operator,
+    out: &mut Vec<u8>,
+) -> Option<bool> {
+    Some(match operator {
+        Operator::DownstreamLocalAddress => address(downstream.local, true, out),
+        Operator::DownstreamLocalAddressWithoutPort => address(downstream.local, false, out),
+        Operator::DownstreamLocalPort => number(downstream.local.port().into(), out),
+        Operator::DownstreamRemoteAddress => address(client, true, out),
+        Operator::DownstreamRemoteAddressWithoutPort => address(client, false, out),
+        Operator::DownstreamRemotePort => number(client.port().into(), out),
+        Operator::DownstreamDirectRemoteAddress => address(downstream.direct_remote, true, out),
+        Operator::DownstreamDirectRemoteAddressWithoutPort => {
+            address(downstream.direct_remote, false, out)
+        }
+        Operator::DownstreamDirectRemotePort => number(downstream.direct_remote.port().into(), out),
+        Operator::RequestedServerName => {
+            downstream.server_name.as_deref().is_some_and(|name| text(name, out))
+        }
+        Operator::ConnectionId => number(downstream.id, out),
+        Operator::Hostname => text(hostname(), out),
+        _ => return None,
+    })
+}
+
+fn peers(
+    downstream: &Downstream,
+    upstream: &Upstream,
+    operator: &Operator,
+    out: &mut Vec<u8>,
+) -> Option<bool> {
+    let side = match operator {
+        Operator::PeerSubject(side)
+        | Operator::PeerIssuer(side)
+        | Operator::PeerUriSan(side)
+        | Operator::PeerDnsSan(side)
+        | Operator::PeerFingerprint256(side)
+        | Operator::PeerSerial(side)
+        | Operator::PeerCert(side)
+        | Operator::LocalSubject(side)
+        | Operator::LocalUriSan(side)
+        | Operator::TlsVersion(side)
+        | Operator::TlsCipher(side) => side,
+        _ => return None,
+    };
+    let tls = match side {
+        Peer::Downstream => downstream.tls.as_ref(),
+        Peer::Upstream => upstream.tls.as_deref(),
+    };
+    Some(tls.is_some_and(|tls| peer(tls, operator, out)))
+}
+
+fn peer(tls: &PeerInfo, operator: &Operator, out: &mut Vec<u8>) -> bool {
+    let of = |certificate: Option<&Certificate>, out: &mut Vec<u8>| {
+        let Some(certificate) = certificate else { return false };
+        match operator {
+            Operator::PeerSubject(_) | Operator::LocalSubject(_) => {
+                text(certificate.subject(), out)
+            }
+            Operator::PeerIssuer(_) => text(certificate.issuer(), out),
+            Operator::PeerUriSan(_) | Operator::LocalUriSan(_) => {
+                text(&certificate.uri_sans().join(","), out)
+            }
+            Operator::PeerDnsSan(_) => text(&certificate.dns_sans().join(","), out),
+            Operator::PeerFingerprint256(_) => text(certificate.sha256(), out),
+            Operator::PeerSerial(_) => text(certificate.serial(), out),
+            _ => text(certificate.url_encoded_pem(), out),
+        }
+    };
+    match operator {
+        Operator::TlsVersion(_) => text(tls.version(), out),
+        Operator::TlsCipher(_) => text(tls.cipher(), out),
+        Operator::LocalSubject(_) | Operator::LocalUriSan(_) => of(tls.local(), out),
+        _ => of(tls.certificate(), out),
+    }
+}
+
+fn upstream(facts: &Upstream, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
+    Some(match operator {
+        Operator::UpstreamHost | Operator::UpstreamRemoteAddress { with_port: true } => {
+            facts.host.as_ref().is_some_and(|host| host_address(host, true, out))
+        }
+        Operator::UpstreamRemoteAddress { with_port: false } => {
+            facts.host.as_ref().is_some_and(|host| host_address(host, false, out))
+        }
+        Operator::UpstreamRemotePort => {
+            // Of a Unix socket it is empty, not absent.
+            let mut port = |host: &HostAddress| host.ip().map(|ip| number(ip.port().into(), out));
+            facts.host.as_ref().is_some_and(|host| port(host).unwrap_or(true))
+        }
+        Operator::UpstreamHostName => match (&facts.hostname, &facts.host) {
+            (Some(name), _) if !name.is_empty() => text(name, out),
+            (_, host) => host.as_ref().is_some_and(|host| host_address(host, true, out)),
+        },
+        Operator::UpstreamHostNameWithoutPort => match (&facts.hostname, &facts.host) {
+            (Some(name), _) if !name.is_empty() => {
+                text(name.rsplit_once(':').map_or(name, |(name, _)| name), out)
+            }
+            (_, host) => host.as_ref().is_some_and(|host| host_address(host, false, out)),
+        },
+        Operator::UpstreamCluster => facts.cluster.as_ref().is_some_and(|name| text(name, out)),
+        Operator::UpstreamLocalAddress { with_port } => {
+            facts.local.is_some_and(|local| address(local, *with_port, out))
+        }
+        Operator::UpstreamLocalPort => {
+            facts.local.is_some_and(|local| number(local.port().into(), out))
+        }
+        Operator::UpstreamProtocol => {
+            facts.version.is_some_and(|spoken| text(version(spoken), out))
+        }
+        Operator::UpstreamTransportFailureReason => {
+            facts.failure.as_ref().is_some_and(|reason| text(reason, out))
+        }
+        Operator::UpstreamRequestAttemptCount => number(facts.attempts.into(), out),
+        _ => return None,
+    })
+}
+
+/// This machine's name.
+fn hostname() -> &'static str {
+    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        name.trim().to_owned()
+    })
+}

@@ -1,0 +1,72 @@
+//! What format strings and log filters read of a session: Envoy's command operators, answered.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::Session;
+use crate::config::format::{Facts, Operator, millis};
+use crate::config::matcher::RequestHead;
+use crate::http::ends::{self, number, text};
+use crate::telemetry::access_log::LogFacts;
+use crate::telemetry::response_flags::ResponseFlags;
+
+impl Facts for Session {
+    fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
+        let (start, upstream) = (&self.start, &self.upstream.borrow());
+        match operator {
+            Operator::StartTime(format) => {
+                format.write(start.wall, out);
+                true
+            }
+            Operator::EmitTime(format) => {
+                format.write(std::time::SystemTime::now(), out);
+                true
+            }
+            Operator::Duration => number(millis(start.instant.elapsed()), out),
+            Operator::BytesReceived => number(self.ledger.received(), out),
+            Operator::BytesSent => number(self.ledger.sent(), out),
+            Operator::ResponseCode => number(0, out),
+            Operator::ResponseFlags => self.ledger.flags().write_short(out),
+            Operator::ResponseFlagsLong => self.ledger.flags().write_long(out),
+            Operator::FilterChainName => {
+                let chain = &self.chain.config;
+                chain.is_named && text(&chain.name, out)
+            }
+            Operator::UniqueId => {
+                write!(out, "{:016x}{:016x}", self.random, self.downstream.id).is_ok()
+            }
+            _ => ends::write(&self.downstream, self.downstream.remote, upstream, operator, out)
+                .unwrap_or(false),
+        }
+    }
+}
+
+impl LogFacts for Session {
+    fn response_code(&self) -> u16 {
+        0
+    }
+
+    fn duration(&self) -> Duration {
+        self.start.instant.elapsed()
+    }
+
+    fn flags(&self) -> ResponseFlags {
+        self.ledger.flags()
+    }
+
+    fn request(&self) -> Option<RequestHead<'_>> {
+        None
+    }
+
+    fn grpc_status(&self) -> Option<u16> {
+        None
+    }
+
+    fn is_traced(&self) -> bool {
+        false
+    }
+
+    fn random(&self) -> u64 {
+        self.random
+    }
+}

@@ -1,0 +1,132 @@
+//! From a client's connection to an endpoint's: the cluster, the host, as many attempts as are allowed.
+
+use std::rc::Rc;
+
+use super::Session;
+use crate::cluster::{HostId, LocalCluster, LocalHost, Outcome, PickContext};
+use crate::config::listener::NetworkFilter;
+use crate::config::route::Priority;
+use crate::pool::Dedicated;
+use crate::route;
+use crate::telemetry::response_flags::ResponseFlags;
+use crate::upstream::failure::ConnectError;
+use crate::worker::Held;
+
+/// How often another host is looked for in place of one that has just failed.
+const LOOK_FOR_OTHERS: u32 = 3;
+
+impl Session {
+    /// A connection to an endpoint; none if there is none to be had. What was tried is noted.
+    pub(super) async fn reach(&self, snapshot: &Held) -> Option<Dedicated> {
+        let name = self.cluster();
+        let Some(spec) = snapshot.clusters.get(name) else {
+            self.stats.downstream_cx_no_route.inc();
+            self.flag(ResponseFlags::NO_CLUSTER_FOUND);
+            return None;
+        };
+        self.upstream.borrow_mut().cluster = Some(spec.config.name.clone());
+        let cluster = self.worker.clusters.get(spec);
+        let mut failed = Vec::new();
+        loop {
+            match self.attempt(&cluster, &mut failed).await {
+                Ok(connection) => return Some(connection),
+                Err(Again(true)) => self.back_off(failed.len()).await,
+                Err(Again(false)) => return None,
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        cluster: &Rc<LocalCluster>,
+        failed: &mut Vec<HostId>,
+    ) -> Result<Dedicated, Again> {
+        let Some(permit) = cluster.breaker(Priority::Default).try_connection() else {
+            cluster.stats.upstream_cx_overflow.inc();
+            self.flag(ResponseFlags::UPSTREAM_OVERFLOW);
+            return Err(Again(false));
+        };
+        if failed.len() >= self.proxy.max_connect_attempts.get() as usize {
+            cluster.stats.upstream_cx_connect_attempts_exceeded.inc();
+            self.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            return Err(Again(false));
+        }
+        let hash = self.proxy.hash_source_ip.then(|| self.downstream.remote.ip());
+        let dynamic = cluster.original_dst(|_| None, self.downstream.original_dst);
+        let context = PickContext {
+            avoid: failed,
+            attempts: if failed.is_empty() { 0 } else { LOOK_FOR_OTHERS },
+            hash: hash.map(route::hash::address),
+            dynamic: dynamic.as_ref(),
+        };
+        let Some(host) = self.worker.with_random(|random| cluster.pick(&context, random)) else {
+            cluster.stats.upstream_cx_none_healthy.inc();
+            self.flag(ResponseFlags::NO_HEALTHY_UPSTREAM);
+            return Err(Again(false));
+        };
+        self.note_host(&host);
+        match host.dedicate(permit).await {
+            Ok(connection) => {
+                cluster.observe(&host, Outcome::Response(200));
+                let mut facts = self.upstream.borrow_mut();
+                facts.local = connection.local_address;
+                facts.tls.clone_from(&connection.peer);
+                Ok(connection)
+            }
+            Err(error) => {
+                self.note_failure(cluster, &host, &error)?;
+                failed.push(host.id());
+                Err(Again(true))
+            }
+        }
+    }
+
+    fn note_host(&self, host: &LocalHost) {
+        let mut facts = self.upstream.borrow_mut();
+        facts.attempts += 1;
+        facts.host = Some(host.address().clone());
+        facts.hostname = Some(host.hostname());
+    }
+
+    /// Notes why a host could not be reached; an error if no other should be tried.
+    fn note_failure(
+        &self,
+        cluster: &LocalCluster,
+        host: &LocalHost,
+        error: &ConnectError,
+    ) -> Result<(), Again> {
+        tracing::debug!(connection = self.downstream.id, host = %host.address(), %error, "cannot connect");
+        self.upstream.borrow_mut().failure = error.transport_failure();
+        let outcome = match error {
+            ConnectError::Overflow(_) => {
+                self.flag(ResponseFlags::UPSTREAM_OVERFLOW);
+                return Err(Again(false));
+            }
+            ConnectError::Timeout => Outcome::Timeout,
+            _ => Outcome::Failed,
+        };
+        self.flag(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+        cluster.observe(host, outcome);
+        Ok(())
+    }
+
+    async fn back_off(&self, failed: usize) {
+        let failed = u32::try_from(failed).unwrap_or(u32::MAX);
+        if let Some(backoff) = self.proxy.backoff
+            && failed < self.proxy.max_connect_attempts.get()
+        {
+            let random = self.worker.with_random(|random| random.f64());
+            tokio::time::sleep(backoff.wait(failed, random)).await;
+        }
+    }
+
+    /// The cluster's name, as a filter before this one or its configuration says.
+    fn cluster(&self) -> &str {
+        let by_name = self.chain.config.filters.contains(&NetworkFilter::SniCluster);
+        let server_name = self.downstream.server_name.as_deref().filter(|_| by_name);
+        server_name.unwrap_or_else(|| self.proxy.cluster.choose(self.random))
+    }
+}
+
+/// An attempt failed; whether another may be made.
+struct Again(bool);
