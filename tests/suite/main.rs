@@ -49,6 +49,7 @@ mod examples;
 mod explain;
 mod hashing;
 mod headers;
+mod health_check;
 mod hot_swap;
 mod image;
 mod interception;
