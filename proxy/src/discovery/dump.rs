@@ -18,6 +18,7 @@ use xds::envoy::admin::v3::{
     BootstrapConfigDump, ClustersConfigDump, EndpointsConfigDump, ListenersConfigDump,
     RoutesConfigDump, SecretsConfigDump, UpdateFailureState,
 };
+use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use xds::envoy::config::listener::v3::filter::ConfigType;
 use xds::envoy::config::listener::v3::{FilterChain, Listener};
@@ -57,24 +58,25 @@ impl ConfigDump {
     /// (`?include_eds`). Private keys are redacted.
     pub fn configs(&self, include_eds: bool) -> Vec<Json> {
         let contents = self.0.read();
-        let Some(contents) = &*contents else { return Vec::new() };
-        let mut configs = vec![packed(&contents.bootstrap()), packed(&contents.clusters())];
+        let Some(Contents { state, refused }) = &*contents else { return Vec::new() };
+        let shown = Shown { state, refused, bootstrap: state.bootstrap.proto() };
+        let mut configs = vec![packed(&shown.bootstrap()), packed(&shown.clusters())];
         if include_eds {
-            configs.push(packed(&contents.endpoints()));
+            configs.push(packed(&shown.endpoints()));
         }
-        configs.push(packed(&contents.listeners()));
+        configs.push(packed(&shown.listeners()));
         // Scoped routes are not supported; Envoy shows the empty message.
         configs.push(Any { type_url: SCOPED_ROUTES.to_owned(), value: Vec::new() });
-        configs.push(packed(&contents.routes()));
-        configs.push(packed(&contents.secrets()));
+        configs.push(packed(&shown.routes()));
+        configs.push(packed(&shown.secrets()));
         configs.iter().map(xds::json::any_to_json).collect()
     }
 
     /// Names of the clusters that the bootstrap declares.
     pub fn static_clusters(&self) -> HashSet<String> {
         let contents = self.0.read();
-        let fixed = contents.iter().flat_map(|contents| contents.fixed(|it| &it.clusters));
-        fixed.map(|cluster| cluster.name.clone()).collect()
+        let fixed = contents.iter().flat_map(|it| &it.state.bootstrap.config.clusters);
+        fixed.map(|cluster| cluster.name.to_string()).collect()
     }
 
     /// The sources whose present content is not in use.
@@ -95,17 +97,24 @@ impl ConfigDump {
     }
 }
 
-impl Contents {
+/// What is being shown.
+struct Shown<'a> {
+    state: &'a State,
+    refused: &'a BTreeMap<Source, Refusal>,
+    bootstrap: Bootstrap,
+}
+
+impl Shown<'_> {
     fn updated(&self) -> Option<Timestamp> {
         Some(self.state.bootstrap.updated.into())
     }
 
     fn fixed<'a, T>(&'a self, list: impl FnOnce(&'a StaticResources) -> &'a Vec<T>) -> &'a [T] {
-        self.state.bootstrap.proto.static_resources.as_ref().map_or(&[], |it| list(it))
+        self.bootstrap.static_resources.as_ref().map_or(&[], |it| list(it))
     }
 
     fn bootstrap(&self) -> BootstrapConfigDump {
-        let bootstrap = Some(self.state.bootstrap.proto.clone());
+        let bootstrap = Some(self.bootstrap.clone());
         BootstrapConfigDump { bootstrap, last_updated: self.updated() }
     }
 

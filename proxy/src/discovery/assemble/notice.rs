@@ -14,7 +14,7 @@ pub(super) fn errors(what: &str, errors: &[Located]) {
 
 /// Names what a changed bootstrap says that only a restart can bring about.
 pub(super) fn fixed_parts(old: &BootstrapFile, new: &BootstrapFile) {
-    let (old, new) = (&old.proto, &new.proto);
+    let (old, new) = (old.proto(), new.proto());
     for (part, changed) in [
         ("node", old.node != new.node),
         ("admin", old.admin != new.admin),

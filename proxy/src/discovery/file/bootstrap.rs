@@ -28,7 +28,8 @@ pub struct Sources {
 pub(in crate::discovery) struct BootstrapFile {
     pub(in crate::discovery) digest: u64,
     pub(in crate::discovery) updated: SystemTime,
-    pub(in crate::discovery) proto: Bootstrap,
+    /// The message, encoded: it is looked at seldom, and several times larger when it is not.
+    encoded: Vec<u8>,
     pub(in crate::discovery) config: config::bootstrap::Bootstrap,
     parts: Vec<Part>,
 }
@@ -107,7 +108,7 @@ pub(in crate::discovery) fn decode(
     text: BootstrapText,
     last: Option<&BootstrapFile>,
 ) -> Result<BootstrapFile, Vec<Located>> {
-    let mut proto = Bootstrap::default();
+    let mut merged: Option<Bootstrap> = None;
     let mut parts = Vec::new();
     for document in text.documents {
         if document.text().trim().is_empty() {
@@ -117,6 +118,10 @@ pub(in crate::discovery) fn decode(
         }
         let part: Bootstrap = document.read()?;
         parts.push(Part { document, counts: Counts::of(&part) });
+        let Some(proto) = &mut merged else {
+            merged = Some(part);
+            continue;
+        };
         // What protobuf calls merging is decoding onto what is there.
         proto.merge(part.encode_to_vec().as_slice()).map_err(|error| {
             vec![Located {
@@ -127,24 +132,31 @@ pub(in crate::discovery) fn decode(
             }]
         })?;
     }
+    let proto = merged.unwrap_or_default();
     let mut file = BootstrapFile {
         digest: text.digest,
         updated: SystemTime::now(),
         config: config::bootstrap::Bootstrap::default(),
-        proto,
+        encoded: proto.encode_to_vec(),
         parts,
     };
-    file.config = decode::bootstrap(&file.proto).map_err(|errors| {
+    file.config = decode::bootstrap(&proto).map_err(|errors| {
         let reported = errors.into_iter().take(MAX_REPORTED);
         reported.map(|error| file.locate(error)).collect::<Vec<_>>()
     })?;
-    if let Some(last) = last.filter(|last| last.proto == file.proto) {
+    if let Some(last) = last.filter(|last| last.proto() == proto) {
         file.updated = last.updated;
     }
     Ok(file)
 }
 
 impl BootstrapFile {
+    /// The message.
+    pub(in crate::discovery) fn proto(&self) -> Bootstrap {
+        // Our own bytes: they decode.
+        Bootstrap::decode(self.encoded.as_slice()).unwrap_or_default()
+    }
+
     /// The error with file, line and column.
     pub(in crate::discovery) fn locate(&self, error: Invalid) -> Located {
         let Invalid { path, reason } = error;
@@ -169,13 +181,11 @@ impl BootstrapFile {
     /// Where the value at `path` is written, if it is in none of the joined lists.
     pub(in crate::discovery) fn root(&self, path: &str) -> Origin {
         let first = path.split(['.', '[']).next().unwrap_or_default();
-        // A value in the later text replaces the earlier one's.
-        let holder = self
-            .parts
-            .iter()
-            .rev()
-            .find(|part| part.document.contains(first))
-            .or(self.parts.first());
+        // A value in the later text replaces the earlier one's. The first text is not searched: it may be
+        // large, and has whatever the others do not have.
+        let mut later = self.parts.iter().skip(1).rev();
+        let holder =
+            later.find(|part| part.document.contains(first)).or_else(|| self.parts.first());
         match holder {
             Some(part) => Origin::in_document(&part.document, path),
             None => Origin::in_document(&Document::new("bootstrap", ""), path),
