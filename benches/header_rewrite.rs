@@ -45,6 +45,7 @@ fn changes(level: &str, count: usize, value: &str) -> HeaderMutations {
 /// A table whose three levels each set `count` headers to `value`.
 fn table(count: usize, value: &str) -> RouteTable {
     let route = Route {
+        filters: Vec::new(),
         name: "".into(),
         matcher: RouteMatch {
             path: PathMatch::Prefix { value: "/".into(), case_sensitive: true },

@@ -11,6 +11,7 @@ use proxy::config::cluster::{Cluster, Discovery};
 use proxy::config::http::RouteSource;
 use proxy::config::listener;
 use proxy::discovery::decode;
+use proxy::dns::caches::Caches;
 use proxy::filter_chain::FilterChainMatcher;
 use proxy::route::RouteTable;
 use proxy::snapshot::{FilterChain, Http, Listener, Snapshot, SnapshotCell, Terminal};
@@ -78,6 +79,7 @@ pub fn shared(snapshot: Snapshot) -> Shared {
     Shared {
         snapshots: Arc::new(SnapshotCell::new(snapshot)),
         clusters,
+        dns_caches: Arc::new(Caches::new(Arc::clone(&metrics))),
         access_log: AccessLogger::start(Arc::clone(&metrics)).expect("a thread"),
         metrics,
         drain_time: Duration::from_secs(600),

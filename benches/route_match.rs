@@ -88,6 +88,7 @@ fn table(kind: &Kind, size: usize) -> RouteTable {
     let route = |number| {
         let response = DirectResponse { status: StatusCode::OK, body: Bytes::new() };
         Arc::new(Route {
+            filters: Vec::new(),
             name: "".into(),
             matcher: (kind.conditions)(number),
             action: Action::DirectResponse(response),

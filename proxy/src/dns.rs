@@ -1,5 +1,7 @@
 //! Resolves names: one lookup at a time of what configuration says, bounded in number, never on a worker.
 
+pub mod cache;
+pub mod caches;
 pub mod schedule;
 
 use std::collections::BTreeMap;
@@ -14,6 +16,7 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::system_conf::read_system_conf;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -23,6 +26,10 @@ use crate::telemetry::metrics::{DnsStats, Metrics};
 
 /// Most lookups at once: thousands of names must not flood the name server, nor run out of sockets.
 const AT_ONCE: usize = 64;
+/// Envoy's words for a name that does not exist.
+const NO_NAME: &str = "cares_norecords:Domain_name_not_found";
+/// Envoy's words for a name that has other records.
+const NO_DATA: &str = "cares_norecords:DNS_server_returned_answer_with_no_data";
 
 /// What a name resolves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,17 +39,48 @@ pub struct Resolved {
     pub addresses: Vec<IpAddr>,
     /// How long the answer may be used; zero if there is none.
     pub ttl: Duration,
+    /// Why there is none, in Envoy's words; empty if there is one.
+    pub reason: &'static str,
 }
 
 /// Why a name was not resolved: no server answered, or none wanted to.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct Failed(String);
+#[error("{message}")]
+pub struct Failed {
+    message: String,
+    reason: &'static str,
+}
 
 impl Failed {
     /// The answer was that there is no address, where there has to be one.
     pub fn no_address() -> Self {
-        Self("it has no address".to_owned())
+        Self { message: "it has no address".to_owned(), reason: NO_NAME }
+    }
+
+    /// The answer would have come too late.
+    pub fn too_late() -> Self {
+        Self { message: "no answer within the time for it".to_owned(), reason: "resolve_timeout" }
+    }
+
+    /// What was the matter, in Envoy's words.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
+impl From<NetError> for Failed {
+    fn from(error: NetError) -> Self {
+        let reason = match &error {
+            NetError::Timeout => "cares_failure:Timeout_while_contacting_DNS_servers",
+            NetError::Dns(DnsError::ResponseCode(ResponseCode::Refused)) => {
+                "cares_failure:DNS_server_refused_query"
+            }
+            NetError::Dns(DnsError::ResponseCode(_)) => {
+                "cares_failure:DNS_server_returned_general_failure"
+            }
+            _ => "cares_failure:Could_not_contact_DNS_servers",
+        };
+        Self { message: error.to_string(), reason }
     }
 }
 
@@ -91,7 +129,7 @@ impl Resolvers {
             Err(NetError::Timeout) => stats.timeouts.inc(),
             Err(_) => stats.get_addr_failure.inc(),
         }
-        result.map_err(|error| Failed(error.to_string()))
+        result.map_err(Failed::from)
     }
 
     async fn ask(
@@ -105,8 +143,10 @@ impl Resolvers {
         let resolver = self.resolver(family, config).ok_or(NetError::NoConnections)?;
         let found = match resolver.lookup_ip(host).await {
             Ok(found) => found,
-            Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { .. }))) => {
-                return Ok(Resolved { addresses: Vec::new(), ttl: Duration::ZERO });
+            Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, .. }))) => {
+                let reason =
+                    if response_code == ResponseCode::NXDomain { NO_NAME } else { NO_DATA };
+                return Ok(Resolved { addresses: Vec::new(), ttl: Duration::ZERO, reason });
             }
             Err(error) => return Err(error),
         };
@@ -117,7 +157,8 @@ impl Resolvers {
                 addresses.push(address);
             }
         }
-        Ok(Resolved { addresses, ttl: whole_seconds(ttl) })
+        let reason = if addresses.is_empty() { NO_DATA } else { "" };
+        Ok(Resolved { addresses, ttl: whole_seconds(ttl), reason })
     }
 
     fn resolver(&self, family: DnsFamily, config: &Arc<Resolver>) -> Option<TokioResolver> {

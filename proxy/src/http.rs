@@ -10,6 +10,7 @@ pub mod deadline;
 pub(crate) mod ends;
 pub mod facts;
 pub mod finish;
+pub mod forward_proxy;
 pub mod forwarded;
 pub mod head_guard;
 pub mod hop_by_hop;

@@ -11,8 +11,10 @@ use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
 use crate::cluster::ClusterSpec;
+use crate::config::cluster::Discovery;
+use crate::config::dns::Resolver;
 use crate::config::http::{FixedHeaders, HttpConnectionManager};
-use crate::config::listener::{ConnectionLimit, ListenAddress};
+use crate::config::listener::{ConnectionLimit, ListenAddress, TerminalFilter};
 use crate::config::tcp::TcpProxy;
 use crate::config::{self, HashMap, Name};
 use crate::filter_chain::FilterChainMatcher;
@@ -32,6 +34,8 @@ pub struct Snapshot {
     pub routes: HashMap<Name, Arc<RouteTable>>,
     /// Clusters by name.
     pub clusters: HashMap<Name, Arc<ClusterSpec>>,
+    /// Who is asked for names, unless somebody else is named.
+    pub resolver: Arc<Resolver>,
 }
 
 /// A listener with its chains built.
@@ -153,6 +157,23 @@ impl Listener {
 }
 
 impl Snapshot {
+    /// The caches of names that clusters and filters use; one may come several times.
+    pub fn dns_caches(&self) -> Vec<&Arc<config::dns::Cache>> {
+        let mut caches = Vec::new();
+        for cluster in self.clusters.values() {
+            if let Discovery::ForwardProxy(cache) = &cluster.config.discovery {
+                caches.push(cache);
+            }
+        }
+        let listeners = self.listeners.values();
+        for chain in listeners.flat_map(|it| it.chains.iter().chain(&it.default_chain)) {
+            if let TerminalFilter::Http(http) = &chain.config.terminal {
+                caches.extend(http.forward_proxy.iter().map(|filter| &filter.cache));
+            }
+        }
+        caches
+    }
+
     /// The listener whose connections arrive at `address` (as configured, port 0 for any), where `name` was
     /// the last that did so. A socket may pass from one listener to another, and connections arrive
     /// before its accept loop is told: then the address decides.

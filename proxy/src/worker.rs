@@ -11,6 +11,8 @@ use http::HeaderValue;
 
 use crate::cluster::{Clusters, LocalClusters};
 use crate::config::{HashMap, Name};
+use crate::dns::cache::Cache;
+use crate::dns::caches::Caches;
 use crate::drain::connections::ConnectionSet;
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
@@ -26,6 +28,8 @@ pub struct Shared {
     pub snapshots: Arc<SnapshotCell>,
     /// Live state of clusters and hosts.
     pub clusters: Arc<Clusters>,
+    /// The names that requests bring.
+    pub dns_caches: Arc<Caches>,
     /// Statistics.
     pub metrics: Arc<Metrics>,
     /// Access-log sinks.
@@ -55,6 +59,8 @@ pub struct Worker {
     tcp_stats: RefCell<HashMap<Name, Arc<TcpStats>>>,
     connection_limit_stats: RefCell<HashMap<Name, Arc<ConnectionLimitStats>>>,
     proxy_protocol_stats: RefCell<HashMap<Name, Rc<ProxyProtocolShards>>>,
+    /// As the newest snapshot has them.
+    dns_caches: RefCell<HashMap<Name, Arc<Cache>>>,
     date: RefCell<Date>,
     random: RefCell<fastrand::Rng>,
     next_id: Cell<u64>,
@@ -97,6 +103,7 @@ impl Worker {
             tcp_stats: RefCell::default(),
             connection_limit_stats: RefCell::default(),
             proxy_protocol_stats: RefCell::default(),
+            dns_caches: RefCell::default(),
             date: RefCell::new(Date { second: 0, value: HeaderValue::from_static("") }),
             random: RefCell::new(fastrand::Rng::new()),
             next_id: Cell::new(0),
@@ -112,6 +119,7 @@ impl Worker {
         let mut held = self.held.borrow_mut();
         if !Arc::ptr_eq(&held.0, newest) {
             *held = Rc::new(Held(Arc::clone(newest)));
+            self.dns_caches.borrow_mut().clear();
         }
         Rc::clone(&held)
     }
@@ -129,6 +137,17 @@ impl Worker {
     /// Forgets `connections`, whose listener is gone.
     pub fn forget_connections(&self, connections: &Rc<ConnectionSet>) {
         self.connections.borrow_mut().retain(|_, known| !Rc::ptr_eq(known, connections));
+    }
+
+    /// The cache of names called `name`, if the configuration has it.
+    pub fn dns_cache(&self, name: &Name) -> Option<Arc<Cache>> {
+        let mut known = self.dns_caches.borrow_mut();
+        if let Some(cache) = known.get(name) {
+            return Some(Arc::clone(cache));
+        }
+        let cache = self.shared.dns_caches.get(name)?;
+        known.insert(Arc::clone(name), Arc::clone(&cache));
+        Some(cache)
     }
 
     /// This worker's shard of the statistics of a connection manager.

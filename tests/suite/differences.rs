@@ -63,3 +63,9 @@ pub(crate) const LEAN_SILENCE: Difference = Difference(
     "Envoy keeps a connection's codec and buffers while its client is silent, some 16 KiB; Outrigger \
      puts them away",
 );
+
+/// A name of a forward proxy has another address.
+pub(crate) const OLD_ADDRESSES: Difference = Difference(
+    "Envoy's forward proxy sends requests on connections to an address that a name no longer has for as \
+     long as they are open; Outrigger sends new requests to the new one",
+);

@@ -23,7 +23,7 @@ on_both!(
 );
 
 /// Two backends at the same port of different addresses, so that a name decides between them.
-async fn pair() -> (Backend, Backend) {
+pub(crate) async fn pair() -> (Backend, Backend) {
     loop {
         let one = Backend::echo("one").await;
         let port = one.address().port();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dns::{DnsFamily, Refresh, Resolver};
+use super::dns::{Cache, DnsFamily, Refresh, Resolver};
 use super::endpoint::LoadAssignment;
 use super::health_check::HealthCheck;
 use super::http::Http2Options;
@@ -69,6 +69,8 @@ pub enum Discovery {
     Eds(ResourceSource),
     /// ORIGINAL_DST: requests name their endpoint.
     OriginalDst(OriginalDst),
+    /// `envoy.clusters.dynamic_forward_proxy`: requests name the host, which is looked up.
+    ForwardProxy(Arc<Cache>),
 }
 
 impl Discovery {
@@ -76,6 +78,7 @@ impl Discovery {
     pub fn cleanup_interval(&self) -> Option<Duration> {
         match self {
             Self::OriginalDst(config) => Some(config.cleanup_interval),
+            Self::ForwardProxy(cache) => Some(cache.host_ttl),
             Self::Static(_) | Self::Dns(_) | Self::Eds(_) => None,
         }
     }

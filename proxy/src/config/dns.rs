@@ -1,7 +1,10 @@
 //! How names become addresses: which name servers are asked, for which kind of address, and how often.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::Name;
 
 /// Who is asked (Envoy `CaresDnsResolverConfig`). The default is the system's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,4 +67,28 @@ pub struct BackOff {
     pub base: Duration,
     /// `max_interval`, not below `base`.
     pub max: Duration,
+}
+
+/// Names that requests bring, and what is known of them (Envoy `DnsCacheConfig`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// `name`: who uses the same name uses the same cache.
+    pub name: Name,
+    /// `dns_lookup_family`
+    pub family: DnsFamily,
+    /// When a name is looked up again: after its time to live, but not before `dns_min_refresh_rate` (5 s by
+    /// default); after `dns_refresh_rate` (60 s by default) if it has none.
+    pub refresh: Refresh,
+    /// `typed_dns_resolver_config`; none means the bootstrap's.
+    pub resolver: Option<Arc<Resolver>>,
+    /// `host_ttl`: a name unused for longer is forgotten at its next lookup; 5 min by default.
+    pub host_ttl: Duration,
+    /// `max_hosts`: most names; 1,024 by default.
+    pub max_hosts: u32,
+    /// `dns_cache_circuit_breaker.max_pending_requests`: most requests waiting for a lookup; 1,024 by default.
+    pub max_pending: u32,
+    /// `preresolve_hostnames`: names with ports that are looked up from the start.
+    pub preresolve: Vec<(Name, u16)>,
+    /// `dns_query_timeout`; none means no limit, 5 s by default.
+    pub timeout: Option<Duration>,
 }

@@ -64,10 +64,21 @@ pub struct HttpConnectionManager {
     pub upgrades: Vec<UpgradeConfig>,
     /// `proxy_100_continue`: the upstream answers `expect`, not the proxy.
     pub proxy_100_continue: bool,
+    /// `envoy.filters.http.dynamic_forward_proxy`: hosts are resolved before requests are forwarded.
+    pub forward_proxy: Option<ForwardProxy>,
     /// Access logs.
     pub access_logs: Vec<Arc<AccessLog>>,
     /// `stream_error_on_invalid_http_message`
     pub stream_error_on_invalid_http_message: bool,
+}
+
+/// Envoy `filters.http.dynamic_forward_proxy.v3.FilterConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForwardProxy {
+    /// The filter's name in its chain, by which routes speak to it.
+    pub filter: Name,
+    /// `dns_cache_config`
+    pub cache: Arc<super::dns::Cache>,
 }
 
 /// What one configuration fixes for all its responses, made once.

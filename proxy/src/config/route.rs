@@ -36,6 +36,8 @@ pub struct RouteConfig {
     pub ignore_path_parameters_in_path_matching: bool,
     /// Whether routes to unknown clusters refuse the table; a static table's default is true, RDS false.
     pub validate_clusters: Option<bool>,
+    /// `typed_per_filter_config`, by filter name.
+    pub filters: Vec<FilterOverride>,
 }
 
 /// Envoy `VirtualHost`.
@@ -63,6 +65,8 @@ pub struct VirtualHost {
     pub include_is_timeout_retry_header: bool,
     /// Body bytes kept for retries; none means the listener's buffer limit.
     pub request_body_buffer_limit: Option<u64>,
+    /// `typed_per_filter_config`, by filter name.
+    pub filters: Vec<FilterOverride>,
     /// Named request classes for logs and statistics; first match wins.
     pub virtual_clusters: Vec<VirtualCluster>,
 }
@@ -103,6 +107,37 @@ pub struct Route {
     pub response_headers: HeaderMutations,
     /// Body bytes kept for retries; none means the virtual host's.
     pub request_body_buffer_limit: Option<u64>,
+    /// `typed_per_filter_config`, by filter name.
+    pub filters: Vec<FilterOverride>,
+}
+
+/// What a table, virtual host, route or weighted cluster says to one HTTP filter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilterOverride {
+    /// The filter's name in its chain.
+    pub filter: Name,
+    /// What it says.
+    pub rule: FilterRule,
+}
+
+/// See [`FilterOverride`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterRule {
+    /// `FilterConfig.disabled`
+    Disabled,
+    /// Envoy `filters.http.dynamic_forward_proxy.v3.PerRouteConfig`
+    ForwardProxy(ForwardRewrite),
+}
+
+/// Envoy `PerRouteConfig.host_rewrite_specifier`: which host is resolved, and forwarded to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ForwardRewrite {
+    /// The request's own.
+    None,
+    /// `host_rewrite_literal`
+    Literal(Box<str>),
+    /// `host_rewrite_header`: the first value of this header, if there is one.
+    Header(HeaderName),
 }
 
 /// Envoy `RouteMatch`: all conditions must hold.
@@ -260,6 +295,8 @@ pub struct WeightedCluster {
     pub response_headers: HeaderMutations,
     /// `host_rewrite_literal`
     pub host_rewrite: Option<Box<str>>,
+    /// `typed_per_filter_config`, by filter name.
+    pub filters: Vec<FilterOverride>,
 }
 
 /// How one weighted choice names its cluster.

@@ -15,6 +15,7 @@ mod endpoint;
 mod errors;
 mod extension;
 mod filter_chain;
+mod forward_proxy;
 mod hash_policy;
 mod header;
 mod health_check;

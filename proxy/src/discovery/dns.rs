@@ -195,7 +195,7 @@ impl Lookup {
         let tell = |kind| events.send(Event { query: self.query.clone(), kind }).is_ok();
         while tell(Kind::Begun) {
             let (kind, wait) = match self.resolve().await {
-                Ok(Resolved { addresses, ttl }) => {
+                Ok(Resolved { addresses, ttl, .. }) => {
                     failing = false;
                     (Kind::Found(addresses.into()), schedule.after_answer(ttl, &mut random))
                 }

@@ -25,11 +25,20 @@ impl Schedule {
 
     /// How long to wait after an answer that may be used for `ttl`; zero if it does not say.
     pub fn after_answer(&mut self, ttl: Duration, random: &mut Rng) -> Duration {
-        let Refresh { rate, respect_ttl, min, jitter, failure } = self.refresh;
-        self.interval = failure.map(|failure| failure.base);
+        let after_rate = self.after_nothing(random);
+        let Refresh { respect_ttl, min, jitter, .. } = self.refresh;
         let ttl = ttl.max(min);
-        let wait = if respect_ttl && !ttl.is_zero() { ttl } else { rate };
-        wait.saturating_add(below(jitter, random)).max(SHORTEST)
+        if !respect_ttl || ttl.is_zero() {
+            return after_rate;
+        }
+        ttl.saturating_add(below(jitter, random)).max(SHORTEST)
+    }
+
+    /// How long to wait after an answer that there is nothing.
+    pub fn after_nothing(&mut self, random: &mut Rng) -> Duration {
+        let Refresh { rate, jitter, failure, .. } = self.refresh;
+        self.interval = failure.map(|failure| failure.base);
+        rate.saturating_add(below(jitter, random)).max(SHORTEST)
     }
 
     /// How long to wait after a failure.

@@ -21,7 +21,7 @@ use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::overrides::Overrides;
 use super::stream::{Head, Stream};
-use super::{hop_by_hop, names, respond, upgrade};
+use super::{forward_proxy, hop_by_hop, names, respond, upgrade};
 use crate::cluster::LocalCluster;
 use crate::config::format::millis;
 use crate::config::route::{Route, RouteAction};
@@ -36,6 +36,8 @@ pub struct Plan<'a> {
     pub stream: &'a Rc<Stream>,
     /// Its head.
     pub head: &'a Head,
+    /// The host it is for: that of its head, unless a filter put another one in its place.
+    pub authority: &'a str,
     /// The table it was routed by.
     pub table: &'a RouteTable,
     /// Where in the table its route is.
@@ -58,6 +60,11 @@ pub async fn forward(
     client: Option<OnUpgrade>,
     finish: Finish,
 ) -> Result<Response<DownstreamBody>, CutShort> {
+    let host = match forward_proxy::filter(&plan).await {
+        Ok(host) => host,
+        Err(reply) => return Ok(plan.answer(finish, *reply)),
+    };
+    let plan = Plan { authority: host.as_deref().unwrap_or(plan.authority), ..plan };
     let stream = plan.stream;
     stream.served.stats.rq_total.inc();
     let Some(cluster) = cluster(&plan) else {

@@ -74,7 +74,16 @@ fn decide<'a>(stream: &'a Rc<Stream>, head: &'a Head) -> Verdict<'a> {
         Action::Forward(action) => {
             let client = Some(stream.client.get().ip());
             let target = weighted::target(action, &view, client, stream.random());
-            Verdict::Forward(Plan { stream, head, table, found, route, action, target })
+            Verdict::Forward(Plan {
+                stream,
+                head,
+                authority: &head.authority,
+                table,
+                found,
+                route,
+                action,
+                target,
+            })
         }
         Action::Redirect(redirect) => {
             stream.served.stats.rq_redirect.inc();

@@ -73,6 +73,7 @@ pub(super) fn header(name: &str, value: &str) -> HeaderMatcher {
 pub(super) fn route(matcher: RouteMatch) -> Route {
     let response = DirectResponse { status: StatusCode::OK, body: Bytes::new() };
     Route {
+        filters: Vec::new(),
         name: "".into(),
         matcher,
         action: Action::DirectResponse(response),
@@ -102,6 +103,7 @@ pub(super) fn forward(cluster: ClusterSpecifier) -> RouteAction {
 
 pub(super) fn weighted(name: &str, weight: u32) -> WeightedCluster {
     WeightedCluster {
+        filters: Vec::new(),
         target: ClusterTarget::Name(name.into()),
         weight,
         request_headers: HeaderMutations::default(),

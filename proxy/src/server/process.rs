@@ -22,6 +22,7 @@ use crate::config::Invalid;
 use crate::config::bootstrap::Node;
 use crate::config::format::millis;
 use crate::discovery::{Assembler, Unpublished};
+use crate::dns::caches::Caches;
 use crate::drain;
 use crate::listener::manager::{CannotListen, Manager};
 use crate::snapshot::{Snapshot, SnapshotCell};
@@ -131,6 +132,7 @@ fn share(metrics: &Arc<Metrics>, drain_time: Duration) -> Result<Shared> {
     let clusters = Arc::new(clusters);
     metrics.register(Arc::clone(&clusters) as _);
     Ok(Shared {
+        dns_caches: Arc::new(Caches::new(Arc::clone(metrics))),
         snapshots: Arc::new(SnapshotCell::new(Snapshot::default())),
         clusters,
         metrics: Arc::clone(metrics),
@@ -151,6 +153,7 @@ fn publisher(
             .prepare(snapshot)
             .map_err(|CannotListen { listener, error }| Unpublished { listener, error })?;
         shared.clusters.publish(&snapshot.clusters);
+        shared.dns_caches.publish(snapshot.dns_caches().into_iter(), &snapshot.resolver);
         shared.snapshots.store(Arc::clone(snapshot));
         manager.commit(snapshot, prepared);
         Ok(())

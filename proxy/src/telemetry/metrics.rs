@@ -24,9 +24,9 @@ pub use cell::{
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{Sample, Samples, Scope, Tag, Value};
 pub use stats::{
-    ClusterStats, ConnectionLimitStats, DnsStats, HttpInspectorStats, HttpStats, ListenerStats,
-    ProxyProtocolStats, ProxyProtocolVersionStats, ResolutionStats, ServerStats, SubscriptionStats,
-    TcpStats, TlsInspectorStats,
+    ClusterStats, ConnectionLimitStats, DnsCacheStats, DnsStats, HttpInspectorStats, HttpStats,
+    ListenerStats, ProxyProtocolStats, ProxyProtocolVersionStats, ResolutionStats, ServerStats,
+    SubscriptionStats, TcpStats, TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -45,6 +45,7 @@ pub struct Metrics {
     subscriptions: Common<SubscriptionStats>,
     resolutions: Common<ResolutionStats>,
     lookups: Common<DnsStats>,
+    dns_caches: Common<DnsCacheStats>,
     server: ServerStats,
     probes: Mutex<Vec<Arc<dyn Probe>>>,
     reset: Mutex<Baseline>,
@@ -131,6 +132,11 @@ impl Metrics {
         self.lookups.get(Scope::Root)
     }
 
+    /// The statistics of the cache of names called `name`, shown while somebody holds them.
+    pub fn dns_cache(&self, name: &str) -> Arc<DnsCacheStats> {
+        self.dns_caches.get(Scope::dns_cache(name))
+    }
+
     /// Rare events and states of the process.
     pub fn server(&self) -> &ServerStats {
         &self.server
@@ -190,6 +196,7 @@ impl Metrics {
         let limits = kind(|scope| matches!(scope, Scope::ConnectionLimit(_)));
         self.connection_limits.collect(limits, &mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
+        self.dns_caches.collect(&mut out);
         self.refresh(&out);
         self.server.sample(&Scope::Root, &mut out);
         for probe in &*self.probes.lock() {

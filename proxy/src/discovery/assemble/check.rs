@@ -1,11 +1,14 @@
 //! Checks that need more than one resource: addresses used twice, clusters that do not exist.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use xds::yaml::Error as Located;
 
-use super::state::State;
-use crate::config::listener::ListenAddress;
+use super::state::{State, chains};
+use crate::config::cluster::Discovery;
+use crate::config::dns::Cache;
+use crate::config::listener::{ListenAddress, TerminalFilter};
 use crate::config::route::{Action, ClusterSpecifier, ClusterTarget, RouteConfig};
 use crate::config::{Invalid, Name};
 
@@ -27,6 +30,36 @@ pub(super) fn addresses(state: &State) -> Vec<Located> {
                 };
                 errors.push(listener.origin.locate(Invalid::new(field, reason)));
             }
+        }
+    }
+    errors
+}
+
+/// Caches of names that are called as another one is, and are not the same.
+pub(super) fn dns_caches(state: &State) -> Vec<Located> {
+    let mut all = Vec::new();
+    for cluster in state.clusters() {
+        if let Discovery::ForwardProxy(cache) = &cluster.value.discovery {
+            let path = "cluster_type.typed_config.dns_cache_config".to_owned();
+            all.push((cache, cluster.origin, path));
+        }
+    }
+    for listener in state.listeners() {
+        for (path, chain) in chains(listener.value) {
+            if let TerminalFilter::Http(http) = &chain.terminal
+                && let Some(filter) = &http.forward_proxy
+            {
+                all.push((&filter.cache, listener.origin.clone(), path));
+            }
+        }
+    }
+    let mut known: BTreeMap<&Name, &Arc<Cache>> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (cache, origin, path) in all {
+        if *known.entry(&cache.name).or_insert(cache) != cache {
+            let reason =
+                format!("config specified DNS cache '{}' with different settings", cache.name);
+            errors.push(origin.locate(Invalid::new(path, reason)));
         }
     }
     errors

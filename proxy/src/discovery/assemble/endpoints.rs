@@ -20,7 +20,7 @@ pub(super) fn of(
 ) -> Result<Arc<LoadAssignment>, Invalid> {
     match &cluster.discovery {
         Discovery::Static(assignment) => Ok(Arc::clone(assignment)),
-        Discovery::OriginalDst(_) => Ok(Arc::new(LoadAssignment {
+        Discovery::ForwardProxy(_) | Discovery::OriginalDst(_) => Ok(Arc::new(LoadAssignment {
             cluster_name: Arc::clone(&cluster.name),
             ..LoadAssignment::default()
         })),

@@ -61,7 +61,8 @@ pub(super) fn link(
         next: Linked::default(),
         errors: check::addresses(state),
     };
-    let mut snapshot = Snapshot { version, ..Snapshot::default() };
+    let resolver = Arc::clone(&state.bootstrap.config.resolver);
+    let mut snapshot = Snapshot { version, resolver, ..Snapshot::default() };
     let mut clusters = BTreeSet::new();
     for placed in state.clusters() {
         clusters.insert(Arc::clone(&placed.value.name));
@@ -72,7 +73,8 @@ pub(super) fn link(
         let listener = linker.listener(&placed, &clusters);
         snapshot.listeners.extend(listener.map(|it| (Arc::clone(&placed.value.name), it)));
     }
-    let Linker { mut next, errors, .. } = linker;
+    let Linker { mut next, mut errors, .. } = linker;
+    errors.extend(check::dns_caches(state));
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -360,7 +362,8 @@ pub(super) fn unchanged(a: &Snapshot, b: &Snapshot) -> bool {
         a.len() == b.len()
             && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| Arc::ptr_eq(a, b)))
     }
-    same_map(&a.listeners, &b.listeners)
+    a.resolver == b.resolver
+        && same_map(&a.listeners, &b.listeners)
         && same_map(&a.routes, &b.routes)
         && same_map(&a.clusters, &b.clusters)
 }

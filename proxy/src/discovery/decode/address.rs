@@ -56,7 +56,8 @@ fn pipe(proto: &Pipe) -> Result<HostAddress> {
     Ok(HostAddress::Pipe(path.into()))
 }
 
-fn socket_address(proto: &SocketAddress) -> Result<HostPort<'_>> {
+/// A TCP address, or a name with a port.
+pub(super) fn socket_address(proto: &SocketAddress) -> Result<HostPort<'_>> {
     let SocketAddress { protocol, address, ipv4_compat, port_specifier } = proto;
     if enumeration::<Protocol>("protocol", *protocol)? == Protocol::Udp {
         return refuse("protocol", "UDP is not supported by this version");

@@ -60,8 +60,8 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         http2: http2_protocol_options.as_ref(),
         protocol_selection: *protocol_selection,
     };
-    let discovery = discovery(proto)?;
-    let http = upstream_http(typed_extension_protocol_options, &legacy)?;
+    let mut http = upstream_http(typed_extension_protocol_options, &legacy)?;
+    let discovery = discovery(proto, &mut http)?;
     let tls = optional("transport_socket", transport_socket, transport)?.flatten();
     needs_alpn(&http, tls.is_some())?;
     // There is no choice among endpoints that requests name; `discovery` has looked at the policy.

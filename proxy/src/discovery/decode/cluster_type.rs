@@ -17,11 +17,12 @@ use super::dns::{self, ResolverFields};
 use super::endpoint::load_assignment;
 use super::errors::{At, Result, optional, refuse, required};
 use super::extension::{unpack, unsupported};
+use super::forward_proxy;
 use super::original_dst::original_dst;
 use super::source::file_source;
 use super::value::{enumeration, non_empty, optional_duration};
 use crate::config::address::Address;
-use crate::config::cluster::{Discovery, Names};
+use crate::config::cluster::{Discovery, Names, UpstreamHttp};
 use crate::config::dns::Refresh;
 use crate::config::endpoint::{Endpoint, LoadAssignment, Locality};
 use crate::config::source::ResourceSource;
@@ -30,11 +31,13 @@ use crate::config::source::ResourceSource;
 const REFRESH: Duration = Duration::from_secs(5);
 
 /// Where the endpoints of `proto` come from. Fields for clusters of another type are passed over, as in Envoy.
-pub(super) fn discovery(proto: &Cluster) -> Result<Discovery> {
+///
+/// A forward proxy has its say about `http`, the cluster's protocol options.
+pub(super) fn discovery(proto: &Cluster, http: &mut UpstreamHttp) -> Result<Discovery> {
     let kind = match &proto.cluster_discovery_type {
         Some(ClusterDiscoveryType::Type(kind)) => enumeration("type", *kind)?,
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
-            return extension(custom, proto);
+            return extension(custom, proto, http);
         }
         None => DiscoveryType::Static,
     };
@@ -54,17 +57,23 @@ pub(super) fn discovery(proto: &Cluster) -> Result<Discovery> {
 }
 
 /// A cluster of a type that is an extension.
-fn extension(custom: &CustomClusterType, proto: &Cluster) -> Result<Discovery> {
+fn extension(
+    custom: &CustomClusterType,
+    proto: &Cluster,
+    http: &mut UpstreamHttp,
+) -> Result<Discovery> {
     let CustomClusterType { name, typed_config } = custom;
-    let decode = || {
-        non_empty("name", name)?;
-        let any: &Any = required("typed_config", typed_config)?;
-        let Some(dns) = unpack::<DnsCluster>(any).at("typed_config")? else {
-            return unsupported(any).at("typed_config");
-        };
-        typed(&dns).at("typed_config")
+    non_empty("name", name).at("cluster_type")?;
+    let any: &Any = required("typed_config", typed_config).at("cluster_type")?;
+    let path = "cluster_type.typed_config";
+    if let Some(config) = unpack(any).at(path)? {
+        forward_proxy::needs_own_policy(proto)?;
+        return forward_proxy::cluster(&config, proto, http).at(path).map(Discovery::ForwardProxy);
+    }
+    let Some(dns) = unpack::<DnsCluster>(any).at(path)? else {
+        return unsupported(any).at(path);
     };
-    let (fields, logical) = decode().at("cluster_type")?;
+    let (fields, logical) = typed(&dns).at(path)?;
     names(&fields, logical, proto).map(Discovery::Dns)
 }
 

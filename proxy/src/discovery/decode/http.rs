@@ -21,14 +21,16 @@ use super::access_log::access_log;
 use super::address::cidr_range;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{message_name, unpack, unsupported};
+use super::forward_proxy;
 use super::http_options::{common_http, http1, http2, upgrades};
 use super::route::route_config;
 use super::source::file_source;
 use super::value::{bounded, enumeration, limit, name, non_empty, optional_duration, unless_empty};
 use crate::config::address::CidrRange;
 use crate::config::http::{
-    self, ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpLimits,
-    PathNormalisation, RequestIdOptions, RouteSource, ServerHeaderTransformation, StripPort,
+    self, ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, ForwardProxy,
+    HttpLimits, PathNormalisation, RequestIdOptions, RouteSource, ServerHeaderTransformation,
+    StripPort,
 };
 use crate::config::source::ResourceSource;
 
@@ -69,8 +71,8 @@ pub(super) fn connection_manager(
         drain_timeout,
         delayed_close_timeout,
     ];
-    let Router { dynamic_stats: _, start_child_span: _, suppress_envoy_headers } =
-        router(http_filters)?;
+    let (Router { dynamic_stats: _, start_child_span: _, suppress_envoy_headers }, forward_proxy) =
+        filters(http_filters)?;
     Ok(http::HttpConnectionManager {
         stat_prefix: name("stat_prefix", stat_prefix)?,
         codec: codec(*codec_type)?,
@@ -103,6 +105,7 @@ pub(super) fn connection_manager(
             (upgrade_type, *enabled)
         })?,
         proxy_100_continue: *proxy_100_continue,
+        forward_proxy,
         access_logs: each("access_log", access_logs, |proto| access_log(proto).map(Arc::new))?,
         stream_error_on_invalid_http_message: stream_error_on_invalid_http_message.unwrap_or(false),
     })
@@ -136,23 +139,37 @@ fn rds(proto: &Rds) -> Result<ResourceSource> {
     })
 }
 
-/// The router, which must be the last filter and the only one that is not skipped.
-fn router(filters: &[HttpFilter]) -> Result<Router> {
-    let mut routers = each("http_filters", filters, filter)?;
-    let Some(Some(last)) = routers.pop() else {
-        return refuse("http_filters", "the last filter must be envoy.filters.http.router");
-    };
-    match routers.iter().position(Option::is_some) {
-        None => Ok(last),
-        Some(index) => refuse(
-            &format!("http_filters[{index}]"),
-            "a terminal filter must be the last filter of the chain",
-        ),
-    }
+/// A filter that this version has.
+enum Filter {
+    Router(Router),
+    ForwardProxy(ForwardProxy),
+    Skipped,
 }
 
-/// The router if the filter is one; none if the filter may be skipped.
-fn filter(proto: &HttpFilter) -> Result<Option<Router>> {
+/// The filters, of which the router must be the last.
+fn filters(protos: &[HttpFilter]) -> Result<(Router, Option<ForwardProxy>)> {
+    let mut filters = each("http_filters", protos, filter)?;
+    let Some(Filter::Router(router)) = filters.pop() else {
+        return refuse("http_filters", "the last filter must be envoy.filters.http.router");
+    };
+    let mut forward_proxy = None;
+    for (index, filter) in filters.into_iter().enumerate() {
+        let path = format!("http_filters[{index}]");
+        match filter {
+            Filter::Router(_) => {
+                return refuse(&path, "a terminal filter must be the last filter of the chain");
+            }
+            Filter::ForwardProxy(_) if forward_proxy.is_some() => {
+                return refuse(&path, "one dynamic_forward_proxy is all that this version has");
+            }
+            Filter::ForwardProxy(filter) => forward_proxy = Some(filter),
+            Filter::Skipped => {}
+        }
+    }
+    Ok((router, forward_proxy))
+}
+
+fn filter(proto: &HttpFilter) -> Result<Filter> {
     let HttpFilter { name, is_optional, disabled, config_type } = proto;
     non_empty("name", name)?;
     let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
@@ -160,7 +177,14 @@ fn filter(proto: &HttpFilter) -> Result<Option<Router>> {
         if *disabled {
             return refuse("disabled", "the last filter of the chain cannot be disabled");
         }
-        return Ok(Some(router));
+        return Ok(Filter::Router(router));
+    }
+    if let Some(proto) = unpack(any).at("typed_config")? {
+        let filter = forward_proxy::filter(name, &proto).at("typed_config")?;
+        if *disabled {
+            return refuse("disabled", "a filter that routes can enable is not supported");
+        }
+        return Ok(Filter::ForwardProxy(filter));
     }
     if *is_optional || *disabled {
         let filter = message_name(any);
@@ -169,7 +193,7 @@ fn filter(proto: &HttpFilter) -> Result<Option<Router>> {
             filter,
             "this HTTP filter is not supported; it is optional or disabled, so it is skipped"
         );
-        return Ok(None);
+        return Ok(Filter::Skipped);
     }
     unsupported(any).at("typed_config")
 }

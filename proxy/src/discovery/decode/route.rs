@@ -40,7 +40,7 @@ pub(super) fn route_config(proto: &RouteConfiguration) -> Result<RouteConfig> {
         typed_per_filter_config,
         metadata: _,
     } = proto;
-    per_filter_config(typed_per_filter_config)?;
+    let filters = per_filter_config(typed_per_filter_config)?;
     let longest = max_direct_response_body_size_bytes.unwrap_or(DIRECT_RESPONSE_BODY);
     let (virtual_hosts, (request_headers, response_headers)) = both(
         each("virtual_hosts", virtual_hosts, |host| virtual_host(host, longest as usize)),
@@ -52,6 +52,7 @@ pub(super) fn route_config(proto: &RouteConfiguration) -> Result<RouteConfig> {
     unique_domains(name, &virtual_hosts)?;
     Ok(RouteConfig {
         name: name.as_str().into(),
+        filters,
         virtual_hosts,
         request_headers,
         response_headers,
@@ -106,7 +107,7 @@ fn virtual_host(proto: &VirtualHost, longest_body: usize) -> Result<route::Virtu
         request_body_buffer_limit,
         metadata: _,
     } = proto;
-    per_filter_config(typed_per_filter_config)?;
+    let filters = per_filter_config(typed_per_filter_config)?;
     if domains.is_empty() {
         return refuse("domains", "at least one is required");
     }
@@ -119,6 +120,7 @@ fn virtual_host(proto: &VirtualHost, longest_body: usize) -> Result<route::Virtu
     )?;
     Ok(route::VirtualHost {
         name: name("name", host_name)?,
+        filters,
         domains: domains.clone(),
         routes,
         require_tls: tls_requirement(*require_tls)?,
@@ -168,7 +170,7 @@ fn decode_route(proto: &Route, longest_body: usize) -> Result<route::Route> {
         request_body_buffer_limit,
         action,
     } = proto;
-    per_filter_config(typed_per_filter_config)?;
+    let filters = per_filter_config(typed_per_filter_config)?;
     let matcher = required("match", r#match).and_then(|proto| route_match(proto).at("match"));
     let action = decode_action(action.as_ref(), longest_body);
     let request = mutations("request", request_headers_to_add, request_headers_to_remove);
@@ -177,6 +179,7 @@ fn decode_route(proto: &Route, longest_body: usize) -> Result<route::Route> {
         both(both(matcher, action), both(request, response))?;
     Ok(route::Route {
         name: name.as_str().into(),
+        filters,
         matcher,
         action,
         request_headers,

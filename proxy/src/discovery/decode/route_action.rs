@@ -141,7 +141,7 @@ fn weighted_cluster(proto: &ClusterWeight) -> Result<config::route::WeightedClus
         typed_per_filter_config,
         host_rewrite_specifier,
     } = proto;
-    per_filter_config(typed_per_filter_config)?;
+    let filters = per_filter_config(typed_per_filter_config)?;
     let target = match (name.as_str(), cluster_header.as_str()) {
         ("", "") => return refuse("", "name or cluster_header is required"),
         (name, "") => ClusterTarget::Name(name.into()),
@@ -149,6 +149,7 @@ fn weighted_cluster(proto: &ClusterWeight) -> Result<config::route::WeightedClus
         _ => return refuse("", "only one of name and cluster_header may be set"),
     };
     Ok(config::route::WeightedCluster {
+        filters,
         target,
         weight: *required("weight", weight)?,
         request_headers: mutations("request", request_headers_to_add, request_headers_to_remove)?,

@@ -8,9 +8,10 @@ use http::{Request, Response, Version};
 use super::exchange::Exchange;
 use super::failure::Failure;
 use crate::cluster::health_check::IMMEDIATE_FAIL;
-use crate::cluster::{LocalCluster, LocalHost, Outcome, PickContext};
+use crate::cluster::{DynamicHost, LocalCluster, LocalHost, Outcome, PickContext};
+use crate::config::cluster::Discovery;
 use crate::config::format::millis;
-use crate::http::{names, retry};
+use crate::http::{forward_proxy, names, retry};
 use crate::net::body::RequestBody;
 use crate::pool::{Cause, Lease, Need, ResponseBody, Reuse, SendError, Stage};
 use crate::upstream::http::Protocol;
@@ -62,7 +63,8 @@ impl Exchange<'_> {
     /// Why no response came.
     pub(super) async fn attempt(&mut self) -> Result<Answer, Failure> {
         let begin = Instant::now();
-        let host = self.pick()?;
+        let named = self.name_host(begin).await?;
+        let host = self.pick(named.as_ref())?;
         let result = self.try_host(&host, begin).await;
         match &result {
             Ok(answer) => {
@@ -86,17 +88,27 @@ impl Exchange<'_> {
         result
     }
 
-    fn pick(&self) -> Result<Rc<LocalHost>, Failure> {
+    /// The endpoint that the request names itself, if the cluster's endpoints are found so.
+    async fn name_host(&self, begin: Instant) -> Result<Option<DynamicHost>, Failure> {
+        let (connection, spec) = (&self.plan.stream.connection, self.cluster.spec());
+        if matches!(spec.config.discovery, Discovery::ForwardProxy(_)) {
+            let named = forward_proxy::endpoint(&connection.worker, spec, &self.outgoing.host);
+            return self.within(begin, named).await?.transpose().map_err(|details| {
+                self.cluster.stats.upstream_cx_none_healthy.inc();
+                Failure::Unresolved(details)
+            });
+        }
+        let original = connection.downstream.original_dst;
+        Ok(self.cluster.original_dst(|name| self.outgoing.header(name), original))
+    }
+
+    fn pick(&self, dynamic: Option<&DynamicHost>) -> Result<Rc<LocalHost>, Failure> {
         let stream = self.plan.stream;
-        let dynamic = self.cluster.original_dst(
-            |name| self.outgoing.header(name),
-            stream.connection.downstream.original_dst,
-        );
         let context = PickContext {
             avoid: &self.avoid,
             attempts: self.avoids_previous_hosts().unwrap_or(1),
             hash: None,
-            dynamic: dynamic.as_ref(),
+            dynamic,
         };
         let worker = &stream.connection.worker;
         let picked = worker.with_random(|random| self.cluster.pick(&context, random));
@@ -224,7 +236,7 @@ impl Exchange<'_> {
             _ => {}
         }
         // Envoy counts the status it answers with among the cluster's responses.
-        if !matches!(failure, Failure::NoHost) {
+        if !matches!(failure, Failure::NoHost | Failure::Unresolved(_)) {
             stats.response(failure.reply(false).status.as_u16());
         }
     }
@@ -255,7 +267,9 @@ fn outcome(failure: &Failure) -> Option<Outcome> {
     use crate::http::deadline::Expired;
     use crate::upstream::failure::ConnectError;
     match failure {
-        Failure::NoHost | Failure::Connect(ConnectError::Overflow(_)) => None,
+        Failure::NoHost | Failure::Unresolved(_) | Failure::Connect(ConnectError::Overflow(_)) => {
+            None
+        }
         Failure::Send(error) if error.cause == Cause::RequestBody => None,
         Failure::Connect(_) | Failure::Send(_) => Some(Outcome::Failed),
         Failure::Expired(Expired::Route | Expired::PerTry | Expired::PerTryIdle, _) => {

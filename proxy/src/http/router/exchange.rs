@@ -268,7 +268,7 @@ impl<'a> Exchange<'a> {
 /// The failure in the words of the retry rules; none for what no rule covers.
 fn kind(failure: &Failure) -> Option<retry::Failure> {
     Some(match failure {
-        Failure::NoHost => return None,
+        Failure::NoHost | Failure::Unresolved(_) => return None,
         Failure::Connect(ConnectError::Overflow(_)) => retry::Failure::Overflow,
         Failure::Connect(_) => retry::Failure::Connect,
         Failure::Send(error) => match (error.cause, error.stage) {

@@ -19,6 +19,8 @@ const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 pub enum Failure {
     /// No endpoint may be used.
     NoHost,
+    /// The host that the request names is not to be had, for a reason that is Envoy's detail.
+    Unresolved(String),
     /// No connection could be had.
     Connect(ConnectError),
     /// The connection brought no response.
@@ -31,7 +33,7 @@ impl Failure {
     /// The flag it leaves.
     pub fn flag(&self) -> ResponseFlags {
         match self {
-            Self::NoHost => ResponseFlags::NO_HEALTHY_UPSTREAM,
+            Self::NoHost | Self::Unresolved(_) => ResponseFlags::NO_HEALTHY_UPSTREAM,
             Self::Connect(ConnectError::Overflow(_)) => ResponseFlags::UPSTREAM_OVERFLOW,
             Self::Connect(_) => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
             Self::Send(error) => match error.cause {
@@ -56,6 +58,10 @@ impl Failure {
         let reply = match self {
             Self::NoHost => LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_upstream")
                 .body("no healthy upstream"),
+            Self::Unresolved(details) => {
+                LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, details.clone())
+                    .body("no healthy upstream")
+            }
             Self::Connect(error) => {
                 reset(error.reset_reason(), error.transport_failure().as_deref(), retried)
             }

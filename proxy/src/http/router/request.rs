@@ -35,9 +35,9 @@ impl Outgoing {
         plan.table.mutate_request(plan.found, weighted, &mut headers, stream);
         let view = crate::config::matcher::RequestHead { headers: &headers, ..head.view() };
         let rewritten = rewrite::host(plan.action, plan.weighted(), &view);
-        let host: Box<str> = rewritten.as_ref().map_or(&*head.authority, |host| &host.name).into();
+        let host: Box<str> = rewritten.as_ref().map_or(plan.authority, |host| &host.name).into();
         let replaced = rewritten.as_ref().and_then(|host| host.original);
-        let replaced = replaced.or(plan.rewrites_host_later().then_some(&*head.authority));
+        let replaced = replaced.or(plan.rewrites_host_later().then_some(plan.authority));
         let replaced = replaced.map(ToOwned::to_owned);
         let path = rewrite::path(&plan.route.matcher, &plan.action.path_rewrite, &view, stream);
         if let Some(original) = replaced {

@@ -14,6 +14,8 @@ pub enum Scope {
     Cluster(Arc<str>),
     /// `cluster_manager.cds.`
     Cds,
+    /// `dns_cache.NAME.`
+    DnsCache(Arc<str>),
     /// `http.PREFIX.`
     Http(Arc<str>),
     /// `http.PREFIX.rds.TABLE.`
@@ -42,6 +44,11 @@ impl Scope {
     /// The scope of the cluster with this stat name.
     pub fn cluster(name: &str) -> Self {
         Self::Cluster(sanitized(name))
+    }
+
+    /// The scope of the cache of names called `name`.
+    pub fn dns_cache(name: &str) -> Self {
+        Self::DnsCache(sanitized(name))
     }
 
     /// The scope of connection managers with this stat prefix.
@@ -92,6 +99,7 @@ impl Scope {
             Self::Root => ("", [None, None]),
             Self::Cluster(name) => ("cluster.", [Some((CLUSTER, name)), None]),
             Self::Cds => ("cluster_manager.cds.", [None, None]),
+            Self::DnsCache(name) => ("dns_cache.", [Some(("envoy_dns_cache", name)), None]),
             Self::Http(prefix) => ("http.", [Some((HTTP, prefix)), None]),
             Self::Rds(prefix, table) => {
                 ("http.rds.", [Some(("envoy_rds_route_config", table)), Some((HTTP, prefix))])
@@ -122,6 +130,7 @@ impl fmt::Display for Scope {
             Self::Root => Ok(()),
             Self::Cluster(name) => write!(f, "cluster.{name}."),
             Self::Cds => f.write_str("cluster_manager.cds."),
+            Self::DnsCache(name) => write!(f, "dns_cache.{name}."),
             Self::Http(prefix) => write!(f, "http.{prefix}."),
             Self::Rds(prefix, table) => write!(f, "http.{prefix}.rds.{table}."),
             Self::Listener(address) => write!(f, "listener.{address}."),

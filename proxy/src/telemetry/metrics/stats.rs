@@ -17,7 +17,7 @@ pub use listener::ListenerStats;
 pub use listener_filter::{
     HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,
 };
-pub use server::{DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
+pub use server::{DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
 pub use tcp::TcpStats;
 
 /// A group of statistics that is counted in shards and summed when read.

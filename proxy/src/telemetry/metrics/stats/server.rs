@@ -37,6 +37,36 @@ statistics! {
 }
 
 statistics! {
+    /// `dns_cache.NAME.*`
+    DnsCacheStats {
+        /// Lookups begun.
+        dns_query_attempt: SharedCounter = "dns_query_attempt",
+        /// Lookups answered, be it with no address.
+        dns_query_success: SharedCounter = "dns_query_success",
+        /// Lookups that failed.
+        dns_query_failure: SharedCounter = "dns_query_failure",
+        /// Lookups that took longer than dns_query_timeout.
+        dns_query_timeout: SharedCounter = "dns_query_timeout",
+        /// Names added.
+        host_added: SharedCounter = "host_added",
+        /// Names forgotten.
+        host_removed: SharedCounter = "host_removed",
+        /// Answers with other addresses than before.
+        host_address_changed: SharedCounter = "host_address_changed",
+        /// Names refused because there are too many.
+        host_overflow: SharedCounter = "host_overflow",
+        /// Names.
+        num_hosts: SharedGauge = "num_hosts",
+        /// Requests refused because too many wait.
+        dns_rq_pending_overflow: SharedCounter = "dns_rq_pending_overflow",
+        /// Whether as many requests wait as may.
+        rq_pending_open: SharedGauge = "circuit_breakers.rq_pending_open",
+        /// How many more requests may wait.
+        rq_pending_remaining: SharedGauge = "circuit_breakers.rq_pending_remaining",
+    }
+}
+
+statistics! {
     /// All lookups of names.
     DnsStats {
         /// Lookups of names.
