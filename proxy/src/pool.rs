@@ -114,7 +114,7 @@ impl Settings {
                 || (a.http == b.http
                     && a.buffer_limit == b.buffer_limit
                     && a.connect_timeout == b.connect_timeout
-                    && a.tcp_keepalive == b.tcp_keepalive))
+                    && a.connecting == b.connecting))
     }
 }
 

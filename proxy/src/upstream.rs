@@ -4,6 +4,7 @@
 //! into a sender of requests.
 
 pub mod failure;
+mod happy_eyeballs;
 pub mod http;
 pub mod request;
 pub mod socket;
@@ -19,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::address::HostAddress;
-use crate::config::cluster::TcpKeepalive;
+use crate::config::connecting::Connecting;
 use crate::net::copy::End;
 use crate::tls::client::ClientTls;
 use crate::tls::peer::PeerInfo;
@@ -31,10 +32,12 @@ use socket::{Observer, Socket};
 pub struct Target<'a> {
     /// The endpoint.
     pub address: &'a HostAddress,
+    /// Its other addresses.
+    pub additional_addresses: &'a [SocketAddr],
+    /// How sockets are made.
+    pub connecting: &'a Connecting,
     /// Limit on everything up to the end of the TLS handshake (Envoy `connect_timeout`).
     pub connect_timeout: Duration,
-    /// TCP keepalive, if wanted.
-    pub keepalive: Option<TcpKeepalive>,
     /// TLS; none means plain text.
     pub tls: Option<Security<'a>>,
 }
@@ -61,24 +64,34 @@ pub struct Dialed {
     pub observer: Observer,
     /// Our end of it; none if that is a Unix socket.
     pub local_address: Option<SocketAddr>,
+    /// The peer's end; none if that is a Unix socket.
+    pub remote_address: Option<SocketAddr>,
     /// What the TLS handshake said; none for plain text.
     pub peer: Option<PeerInfo>,
 }
 
-/// Connects to `target`.
+/// Connects to `target`: to one of its addresses, if it has several. `again` is called whenever another one
+/// is tried.
 ///
 /// # Errors
 /// When the endpoint cannot be reached, does not pass TLS verification, or takes too long.
-pub async fn dial(target: Target<'_>) -> Result<Dialed, ConnectError> {
-    tokio::time::timeout(target.connect_timeout, connect(target))
-        .await
-        .unwrap_or(Err(ConnectError::Timeout))
+pub async fn dial(target: Target<'_>, again: impl Fn()) -> Result<Dialed, ConnectError> {
+    let connected = async {
+        let HostAddress::Ip(first) = *target.address else {
+            return Some(connect(&target, target.address.clone()).await);
+        };
+        let happy = target.connecting.happy_eyeballs;
+        let order = happy_eyeballs::order(first, target.additional_addresses, happy);
+        let attempt = |address: SocketAddr| connect(&target, address.into());
+        happy_eyeballs::race(order, attempt, again).await
+    };
+    let in_time = tokio::time::timeout(target.connect_timeout, connected).await;
+    in_time.ok().flatten().unwrap_or(Err(ConnectError::Timeout))
 }
 
-async fn connect(target: Target<'_>) -> Result<Dialed, ConnectError> {
-    let socket = Socket::connect(target.address, target.keepalive)
-        .await
-        .map_err(|error| ConnectError::unreachable(&error))?;
+async fn connect(target: &Target<'_>, address: HostAddress) -> Result<Dialed, ConnectError> {
+    let socket = Socket::connect(&address, target.connecting).await?;
+    let remote_address = address.ip();
     let (observer, local_address) = (socket.observer(), socket.local_address());
     let (stream, peer) = match target.tls {
         None => (Stream::Plain(socket), None),
@@ -91,7 +104,7 @@ async fn connect(target: Target<'_>) -> Result<Dialed, ConnectError> {
             (Stream::Tls(Box::new(stream)), Some(peer))
         }
     };
-    Ok(Dialed { stream, observer, local_address, peer })
+    Ok(Dialed { stream, observer, local_address, remote_address, peer })
 }
 
 /// The bytes of a connection, encrypted or not.

@@ -1,6 +1,10 @@
 //! How upstream connections are made: over Unix sockets, to addresses that requests name.
 
+use std::net::SocketAddr;
+
+use harness::bootstrap::socket_address;
 use harness::eventually::eventually_true;
+use harness::port::Port;
 use harness::{
     Backend, Bootstrap, Client, Cluster, Http, Listener, Program, Proxy, Route, Value, json,
 };
@@ -11,6 +15,12 @@ on_both!(
     a_header_names_the_endpoint,
     the_port_of_a_named_endpoint_can_be_fixed,
     endpoints_nobody_names_are_forgotten,
+    the_next_address_is_tried_when_the_first_is_dead,
+    the_next_address_is_tried_when_the_first_is_silent,
+    families_are_tried_in_the_configured_order,
+    our_end_is_bound_to_the_source_address,
+    the_cluster_manager_has_a_source_address_for_all,
+    our_end_that_cannot_be_bound_is_a_local_failure,
 );
 
 const FACTS: &str = "%UPSTREAM_HOST% %UPSTREAM_REMOTE_ADDRESS% \
@@ -37,6 +47,14 @@ async fn assert_logged(proxy: &Proxy, line: &str) {
         })
     })
     .await;
+}
+
+/// Envoy's `LbEndpoint` of several addresses.
+fn at_all(addresses: &[SocketAddr]) -> Value {
+    let further = addresses[1..].iter().map(|it| json!({"address": socket_address(*it)}));
+    let further: Vec<_> = further.collect();
+    let address = socket_address(addresses[0]);
+    json!({"endpoint": {"address": address, "additional_addresses": further}})
 }
 
 fn pipe(path: &str) -> Value {
@@ -138,4 +156,145 @@ async fn endpoints_nobody_names_are_forgotten(program: Program) {
     assert_eq!(proxy.stat("cluster.app.membership_total").await, 1);
     proxy.until_stat("cluster.app.membership_total", |count| count == 0).await;
     assert_eq!(proxy.stat("cluster.app.membership_change").await, 2);
+}
+
+async fn the_next_address_is_tried_when_the_first_is_dead(program: Program) {
+    let app = Backend::echo("app").await;
+    let dead = [Port::reserve(), Port::reserve()];
+    let [first, second] = dead.each_ref().map(Port::address);
+    let addresses = [first, SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 1)), second, app.address()];
+    let proxy = logged(program, Cluster::new("app").lb_endpoint(at_all(&addresses))).await;
+    for _ in 0..2 {
+        assert_eq!(proxy.get("/").send().await.echo().backend(), "app");
+    }
+    for (name, count) in [("total", 4), ("active", 1), ("connect_fail", 0), ("destroy", 0)] {
+        assert_eq!(proxy.stat(&format!("cluster.app.upstream_cx_{name}")).await, count, "{name}");
+    }
+    let clusters = proxy.admin().get("/clusters").send().await.text();
+    assert!(clusters.contains(&format!("app::{first}::cx_total::4\n")), "{clusters}");
+    eventually_true("a line", async || {
+        let log = std::fs::read_to_string(proxy.file("access.log")).unwrap_or_default();
+        let remote = app.address();
+        let line = format!("{first} {remote} 127.0.0.1 ({}) 127.0.0.1:", remote.port());
+        log.lines().next().is_some_and(|first| {
+            assert!(first.starts_with(&line), "{first}, not {line}");
+            true
+        })
+    })
+    .await;
+
+    drop(app);
+    let proxy = to_app(program, Cluster::new("app").lb_endpoint(at_all(&addresses[..3]))).await;
+    let reply = proxy.get("/").send().await;
+    assert_eq!(reply.status, 503);
+    let reason = "reset reason: remote connection failure";
+    assert!(reply.text().contains(reason), "{}", reply.text());
+    for (name, count) in [("total", 3), ("connect_fail", 1), ("destroy", 1)] {
+        assert_eq!(proxy.stat(&format!("cluster.app.upstream_cx_{name}")).await, count, "{name}");
+    }
+}
+
+async fn the_next_address_is_tried_when_the_first_is_silent(program: Program) {
+    let app = Backend::echo("app").await;
+    // Nobody takes connections from its queue, which is full: the kernel does not answer the next one.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    socket2::SockRef::from(&silent).listen(0).unwrap();
+    let _queued = std::net::TcpStream::connect(address).unwrap();
+    let addresses = [address, app.address()];
+    let proxy = to_app(program, Cluster::new("app").lb_endpoint(at_all(&addresses))).await;
+    let start = std::time::Instant::now();
+    assert_eq!(proxy.get("/").send().await.echo().backend(), "app");
+    let waited = start.elapsed();
+    assert!(waited.as_millis() >= 300, "{waited:?}");
+    assert!(waited.as_millis() < 3000, "{waited:?}: not before the connect timeout");
+    assert_eq!(proxy.stat("cluster.app.upstream_cx_total").await, 2);
+}
+
+async fn families_are_tried_in_the_configured_order(program: Program) {
+    let four = Backend::echo("4").await;
+    let six = Backend::echo_at("6", SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))).await;
+    for (version, first) in [("DEFAULT", "4"), ("V4", "4"), ("V6", "6")] {
+        let config = json!({"first_address_family_version": version});
+        let cluster = Cluster::new("app")
+            .lb_endpoint(at_all(&[four.address(), six.address()]))
+            .with("upstream_connection_options.happy_eyeballs_config", config);
+        let proxy = to_app(program, cluster).await;
+        assert_eq!(proxy.get("/").send().await.echo().backend(), first, "{version}");
+    }
+}
+
+/// A `BindConfig` of `address` with any port.
+fn from_address(address: &str) -> Value {
+    json!({"source_address": socket_address(SocketAddr::new(address.parse().unwrap(), 0))["socket_address"]})
+}
+
+async fn assert_logged_source(proxy: &Proxy, source: &str) {
+    eventually_true("a line", async || {
+        let log = std::fs::read_to_string(proxy.file("access.log")).unwrap_or_default();
+        log.lines().next().is_some_and(|first| {
+            let local = first.split(' ').nth(4).unwrap();
+            assert!(local.starts_with(source), "{local}, not {source}");
+            true
+        })
+    })
+    .await;
+}
+
+async fn our_end_is_bound_to_the_source_address(program: Program) {
+    let four = Backend::echo("4").await;
+    let six = Backend::echo_at("6", SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0))).await;
+    let mut bind = from_address("127.0.0.2");
+    let extra = socket_address("[::1]:0".parse().unwrap());
+    bind["extra_source_addresses"] = json!([{"address": extra["socket_address"]}]);
+    for (app, source) in [(&four, "127.0.0.2:"), (&six, "[::1]:")] {
+        let cluster = Cluster::new("app").endpoint(app).with("upstream_bind_config", bind.clone());
+        let proxy = logged(program, cluster).await;
+        assert_eq!(proxy.get("/").send().await.status, 200);
+        assert_logged_source(&proxy, source).await;
+    }
+}
+
+async fn the_cluster_manager_has_a_source_address_for_all(program: Program) {
+    let app = Backend::echo("app").await;
+    for (own, source) in [(None, "127.0.0.3:"), (Some("127.0.0.4"), "127.0.0.4:")] {
+        let mut cluster = Cluster::new("app").endpoint(&app);
+        if let Some(own) = own {
+            cluster = cluster.with("upstream_bind_config", from_address(own));
+        }
+        let bootstrap = Bootstrap::new();
+        let log = bootstrap.dir().join("access.log");
+        let http = Http::routing([Route::prefix("/").to("app")]).text_log(&log, FACTS);
+        let proxy = bootstrap
+            .listener(Listener::new("main", http))
+            .cluster(cluster)
+            .with("cluster_manager.upstream_bind_config", from_address("127.0.0.3"))
+            .start(program)
+            .await;
+        assert_eq!(proxy.get("/").send().await.status, 200);
+        assert_logged_source(&proxy, source).await;
+    }
+}
+
+async fn our_end_that_cannot_be_bound_is_a_local_failure(program: Program) {
+    let app = Backend::echo("app").await;
+    // From the block for documentation: no machine has it.
+    let cluster = Cluster::new("app").endpoint(&app);
+    let mut bind = from_address("192.0.2.1");
+    let proxy = to_app(program, cluster.clone().with("upstream_bind_config", bind.clone())).await;
+    let reply = proxy.get("/").send().await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.text().contains("reset reason: local connection failure"), "{}", reply.text());
+    let counts =
+        [("bind_errors", 1), ("upstream_cx_connect_fail", 1), ("upstream_cx_destroy_local", 1)];
+    for (name, count) in counts {
+        assert_eq!(proxy.stat(&format!("cluster.app.{name}")).await, count, "{name}");
+    }
+
+    // It can be bound if it need not be there.
+    bind["freebind"] = true.into();
+    let cluster = cluster.with("upstream_bind_config", bind).with("connect_timeout", "0.2s");
+    let proxy = to_app(program, cluster).await;
+    assert_eq!(proxy.get("/").send().await.status, 503);
+    assert_eq!(proxy.stat("cluster.app.bind_errors").await, 0);
 }

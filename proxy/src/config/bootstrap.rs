@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::cluster::Cluster;
+use super::connecting::BindConfig;
 use super::dns::Resolver;
 use super::listener::Listener;
 use super::source::FileSource;
@@ -22,6 +23,8 @@ pub struct Bootstrap {
     pub clusters: Vec<Arc<Cluster>>,
     /// `static_resources.secrets`
     pub secrets: Vec<Secret>,
+    /// `cluster_manager.upstream_bind_config`, for clusters without their own.
+    pub upstream_bind_config: Option<Arc<BindConfig>>,
     /// `typed_dns_resolver_config`: who is asked for names unless a cluster says otherwise.
     pub resolver: Arc<Resolver>,
     /// `dynamic_resources.lds_config`

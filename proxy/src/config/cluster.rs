@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connecting::Connecting;
 use super::dns::{Cache, DnsFamily, Refresh, Resolver};
 use super::endpoint::LoadAssignment;
 use super::health_check::HealthCheck;
@@ -43,8 +44,8 @@ pub struct Cluster {
     pub tls: Option<Arc<UpstreamTls>>,
     /// `transport_socket_matches`, first match wins, else `tls`.
     pub transport_socket_matches: Vec<TransportSocketMatch>,
-    /// `upstream_connection_options.tcp_keepalive`
-    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// How connections are made.
+    pub connecting: Connecting,
 }
 
 /// How hosts are watched, and what their coming and going means.
@@ -352,15 +353,4 @@ pub struct TransportSocketMatch {
     pub criteria: HashMap<String, String>,
     /// TLS to use; none means plain text (`raw_buffer`).
     pub tls: Option<Arc<UpstreamTls>>,
-}
-
-/// Envoy `core.v3.TcpKeepalive`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TcpKeepalive {
-    /// Probes before the connection counts as dead.
-    pub probes: Option<u32>,
-    /// Idle time before the first probe.
-    pub time: Option<Duration>,
-    /// Time between probes.
-    pub interval: Option<Duration>,
 }

@@ -10,6 +10,7 @@ mod bootstrap;
 mod circuit_breaker;
 mod cluster;
 mod cluster_type;
+mod connecting;
 mod dns;
 mod endpoint;
 mod errors;

@@ -142,16 +142,16 @@ fn peer(tls: &PeerInfo, operator: &Operator, out: &mut Vec<u8>) -> bool {
 
 fn upstream(facts: &Upstream, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
     Some(match operator {
-        Operator::UpstreamHost | Operator::UpstreamRemoteAddress { with_port: true } => {
+        Operator::UpstreamHost => {
             facts.host.as_ref().is_some_and(|host| host_address(host, true, out))
         }
-        Operator::UpstreamRemoteAddress { with_port: false } => {
-            facts.host.as_ref().is_some_and(|host| host_address(host, false, out))
+        Operator::UpstreamRemoteAddress { with_port } => {
+            facts.remote().is_some_and(|remote| host_address(&remote, *with_port, out))
         }
         Operator::UpstreamRemotePort => {
             // Of a Unix socket it is empty, not absent.
-            let mut port = |host: &HostAddress| host.ip().map(|ip| number(ip.port().into(), out));
-            facts.host.as_ref().is_some_and(|host| port(host).unwrap_or(true))
+            let mut port = |remote: SocketAddr| number(remote.port().into(), out);
+            facts.remote().is_some_and(|remote| remote.ip().is_none_or(&mut port))
         }
         Operator::UpstreamHostName => match (&facts.hostname, &facts.host) {
             (Some(name), _) if !name.is_empty() => text(name, out),

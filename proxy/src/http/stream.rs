@@ -64,6 +64,8 @@ pub struct Upstream {
     pub host: Option<HostAddress>,
     /// Its configured or resolved name.
     pub hostname: Option<Name>,
+    /// The peer's side of the connection, which may be another address of the endpoint.
+    pub remote: Option<SocketAddr>,
     /// Our side of the connection.
     pub local: Option<SocketAddr>,
     /// Version spoken.
@@ -74,6 +76,13 @@ pub struct Upstream {
     pub attempts: u32,
     /// What TLS to it established.
     pub tls: Option<Rc<crate::tls::peer::PeerInfo>>,
+}
+
+impl Upstream {
+    /// The address connected to, or meant to be.
+    pub fn remote(&self) -> Option<HostAddress> {
+        self.remote.map(HostAddress::Ip).or_else(|| self.host.clone())
+    }
 }
 
 /// The moments of a stream that durations are computed from.

@@ -29,6 +29,7 @@ pub(super) struct Facts {
     pub(super) wire: Arc<Wire>,
     pub(super) observer: Observer,
     pub(super) local_address: Option<SocketAddr>,
+    pub(super) remote_address: Option<SocketAddr>,
     pub(super) peer: Option<Rc<PeerInfo>>,
     pub(super) opened: Instant,
     /// Since when nothing is under way on it; meaningful while nothing is.

@@ -21,6 +21,8 @@ pub struct Dedicated {
     pub stream: Stream,
     /// Our end of it.
     pub local_address: Option<SocketAddr>,
+    /// The peer's end of it, which is not the endpoint's first address if it has several.
+    pub remote_address: Option<SocketAddr>,
     /// What the TLS handshake said; none for plain text.
     pub peer: Option<Rc<PeerInfo>>,
     /// `per_connection_buffer_limit_bytes` of the cluster.
@@ -53,9 +55,9 @@ impl HostPool {
         let (stats, counts) = (Arc::clone(&common.stats), Arc::clone(&common.counts));
         let account = Account::open(stats, counts, Some(permit));
         let settings = Rc::clone(&self.latest.borrow().settings);
-        let result = settings.dial(None, &[], &common.stats).await;
+        let result = settings.dial(None, &[], common).await;
         wait.end();
-        let Dialed { stream, observer: _, local_address, peer } = match result {
+        let Dialed { stream, observer: _, local_address, remote_address, peer } = match result {
             Ok(dialed) => dialed,
             Err(error) => {
                 common.stats.upstream_rq_pending_failure_eject.inc();
@@ -67,6 +69,7 @@ impl HostPool {
         Ok(Dedicated {
             stream,
             local_address,
+            remote_address,
             peer: peer.map(Rc::new),
             buffer_limit: settings.cluster.buffer_limit,
             usage: Usage::begin(account, Rc::clone(common), active),

@@ -62,6 +62,11 @@ impl Lease {
         self.held.grant.connection.facts.local_address
     }
 
+    /// The peer's end of the connection (`%UPSTREAM_REMOTE_ADDRESS%`).
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        self.held.grant.connection.facts.remote_address
+    }
+
     /// What the TLS handshake said; none for plain text.
     pub fn peer(&self) -> Option<Rc<PeerInfo>> {
         self.held.grant.connection.facts.peer.clone()

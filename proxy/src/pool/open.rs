@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Settings;
 use super::circuit_breaker::ConnectionPermit;
 use super::connection::{Connection, Facts};
 use super::connections::Connections;
 use super::wire::{Account, Io};
-use crate::telemetry::metrics::ClusterStats;
+use super::{Common, Settings};
 use crate::upstream::failure::ConnectError;
 use crate::upstream::http::{self, Driver, Protocol};
 use crate::upstream::{Dialed, Security, Target, dial};
@@ -48,7 +47,7 @@ impl Connections {
             None => EITHER,
         };
         let host = self.key.host.as_deref();
-        let dialed = match self.settings.dial(host, offer, &common.stats).await {
+        let dialed = match self.settings.dial(host, offer, common).await {
             Ok(dialed) => dialed,
             Err(error) => {
                 account.failed(&error);
@@ -60,7 +59,7 @@ impl Connections {
             Protocol::Http1 => common.stats.upstream_cx_http1_total.inc(),
             Protocol::Http2 => common.stats.upstream_cx_http2_total.inc(),
         }
-        let Dialed { stream, observer, local_address, peer } = dialed;
+        let Dialed { stream, observer, local_address, remote_address, peer } = dialed;
         let opened = account.opened();
         let wire = Arc::clone(account.wire());
         let io = account.connected(stream);
@@ -72,6 +71,7 @@ impl Connections {
             wire,
             observer,
             local_address,
+            remote_address,
             peer: peer.map(Rc::new),
             opened,
             idle_since: Cell::new(Instant::now()),
@@ -109,9 +109,9 @@ impl Settings {
         &self,
         host: Option<&str>,
         offer: &[&str],
-        stats: &ClusterStats,
+        common: &Common,
     ) -> Result<Dialed, ConnectError> {
-        let Self { address, tls, cluster, .. } = self;
+        let Self { address, additional_addresses, tls, cluster, .. } = self;
         let configured: Vec<&str> = tls.iter().flat_map(|tls| tls.alpn()).collect();
         let security = tls.as_ref().map(|tls| Security {
             client: &tls.client,
@@ -119,16 +119,24 @@ impl Settings {
             certified_name: host.filter(|_| cluster.http.auto_san_validation),
             alpn: if configured.is_empty() { offer } else { &configured },
         });
-        let result = dial(Target {
+        let target = Target {
             address,
+            additional_addresses,
+            connecting: &cluster.connecting,
             connect_timeout: cluster.connect_timeout,
-            keepalive: cluster.tcp_keepalive,
             tls: security,
-        })
-        .await;
+        };
+        let stats = &common.stats;
+        // As in Envoy, every further address tried is a connection of its own here, though never an active one.
+        let again = || {
+            stats.upstream_cx_total.inc();
+            common.counts.cx_total.inc();
+        };
+        let result = dial(target, again).await;
         match &result {
             Ok(_) if tls.is_some() => stats.ssl_handshake.inc(),
             Err(ConnectError::Tls(_)) => stats.ssl_connection_error.inc(),
+            Err(ConnectError::Bind(_)) => stats.bind_errors.inc(),
             Err(ConnectError::Certificate(_)) => stats.ssl_fail_verify_error.inc(),
             _ => {}
         }

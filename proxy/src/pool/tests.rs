@@ -47,7 +47,7 @@ pub(crate) fn cluster(name: &str) -> Cluster {
         tls: None,
         transport_socket_matches: Vec::new(),
         hosts: HostPolicy::default(),
-        tcp_keepalive: None,
+        connecting: Default::default(),
     }
 }
 

@@ -111,6 +111,7 @@ impl Account {
         self.stats.upstream_cx_connect_fail.inc();
         self.counts.cx_connect_fail.inc();
         match error {
+            ConnectError::Bind(_) => {}
             ConnectError::Timeout => self.stats.upstream_cx_connect_timeout.inc(),
             _ => self.wire.ended_by_peer.store(true, Relaxed),
         }

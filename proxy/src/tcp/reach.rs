@@ -70,6 +70,7 @@ impl Session {
                 cluster.observe(&host, Outcome::Response(200));
                 let mut facts = self.upstream.borrow_mut();
                 facts.local = connection.local_address;
+                facts.remote = connection.remote_address;
                 facts.tls.clone_from(&connection.peer);
                 Ok(connection)
             }

@@ -1,5 +1,6 @@
 //! Why a request found no connection, in Envoy's words.
 
+use std::net::SocketAddr;
 use std::{fmt, io};
 
 use crate::tls;
@@ -15,6 +16,9 @@ pub enum ConnectError {
         "no connection within connect_timeout; check that the endpoint is up and that nothing drops packets"
     )]
     Timeout,
+    /// Our end could not be bound to the configured source address.
+    #[error("{0}")]
+    Bind(String),
     /// The system could not connect.
     #[error("cannot connect: {0}")]
     Unreachable(String),
@@ -62,9 +66,12 @@ impl ConnectError {
 
     /// The system's refusal in the system's words.
     pub(super) fn unreachable(error: &io::Error) -> Self {
-        let text = error.to_string();
-        let words = text.split(" (os error").next().unwrap_or(&text);
-        Self::Unreachable(words.to_owned())
+        Self::Unreachable(words(error))
+    }
+
+    /// The system's refusal of `source` as our end.
+    pub(super) fn bind(source: SocketAddr, error: &io::Error) -> Self {
+        Self::Bind(format!("failed to bind to {source}: {}", words(error)))
     }
 
     /// Envoy's reset reason, for example `remote connection failure`. Local replies print it as it is,
@@ -73,6 +80,7 @@ impl ConnectError {
         match self {
             Self::Overflow(_) => "overflow",
             Self::Timeout => "connection timeout",
+            Self::Bind(_) => "local connection failure",
             Self::Unreachable(_) | Self::Tls(_) | Self::Certificate(_) | Self::Http(_) => {
                 "remote connection failure"
             }
@@ -84,10 +92,17 @@ impl ConnectError {
         let text = match self {
             Self::Overflow(_) | Self::Timeout => return None,
             Self::Unreachable(text) | Self::Http(text) => format!("delayed connect error: {text}"),
+            Self::Bind(text) => text.clone(),
             Self::Tls(text) | Self::Certificate(text) => return Some(tls_failure(text)),
         };
         Some(text.replace(char::is_whitespace, "_"))
     }
+}
+
+/// What the system says, without the number.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// A TLS error in Envoy's frame, without spaces.

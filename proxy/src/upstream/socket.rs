@@ -13,8 +13,10 @@ use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::failure::ConnectError;
 use crate::config::address::HostAddress;
-use crate::config::cluster::TcpKeepalive;
+use crate::config::connecting::{BindConfig, Connecting, TcpKeepalive};
+use crate::net::socket::option::State;
 use crate::net::socket::{set_keepalive, set_nodelay};
 
 /// A connected socket: TCP, or Unix, which the runtime's type for TCP reads and writes just as well.
@@ -26,22 +28,31 @@ pub struct Socket(Arc<TcpStream>);
 pub struct Observer(Weak<TcpStream>);
 
 impl Socket {
-    /// Connects to `address`.
-    pub async fn connect(
-        address: &HostAddress,
-        keepalive: Option<TcpKeepalive>,
-    ) -> io::Result<Self> {
-        let (domain, target) = match address {
-            HostAddress::Ip(address) => (Domain::for_address(*address), (*address).into()),
-            HostAddress::Pipe(path) => (Domain::UNIX, unix(path)?),
-        };
-        let socket = socket2::Socket::new(domain, Type::STREAM.nonblocking(), None)?;
-        if address.ip().is_some() {
-            set_nodelay(&socket)?;
-            if let Some(TcpKeepalive { probes, time, interval }) = keepalive {
-                set_keepalive(&socket, time, interval, probes)?;
+    /// Connects to `address`, in the way `how` says.
+    ///
+    /// # Errors
+    /// When our end cannot be bound as wanted, or the peer cannot be reached.
+    pub async fn connect(address: &HostAddress, how: &Connecting) -> Result<Self, ConnectError> {
+        let unreachable = |error: io::Error| ConnectError::unreachable(&error);
+        let socket = match address {
+            HostAddress::Ip(address) => {
+                let domain = Domain::for_address(*address);
+                let socket = tcp(domain, how.tcp_keepalive).map_err(unreachable)?;
+                if let Some(config) = &how.bind {
+                    bind(&socket, *address, config)?;
+                }
+                socket
             }
-        }
+            HostAddress::Pipe(_) => new(Domain::UNIX).map_err(unreachable)?,
+        };
+        Self::finish(socket, address).await.map_err(unreachable)
+    }
+
+    async fn finish(socket: socket2::Socket, address: &HostAddress) -> io::Result<Self> {
+        let target = match address {
+            HostAddress::Ip(address) => (*address).into(),
+            HostAddress::Pipe(path) => unix(path)?,
+        };
         match socket.connect(&target) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             _ => {}
@@ -93,6 +104,43 @@ impl Socket {
             }
         }
     }
+}
+
+fn new(domain: Domain) -> io::Result<socket2::Socket> {
+    socket2::Socket::new(domain, Type::STREAM.nonblocking(), None)
+}
+
+fn tcp(domain: Domain, keepalive: Option<TcpKeepalive>) -> io::Result<socket2::Socket> {
+    let socket = new(domain)?;
+    set_nodelay(&socket)?;
+    if let Some(TcpKeepalive { probes, time, interval }) = keepalive {
+        set_keepalive(&socket, time, interval, probes)?;
+    }
+    Ok(socket)
+}
+
+/// Binds our end of a connection to `target`, and sets the options that come with it.
+fn bind(
+    socket: &socket2::Socket,
+    target: SocketAddr,
+    config: &BindConfig,
+) -> Result<(), ConnectError> {
+    let set = |state| {
+        let mut options = config.socket_options.iter().filter(|option| option.state == state);
+        let set = options.try_for_each(|option| option.set(socket));
+        set.map_err(|error| ConnectError::unreachable(&error))
+    };
+    set(State::Prebind)?;
+    if let Some(source) = config.source(target) {
+        let freed = match config.freebind {
+            true if source.is_ipv4() => socket.set_freebind_v4(true),
+            true => socket.set_freebind_v6(true),
+            false => Ok(()),
+        };
+        let bound = freed.and_then(|()| socket.bind(&source.into()));
+        bound.map_err(|error| ConnectError::bind(source, &error))?;
+    }
+    set(State::Bound)
 }
 
 /// The address of a Unix socket; `@` stands for the NUL that begins an abstract name.
@@ -180,7 +228,8 @@ mod tests {
     async fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().into();
-        let (client, server) = tokio::join!(Socket::connect(&address, None), listener.accept());
+        let how = Connecting::default();
+        let (client, server) = tokio::join!(Socket::connect(&address, &how), listener.accept());
         (client.unwrap(), server.unwrap().0)
     }
 

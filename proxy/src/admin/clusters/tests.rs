@@ -48,7 +48,7 @@ fn cluster(outlier_detection: Option<OutlierDetection>) -> Cluster {
         tls: None,
         transport_socket_matches: Vec::new(),
         hosts: HostPolicy::default(),
-        tcp_keepalive: None,
+        connecting: Default::default(),
     }
 }
 

@@ -73,6 +73,7 @@ impl Target {
             && self.check_host == other.check_host
             && self.hostname == other.hostname
             && self.cluster.http == other.cluster.http
+            && self.cluster.connecting == other.cluster.connecting
     }
 
     /// What is sent as `Host` or `:authority`; `configured` is what the check says.
@@ -103,13 +104,14 @@ impl Target {
                 alpn,
             }
         });
-        dial(crate::upstream::Target {
+        let target = crate::upstream::Target {
             address: &self.address,
+            additional_addresses: &[],
+            connecting: &self.cluster.connecting,
             connect_timeout: self.check.timeout,
-            keepalive: None,
             tls: security,
-        })
-        .await
+        };
+        dial(target, || {}).await
     }
 }
 

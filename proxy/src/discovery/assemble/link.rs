@@ -100,6 +100,7 @@ struct Linker<'a> {
 impl Linker<'_> {
     fn cluster(&mut self, placed: &Placed<'_, Cluster>) -> Option<Arc<ClusterSpec>> {
         let Placed { value: config, origin } = placed;
+        let config = &self.bound(config);
         let old = self.last.snapshot.clusters.get(&config.name);
         let resolved = endpoints::of(config, self.state, self.found, &mut self.next.queries);
         let assignment = match resolved {
@@ -122,7 +123,7 @@ impl Linker<'_> {
             });
         }
         if let Some(old) = old
-            && old.config == **config
+            && old.config == *config
             && old.assignment == assignment
             && same(&old.tls, &tls)
             && old.match_tls.len() == match_tls.len()
@@ -135,6 +136,16 @@ impl Linker<'_> {
             .filter(|old| **old == assignment)
             .map_or(assignment, Arc::clone);
         Some(Arc::new(ClusterSpec { config: Arc::clone(config), assignment, tls, match_tls }))
+    }
+
+    /// `config` with the cluster manager's source addresses, unless it has its own.
+    fn bound(&self, config: &Arc<Cluster>) -> Arc<Cluster> {
+        let mut config = Arc::clone(config);
+        let bind = &self.state.bootstrap.config.upstream_bind_config;
+        if bind.is_some() && config.connecting.bind.is_none() {
+            Arc::make_mut(&mut config).connecting.bind.clone_from(bind);
+        }
+        config
     }
 
     fn client_tls(

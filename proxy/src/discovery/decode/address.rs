@@ -76,9 +76,20 @@ pub(super) fn port_number(field: &str, port: u32) -> Result<u16> {
 /// A literal address, to listen on.
 pub(super) fn listening(proto: &Address) -> Result<(SocketAddr, bool)> {
     let HostPort { host, port, ipv4_compat } = host_port(proto)?;
+    let address = ip(host, port).at("socket_address")?;
+    Ok((address, ipv4_compat))
+}
+
+/// A literal address and port, the latter 0 if it is for the system to choose.
+pub(super) fn literal(proto: &SocketAddress) -> Result<SocketAddr> {
+    let socket = socket_address(proto)?;
+    ip(socket.host, socket.port)
+}
+
+fn ip(host: &str, port: u16) -> Result<SocketAddr> {
     match host.parse::<IpAddr>() {
-        Ok(ip) => Ok((SocketAddr::new(ip, port), ipv4_compat)),
-        Err(_) => refuse("socket_address.address", format!("{host:?} is no IP address")),
+        Ok(ip) => Ok(SocketAddr::new(ip, port)),
+        Err(_) => refuse("address", format!("{host:?} is no IP address")),
     }
 }
 

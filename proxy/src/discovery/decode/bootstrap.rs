@@ -4,19 +4,21 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use xds::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
-use xds::envoy::config::bootstrap::v3::{Admin, Bootstrap};
+use xds::envoy::config::bootstrap::v3::{Admin, Bootstrap, ClusterManager};
 use xds::envoy::config::core::v3::{Locality, Node};
 use xds::envoy::config::listener::v3::Listener;
 use xds::json::to_json;
 
 use super::address::listening;
 use super::cluster::cluster;
+use super::connecting::bind_config;
 use super::dns::ResolverFields;
 use super::errors::{At, Result, both, each, optional, refuse};
 use super::listener::listener;
 use super::runtime::layered_runtime;
 use super::source::{file_source, no_management_server};
 use super::tls::secret;
+use crate::config::connecting::BindConfig;
 use crate::config::source::FileSource;
 use crate::config::{self, Name};
 
@@ -32,6 +34,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         dns_resolution_config,
         typed_dns_resolver_config,
         admin: admin_api,
+        cluster_manager: manager,
         enable_dispatcher_stats: _,
     } = proto;
     let resolver = ResolverFields {
@@ -43,7 +46,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
     let absent = StaticResources::default();
     let resources = static_resources.as_ref().unwrap_or(&absent);
     let listeners: Vec<&str> = resources.listeners.iter().map(|it| it.name.as_str()).collect();
-    let (resources, (sources, (admin, (_, resolver)))) = both(
+    let (resources, (sources, (admin, (_, (resolver, bind))))) = both(
         statics(resources).at("static_resources"),
         both(
             optional("dynamic_resources", dynamic_resources, dynamics),
@@ -51,7 +54,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
                 optional("admin", admin_api, admin),
                 both(
                     optional("layered_runtime", runtime, |it| layered_runtime(it, &listeners)),
-                    resolver.decode(),
+                    both(resolver.decode(), optional("cluster_manager", manager, cluster_manager)),
                 ),
             ),
         ),
@@ -60,11 +63,18 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
     Ok(config::bootstrap::Bootstrap {
         node: identity.as_ref().map(node).unwrap_or_default(),
         admin: admin.flatten(),
+        upstream_bind_config: bind.flatten().map(Arc::new),
         resolver: resolver.unwrap_or_default(),
         lds,
         cds,
         ..resources
     })
+}
+
+/// What clusters take if they do not say otherwise.
+fn cluster_manager(proto: &ClusterManager) -> Result<Option<BindConfig>> {
+    let ClusterManager { upstream_bind_config } = proto;
+    optional("upstream_bind_config", upstream_bind_config, bind_config)
 }
 
 /// The static resources, in a bootstrap that holds nothing else yet.

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::TransportSocketMatch;
-use xds::envoy::config::cluster::v3::{Cluster, UpstreamConnectionOptions};
+use xds::envoy::config::core::v3::TransportSocket;
 use xds::envoy::config::core::v3::transport_socket::ConfigType;
-use xds::envoy::config::core::v3::{TcpKeepalive, TransportSocket};
 use xds::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 
 use super::circuit_breaker::circuit_breakers;
 use super::cluster_type::discovery;
+use super::connecting::connecting;
 use super::endpoint::socket_criteria;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
@@ -41,7 +42,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         circuit_breakers: breakers, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, typed_extension_protocol_options,
         outlier_detection: outlier, common_lb_config, transport_socket, metadata: _,
-        protocol_selection, upstream_connection_options, track_cluster_stats: _, lb_config,
+        protocol_selection, upstream_connection_options, upstream_bind_config, track_cluster_stats: _, lb_config,
         load_balancing_policy,
         // Read by `discovery`.
         cluster_discovery_type: _discovery, load_assignment: _assignment,
@@ -84,7 +85,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         http,
         tls,
         transport_socket_matches: each("transport_socket_matches", matches, socket_match)?,
-        tcp_keepalive: upstream_connection_options.as_ref().and_then(tcp_keepalive),
+        connecting: connecting(upstream_connection_options, upstream_bind_config)?,
     })
 }
 
@@ -118,17 +119,5 @@ fn socket_match(proto: &TransportSocketMatch) -> Result<cluster::TransportSocket
         name: name("name", match_name)?,
         criteria: optional("match", r#match, socket_criteria)?.unwrap_or_default(),
         tls: optional("transport_socket", transport_socket, transport)?.flatten(),
-    })
-}
-
-fn tcp_keepalive(proto: &UpstreamConnectionOptions) -> Option<cluster::TcpKeepalive> {
-    let UpstreamConnectionOptions { tcp_keepalive } = proto;
-    let TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } =
-        tcp_keepalive.as_ref()?;
-    let seconds = |seconds: &Option<u32>| seconds.map(|it| Duration::from_secs(u64::from(it)));
-    Some(cluster::TcpKeepalive {
-        probes: *keepalive_probes,
-        time: seconds(keepalive_time),
-        interval: seconds(keepalive_interval),
     })
 }

@@ -6,7 +6,7 @@ use prost_types::Struct;
 use prost_types::value::Kind;
 use xds::envoy::config::core::v3::{HealthStatus as Health, Locality, Metadata};
 use xds::envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload;
-use xds::envoy::config::endpoint::v3::endpoint::HealthCheckConfig;
+use xds::envoy::config::endpoint::v3::endpoint::{AdditionalAddress, HealthCheckConfig};
 use xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, cluster_load_assignment,
@@ -105,13 +105,17 @@ fn lb_endpoint(
     locality: &Arc<endpoint::Locality>,
 ) -> Result<endpoint::Endpoint> {
     let LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = proto;
-    let HostIdentifier::Endpoint(Endpoint { address, health_check_config, hostname }) =
-        required("endpoint", host_identifier)?;
+    let HostIdentifier::Endpoint(proto) = required("endpoint", host_identifier)?;
+    let Endpoint { address, health_check_config, hostname, additional_addresses } = proto;
     let address =
         address::upstream(required("endpoint.address", address)?).at("endpoint.address")?;
+    let additional = each("endpoint.additional_addresses", additional_addresses, |proto| {
+        let AdditionalAddress { address } = proto;
+        address::listening(required("address", address)?).map(|(address, _)| address).at("address")
+    })?;
     Ok(endpoint::Endpoint {
         address,
-        additional_addresses: Arc::default(),
+        additional_addresses: additional.into(),
         hostname: hostname.as_str().into(),
         weight: bounded("load_balancing_weight", *load_balancing_weight, 1, (1, u32::MAX))?,
         locality: Arc::clone(locality),

@@ -121,6 +121,7 @@ impl Exchange<'_> {
         facts.hostname = Some(host.hostname());
         facts.attempts = self.attempts();
         facts.local = None;
+        facts.remote = None;
         facts.failure = None;
         Ok(host)
     }
@@ -190,6 +191,7 @@ impl Exchange<'_> {
         {
             let mut facts = stream.upstream.borrow_mut();
             facts.local = lease.local_address();
+            facts.remote = lease.remote_address();
             facts.tls = lease.peer();
             facts.version = Some(match lease.protocol() {
                 Protocol::Http1 => Version::HTTP_11,

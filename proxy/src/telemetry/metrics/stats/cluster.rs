@@ -21,6 +21,8 @@ statistics! {
         upstream_cx_connect_timeout: Counter = "upstream_cx_connect_timeout",
         /// TCP connections of clients for which max_connect_attempts did not suffice.
         upstream_cx_connect_attempts_exceeded: Counter = "upstream_cx_connect_attempts_exceeded",
+        /// Connections whose own end could not be bound to the configured source address.
+        bind_errors: Counter = "bind_errors",
         /// Connections closed because they were idle.
         upstream_cx_idle_timeout: Counter = "upstream_cx_idle_timeout",
         /// Connections closed at max_connection_duration.
