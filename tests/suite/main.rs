@@ -47,6 +47,7 @@ mod dns;
 mod drain;
 mod examples;
 mod explain;
+mod failover;
 mod forward_proxy;
 mod hashing;
 mod headers;
