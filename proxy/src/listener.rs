@@ -4,6 +4,8 @@ pub mod accept;
 mod access_logs;
 mod connection_limit;
 mod filters;
+mod first_words;
 pub mod manager;
+mod race;
 mod receive;
 mod serve;

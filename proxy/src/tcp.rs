@@ -1,5 +1,6 @@
 //! The TCP proxy: one client's connection carried over one connection to an endpoint.
 
+mod ahead;
 mod facts;
 mod ledger;
 mod reach;
@@ -24,6 +25,7 @@ use crate::snapshot::FilterChain;
 use crate::telemetry::metrics::TcpStats;
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::worker::{Held, Moment, Worker};
+use ahead::{Ahead, Reached};
 use ledger::Ledger;
 
 /// A client's connection that is to be carried on.
@@ -43,6 +45,7 @@ pub struct Session {
     random: u64,
     upstream: RefCell<Upstream>,
     ledger: Ledger,
+    ahead: Ahead,
 }
 
 /// How a session ended.
@@ -83,6 +86,7 @@ impl Session {
             start,
             random: worker.random(),
             upstream: RefCell::default(),
+            ahead: Ahead::default(),
             proxy,
             worker,
         }
@@ -117,13 +121,21 @@ impl Session {
         client: &mut S,
         dies: Option<Instant>,
     ) -> Ending {
+        let reaching = async {
+            match self.ahead.take() {
+                Some(reached) => Some(reached),
+                None => {
+                    Some(Reached { endpoint: self.reach(&snapshot).await?, greeting: Vec::new() })
+                }
+            }
+        };
         let reached = tokio::select! {
-            reached = self.reach(&snapshot) => reached,
+            reached = reaching => reached,
             ending = self.end(dies, None) => return ending,
         };
         // Connections may last for days: none keeps an old configuration.
         drop(snapshot);
-        let Some(mut endpoint) = reached else { return Ending::Unreached };
+        let Some(Reached { mut endpoint, greeting }) = reached else { return Ending::Unreached };
         if self.proxy.log_on_connected {
             self.log();
         }
@@ -131,8 +143,12 @@ impl Session {
         let limit = buffer_limit(self.buffer_limit, endpoint.buffer_limit);
         let Dedicated { stream, usage, .. } = &mut endpoint;
         let meter = self.ledger.with(usage);
+        let copying = async {
+            ahead::greet(client, &greeting, &meter).await?;
+            copy::both_ways(client, stream, limit, &meter).await
+        };
         let ending = tokio::select! {
-            copied = copy::both_ways(client, stream, limit, &meter) => match copied {
+            copied = copying => match copied {
                 Ok(last) => Ending::Whole(last),
                 Err(broken) => Ending::Broken(broken),
             },

@@ -69,3 +69,9 @@ pub(crate) const OLD_ADDRESSES: Difference = Difference(
     "Envoy's forward proxy sends requests on connections to an address that a name no longer has for as \
      long as they are open; Outrigger sends new requests to the new one",
 );
+
+/// Protocols in which the server speaks first, behind inspectors.
+pub(crate) const SERVERS_MAY_SPEAK_FIRST: Difference = Difference(
+    "Envoy holds a connection whose server speaks first until listener_filters_timeout; Outrigger \
+     reaches the endpoint that silence leads to meanwhile, and lets it speak",
+);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use super::first_words::FirstWords;
 use super::receive::receive;
 use crate::config::Name;
 use crate::drain::Phase;
@@ -25,6 +26,8 @@ pub struct Acceptor {
     listener: RefCell<Name>,
     pub(super) address: SocketAddr,
     stop: Notify,
+    /// Who speaks first on connections that arrive here.
+    pub(super) first_words: RefCell<FirstWords>,
     /// Its live connections.
     pub connections: Rc<ConnectionSet>,
 }
@@ -33,7 +36,13 @@ impl Acceptor {
     /// A socket of `listener`, which configures it as `address`.
     pub fn new(listener: Name, address: SocketAddr) -> Self {
         let listener = RefCell::new(listener);
-        Self { listener, address, stop: Notify::default(), connections: Rc::default() }
+        Self {
+            listener,
+            address,
+            stop: Notify::default(),
+            first_words: RefCell::default(),
+            connections: Rc::default(),
+        }
     }
 
     /// Ends its accept loop, and drains its connections.

@@ -56,6 +56,11 @@ impl Seen {
         }
     }
 
+    /// Whether a filter knows what the connection begins with.
+    pub(super) fn is_understood(&self) -> bool {
+        self.transport_protocol != "raw_buffer" || !self.application_protocols.is_empty()
+    }
+
     /// Notes where the connection was really made to.
     fn restore(&mut self, destination: SocketAddr) {
         self.local = canonical(destination);
@@ -68,7 +73,37 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Runs the filters of `listener` on a connection, and returns it for its filter chain to read.
+/// What the runtime knows of a connection after the filters have run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// What there is to read.
+    Known,
+    /// It may have forgotten that there is something to read: a filter gave up waiting for more.
+    Forgotten,
+}
+
+impl Readiness {
+    /// The connection for its filter chain to read.
+    ///
+    /// # Errors
+    /// As [`refresh`].
+    pub(super) fn refreshed(self, stream: TcpStream) -> io::Result<TcpStream> {
+        match self {
+            Self::Known => Ok(stream),
+            Self::Forgotten => refresh(stream),
+        }
+    }
+}
+
+/// The connection for its filter chain to read, after a filter was kept from waiting for more.
+///
+/// # Errors
+/// When the system cannot watch it anew.
+pub(super) fn refresh(stream: TcpStream) -> io::Result<TcpStream> {
+    peek::wake(stream)
+}
+
+/// Runs the filters of `listener` on a connection.
 ///
 /// # Errors
 /// `UnexpectedEof` when the client leaves, `TimedOut` after `listener_filters_timeout`, `InvalidData` when
@@ -76,22 +111,21 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 pub(super) async fn run(
     listener: &Listener,
     worker: &Worker,
-    stream: TcpStream,
+    stream: &TcpStream,
     seen: &mut Seen,
     stats: &ListenerStats,
-) -> io::Result<TcpStream> {
+) -> io::Result<Readiness> {
     if listener.listener_filters.is_empty() {
-        return Ok(stream);
+        return Ok(Readiness::Known);
     }
-    stats.downstream_pre_cx_active.inc();
-    let filters = run_all(&listener.listener_filters, worker, &stream, seen);
+    let _inspected = Inspected::count(stats);
+    let filters = run_all(&listener.listener_filters, worker, stream, seen);
     let outcome = match listener.listener_filters_timeout {
         None => Some(filters.await),
         Some(limit) => tokio::time::timeout(limit, filters).await.ok(),
     };
-    stats.downstream_pre_cx_active.dec();
     match outcome {
-        Some(Ok(())) => Ok(stream),
+        Some(Ok(())) => Ok(Readiness::Known),
         Some(Err(error)) => {
             match error.kind() {
                 io::ErrorKind::UnexpectedEof => stats.downstream_listener_filter_remote_close.inc(),
@@ -104,11 +138,27 @@ pub(super) async fn run(
         None => {
             stats.downstream_pre_cx_timeout.inc();
             if listener.continue_on_timeout {
-                return peek::wake(stream);
+                return Ok(Readiness::Forgotten);
             }
             let silent = "it sent too little to inspect in time";
             Err(io::Error::new(io::ErrorKind::TimedOut, silent))
         }
+    }
+}
+
+/// Counts a connection while filters look at it.
+struct Inspected<'a>(&'a ListenerStats);
+
+impl<'a> Inspected<'a> {
+    fn count(stats: &'a ListenerStats) -> Self {
+        stats.downstream_pre_cx_active.inc();
+        Self(stats)
+    }
+}
+
+impl Drop for Inspected<'_> {
+    fn drop(&mut self) {
+        self.0.downstream_pre_cx_active.dec();
     }
 }
 
@@ -124,11 +174,7 @@ async fn run_all(
             continue;
         }
         match &filter.kind {
-            ListenerFilterKind::OriginalDst => {
-                if let Some(address) = original_dst(stream) {
-                    seen.restore(address);
-                }
-            }
+            ListenerFilterKind::OriginalDst => restore_original_dst(stream, seen),
             ListenerFilterKind::TlsInspector => {
                 inspect_tls(worker, stream, &mut peek, seen).await?;
             }
@@ -144,7 +190,14 @@ async fn run_all(
     Ok(())
 }
 
-/// Where a connection was made to that was redirected here (Envoy `original_dst`): as the kernel remembers
+/// Notes where a connection was made to if it was redirected here (Envoy `original_dst`).
+pub(super) fn restore_original_dst(stream: &TcpStream, seen: &mut Seen) {
+    if let Some(address) = original_dst(stream) {
+        seen.restore(address);
+    }
+}
+
+/// Where a connection was made to that was redirected here: as the kernel remembers
 /// it, or what the socket says if it was taken without changing it (TPROXY).
 fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);

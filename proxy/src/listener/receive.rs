@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use super::accept::Acceptor;
-use super::filters::{self, Seen};
+use super::filters::Seen;
+use super::race::{self, Start};
 use super::serve::{self, Arrival};
 use crate::drain::connections::Membership;
 use crate::filter_chain::ConnectionFacts;
@@ -34,35 +35,45 @@ pub(super) async fn receive(
     };
     let mut stats = worker.listener_stats(&listener.config.stat_prefix);
     let mut seen = Seen::new(local, remote);
-    let mut stream = filters::run(&listener.config, worker, stream, &mut seen, &stats).await?;
+    let start = Start { worker, acceptor, listener: &listener, snapshot: &snapshot, stats: &stats };
+    let (mut stream, mut raced) = race::run(&start, stream, &mut seen).await?;
     if let Some(heir) = handed_on(&listener, &snapshot, &seen) {
         listener = heir;
         if let Some(connections) = worker.connections_of(&listener.config.name) {
             membership = connections.join();
         }
         stats = worker.listener_stats(&listener.config.stat_prefix);
-        stream = filters::run(&listener.config, worker, stream, &mut seen, &stats).await?;
+        let start =
+            Start { worker, acceptor, listener: &listener, snapshot: &snapshot, stats: &stats };
+        (stream, raced) = race::run(&start, stream, &mut seen).await?;
     }
     let Some(chain) = pick(&listener, &seen) else {
         stats.no_filter_chain_match.inc();
         return Err(io::Error::other("no filter chain matches it"));
     };
+    let raced = raced.filter(|session| Arc::ptr_eq(session.chain(), &chain));
     let _open = OpenConnection::count(&stats);
     let name = Arc::clone(&listener.config.name);
     let buffer_limit = listener.config.buffer_limit;
     let stats = &stats;
-    let arrival = Arrival { worker, name, snapshot, chain, seen, membership, buffer_limit, stats };
+    let arrival =
+        Arrival { worker, name, snapshot, chain, seen, membership, buffer_limit, raced, stats };
     serve::serve(arrival, stream).await
 }
 
 /// The listener that serves the connection in place of the one that accepted it (`use_original_dst`).
-fn handed_on(listener: &Arc<Listener>, snapshot: &Snapshot, seen: &Seen) -> Option<Arc<Listener>> {
+pub(super) fn handed_on(
+    listener: &Arc<Listener>,
+    snapshot: &Snapshot,
+    seen: &Seen,
+) -> Option<Arc<Listener>> {
     let destination = seen.original_dst.filter(|_| listener.config.use_original_dst)?;
     let heir = snapshot.listener_of(destination)?;
     (!Arc::ptr_eq(heir, listener)).then(|| Arc::clone(heir))
 }
 
-fn pick(listener: &Listener, seen: &Seen) -> Option<Arc<FilterChain>> {
+/// The chain that takes a connection of which this is known.
+pub(super) fn pick(listener: &Listener, seen: &Seen) -> Option<Arc<FilterChain>> {
     let facts = ConnectionFacts {
         destination: seen.local,
         source: seen.remote,

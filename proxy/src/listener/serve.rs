@@ -62,6 +62,8 @@ pub(super) struct Arrival<'a> {
     pub(super) membership: Membership,
     /// `per_connection_buffer_limit_bytes` of its listener.
     pub(super) buffer_limit: u32,
+    /// Its session, if the endpoint is reached already.
+    pub(super) raced: Option<Session>,
     /// Statistics of its listener.
     pub(super) stats: &'a ListenerStats,
 }
@@ -77,16 +79,14 @@ impl Arrival<'_> {
     where
         S: Readable + End + Send + 'static,
     {
-        let Self { worker, name, snapshot, chain, seen, membership, buffer_limit, stats: _ } = self;
-        let downstream = Downstream {
-            id: worker.next_id(),
-            local: seen.local,
-            original_dst: seen.original_dst,
-            remote: seen.remote,
-            direct_remote: seen.direct_remote,
-            tls,
-            server_name,
-        };
+        let Self { worker, name, snapshot, chain, seen, membership, buffer_limit, raced, .. } =
+            self;
+        if let Some(session) = raced {
+            // In a box: an HTTP connection need not be as large.
+            Box::pin(session.serve(snapshot, stream)).await;
+            return Ok(());
+        }
+        let downstream = downstream(worker, &seen, tls, server_name);
         let worker = Rc::clone(worker);
         match &chain.terminal {
             Terminal::Http(http) => {
@@ -104,6 +104,24 @@ impl Arrival<'_> {
                 Ok(())
             }
         }
+    }
+}
+
+/// The facts of a connection whose chain is chosen.
+pub(super) fn downstream(
+    worker: &Worker,
+    seen: &Seen,
+    tls: Option<PeerInfo>,
+    server_name: Option<Box<str>>,
+) -> Downstream {
+    Downstream {
+        id: worker.next_id(),
+        local: seen.local,
+        original_dst: seen.original_dst,
+        remote: seen.remote,
+        direct_remote: seen.direct_remote,
+        tls,
+        server_name,
     }
 }
 

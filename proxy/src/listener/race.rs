@@ -1,0 +1,115 @@
+//! Protocols in which the server speaks first: while inspectors wait for the client's first bytes, the endpoint
+//! that silence would lead to is reached already. If it says something before the client does, there is
+//! nothing to inspect.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::net::{RecvFlags, recv};
+use tokio::net::TcpStream;
+
+use super::accept::Acceptor;
+use super::filters::{self, Seen};
+use super::first_words::Speaker;
+use super::receive::{handed_on, pick};
+use super::serve::downstream;
+use crate::config::listener::{ListenerFilterKind, NetworkFilter};
+use crate::config::tcp::{TcpCluster, TcpProxy};
+use crate::snapshot::{FilterChain, Listener, Terminal};
+use crate::tcp::Session;
+use crate::telemetry::metrics::ListenerStats;
+use crate::worker::{Held, Worker};
+
+/// What is at hand when the filters of a listener are about to run.
+pub(super) struct Start<'a> {
+    /// The worker that accepted the connection.
+    pub(super) worker: &'a Rc<Worker>,
+    /// The socket it arrived on.
+    pub(super) acceptor: &'a Acceptor,
+    /// The listener that serves it.
+    pub(super) listener: &'a Arc<Listener>,
+    /// The configuration.
+    pub(super) snapshot: &'a Rc<Held>,
+    /// Statistics of the listener.
+    pub(super) stats: &'a ListenerStats,
+}
+
+/// Runs the filters of the listener, unless the endpoint speaks before there is anything to inspect. Returns
+/// the connection, and the session whose endpoint is reached already: to be used if its chain is chosen.
+///
+/// # Errors
+/// As [`filters::run`].
+pub(super) async fn run(
+    start: &Start<'_>,
+    stream: TcpStream,
+    seen: &mut Seen,
+) -> io::Result<(TcpStream, Option<Session>)> {
+    let Start { worker, acceptor, listener, snapshot, stats } = start;
+    let words = &acceptor.first_words;
+    let now = Instant::now();
+    let contest = silent_chain(start, &stream, seen);
+    let known = contest.is_some().then(|| words.borrow().of(seen.local, now)).flatten();
+    let contest = match known {
+        Some(Speaker::Server) => return Ok((stream, None)),
+        Some(Speaker::Client) => None,
+        None => contest.filter(|_| !has_spoken(&stream)),
+    };
+    let Some(serves) = contest else {
+        let state = filters::run(&listener.config, worker, &stream, seen, stats).await?;
+        return Ok((state.refreshed(stream)?, None));
+    };
+    let downstream = downstream(worker, seen, None, None);
+    let membership = acceptor.connections.join();
+    let limit = listener.config.buffer_limit;
+    let session = Session::new(Rc::clone(worker), downstream, membership, serves, limit);
+    let destination = seen.local;
+    let state = tokio::select! {
+        biased;
+        state = filters::run(&listener.config, worker, &stream, seen, stats) => Some(state?),
+        () = session.hear(snapshot) => None,
+    };
+    let Some(state) = state else {
+        words.borrow_mut().note(destination, Speaker::Server, now);
+        return Ok((filters::refresh(stream)?, Some(session)));
+    };
+    if seen.is_understood() {
+        words.borrow_mut().note(destination, Speaker::Client, now);
+    }
+    Ok((state.refreshed(stream)?, Some(session).filter(Session::is_ahead)))
+}
+
+/// The chain that a connection without a word leads to, if nothing is lost by reaching its endpoint early: a
+/// TCP proxy to one cluster behind inspectors.
+fn silent_chain(
+    start: &Start<'_>,
+    stream: &TcpStream,
+    seen: &mut Seen,
+) -> Option<(Arc<FilterChain>, Arc<TcpProxy>)> {
+    let Start { listener, snapshot, .. } = start;
+    let mut inspects = false;
+    for filter in listener.config.listener_filters.iter().filter(|it| it.disabled.is_none()) {
+        match filter.kind {
+            ListenerFilterKind::TlsInspector | ListenerFilterKind::HttpInspector => inspects = true,
+            // It waits for nobody, and the chain depends on it.
+            ListenerFilterKind::OriginalDst => filters::restore_original_dst(stream, seen),
+            ListenerFilterKind::ProxyProtocol(_) => return None,
+        }
+    }
+    if !inspects || handed_on(listener, snapshot, seen).is_some() {
+        return None;
+    }
+    let chain = pick(listener, seen).filter(|chain| chain.tls.is_none())?;
+    let Terminal::Tcp(proxy) = &chain.terminal else { return None };
+    let is_plain = chain.limiters.is_empty()
+        && !chain.config.filters.contains(&NetworkFilter::SniCluster)
+        && matches!(proxy.cluster, TcpCluster::Name(_));
+    let proxy = Arc::clone(proxy);
+    is_plain.then_some((chain, proxy))
+}
+
+/// Whether the client has sent something already. Asks the kernel: the runtime does not know yet.
+fn has_spoken(stream: &TcpStream) -> bool {
+    recv(stream, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok()
+}

@@ -1,0 +1,92 @@
+//! An endpoint reached before it is known whether the connection is its own: it may speak first.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::Session;
+use crate::net::copy::{Broken, Meter, Side};
+use crate::pool::Dedicated;
+use crate::snapshot::FilterChain;
+use crate::worker::Held;
+
+/// The most that is read of what an endpoint says first, in bytes; the rest is carried like everything else.
+const GREETING: usize = 4 * 1024;
+
+/// What a session has before it begins.
+#[derive(Debug, Default)]
+pub(super) struct Ahead(RefCell<Option<Reached>>);
+
+/// An endpoint that is reached, and what it has said.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub(super) endpoint: Dedicated,
+    pub(super) greeting: Vec<u8>,
+}
+
+impl Ahead {
+    pub(super) fn take(&self) -> Option<Reached> {
+        self.0.take()
+    }
+}
+
+impl Session {
+    /// Reaches the endpoint ahead of [`Session::serve`], and resolves once it has said something. One that
+    /// cannot be reached, or ends without a word, is not missed: then this never resolves.
+    pub async fn hear(&self, snapshot: &Held) {
+        let Some(endpoint) = self.reach(snapshot).await else {
+            return std::future::pending().await;
+        };
+        self.ahead.0.replace(Some(Reached { endpoint, greeting: Vec::new() }));
+        let mut room = vec![0; GREETING];
+        std::future::poll_fn(|cx| {
+            let mut ahead = self.ahead.0.borrow_mut();
+            let Some(reached) = &mut *ahead else { return Poll::Pending };
+            let mut buffer = ReadBuf::new(&mut room);
+            let read = Pin::new(&mut reached.endpoint.stream).poll_read(cx, &mut buffer);
+            match read {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    reached.greeting.extend_from_slice(buffer.filled());
+                    Poll::Ready(())
+                }
+                Poll::Ready(_) => {
+                    *ahead = None;
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Whether the endpoint is reached already.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead.0.borrow().is_some()
+    }
+
+    /// The chain it belongs to.
+    pub fn chain(&self) -> &Arc<FilterChain> {
+        &self.chain
+    }
+}
+
+/// Tells the client what the endpoint has said before the session began.
+pub(super) async fn greet(
+    client: &mut (impl AsyncWrite + Unpin),
+    greeting: &[u8],
+    meter: &impl Meter,
+) -> Result<(), Broken> {
+    if greeting.is_empty() {
+        return Ok(());
+    }
+    meter.read(Side::Upstream, greeting.len());
+    let broken = |error: io::Error| Broken { side: Side::Downstream, error };
+    client.write_all(greeting).await.map_err(broken)?;
+    client.flush().await.map_err(broken)?;
+    meter.wrote(Side::Downstream, greeting.len());
+    Ok(())
+}
