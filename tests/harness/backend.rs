@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod everywhere;
 pub mod faulty;
 pub mod tcp;
 pub mod upgrade;

@@ -32,6 +32,7 @@ pub mod yaml;
 
 pub use backend::Backend;
 pub use backend::answer::Answer;
+pub use backend::everywhere::Everywhere;
 pub use backend::faulty::{Close, FaultyBackend};
 pub use backend::tcp::TcpBackend;
 pub use bootstrap::{Bootstrap, Cluster, Filters, Http, Listener, Route, Tcp, VirtualHost};

@@ -39,6 +39,7 @@ impl DynamicHost {
             _ => Arc::clone(&self.hostname),
         };
         Endpoint {
+            hash_key: None,
             address: Address::Literal(self.address.clone()),
             additional_addresses: Arc::clone(&self.additional_addresses),
             hostname,

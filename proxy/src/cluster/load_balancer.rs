@@ -5,18 +5,25 @@
 //! ([`priority`]), a locality if the cluster distinguishes them (`tier`), an endpoint by the policy (`group`),
 //! and perhaps another one, if that is to be avoided.
 
+mod bounded_load;
 mod group;
+pub mod hash_table;
+mod hashed;
 mod least_request;
+mod maglev;
 pub mod priority;
+mod ring_hash;
 mod round_robin;
 mod schedule;
 mod tier;
 
 use fastrand::Rng;
 
-use crate::config::cluster::{LbPolicy, LocalityLb, ZoneAware};
+use crate::config::cluster::{HashLb, LbPolicy, LocalityLb, ZoneAware};
 use crate::config::endpoint::AssignmentPolicy;
 use group::Group;
+use hash_table::HashTables;
+use hashed::Hashed;
 use priority::{Availability, Census, Loads};
 use tier::Tier;
 
@@ -95,6 +102,11 @@ pub trait View {
     /// Whether another endpoint is to be preferred.
     fn avoids(&self, index: usize) -> bool;
 
+    /// The hash that hashing policies go by; without one they go by chance.
+    fn hash(&self) -> Option<u64> {
+        None
+    }
+
     /// Hears how a pick was made; once for every endpoint that was considered.
     fn notes(&self, event: Event);
 }
@@ -120,6 +132,8 @@ enum Level {
     Panic(Option<Group>),
     /// Those that are in good health.
     Calm { healthy: Tier, degraded: Tier },
+    /// A table of those in good health, or in panic of any.
+    Hashed { panic: bool, table: Hashed },
 }
 
 impl Balancer {
@@ -141,11 +155,35 @@ impl Balancer {
         Self { levels: levels.collect(), loads }
     }
 
+    /// Arranges `candidates` in tables, by `key` (what an endpoint stands in a table by, given its number). Those
+    /// in `tables` are shared, if they are alike.
+    pub fn hashing(
+        candidates: &[Candidate],
+        rules: &Rules,
+        hashing: HashLb,
+        key: impl Fn(usize) -> Box<str>,
+        tables: &HashTables,
+    ) -> Self {
+        let priorities = by_priority(candidates);
+        let censuses: Vec<Census> = priorities.iter().map(|members| census(members)).collect();
+        let loads = Loads::new(&censuses, &rules.assignment, rules.panic_threshold);
+        let levels = priorities.iter().zip(loads.get()).map(|(members, load)| {
+            let used = members.iter().filter(|(_, it)| load.panic || it.health == Health::Healthy);
+            let used: Vec<_> = used.copied().collect();
+            let table = Hashed::new(&used, members, rules.locality, hashing, &key, tables);
+            Level::Hashed { panic: load.panic, table }
+        });
+        Self { levels: levels.collect(), loads }
+    }
+
     /// Picks an endpoint; none if none is available.
     ///
     /// An endpoint that the view avoids is passed over, at most `attempts` times: then the next is taken,
     /// whichever it is (Envoy's `host_selection_retry_max_attempts`).
     pub fn pick(&mut self, view: &impl View, attempts: u32, random: &mut Rng) -> Option<usize> {
+        if let Some(Level::Hashed { .. }) = self.levels.first() {
+            return self.pick_by_hash(view, attempts, random);
+        }
         let mut index = self.pick_once(view, random)?;
         for _ in 0..attempts {
             if !view.avoids(index) {
@@ -166,7 +204,33 @@ impl Balancer {
             }
             (Level::Calm { healthy, .. }, Availability::Healthy) => healthy.pick(view, random),
             (Level::Calm { degraded, .. }, Availability::Degraded) => degraded.pick(view, random),
+            (Level::Hashed { .. }, _) => None,
         }
+    }
+
+    /// The hash decides about the priority too. Of degraded endpoints there is no table, as in Envoy.
+    fn pick_by_hash(&self, view: &impl View, attempts: u32, random: &mut Rng) -> Option<usize> {
+        let hash = view.hash().unwrap_or_else(|| random.u64(..));
+        let (priority, _) = self.loads.only().unwrap_or_else(|| self.loads.choose(hash));
+        let Some(Level::Hashed { panic, table }) = self.levels.get(priority) else { return None };
+        if *panic {
+            view.notes(Event::Panic);
+        }
+        let total = || {
+            let tables = self.levels.iter().filter_map(|level| match level {
+                Level::Hashed { table, .. } => Some(table),
+                Level::Panic(_) | Level::Calm { .. } => None,
+            });
+            tables.map(|table| table.active(view)).sum()
+        };
+        let mut picked = None;
+        for attempt in 0..=attempts {
+            picked = table.pick(hash, attempt, view, total);
+            if !picked.is_some_and(|index| view.avoids(index)) {
+                break;
+            }
+        }
+        picked
     }
 }
 

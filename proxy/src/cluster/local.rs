@@ -16,7 +16,7 @@ use super::shared::{HostKey, SharedCluster, keys};
 use super::slow_start;
 use crate::config::HashMap;
 use crate::config::address::HostAddress;
-use crate::config::cluster::SlowStart;
+use crate::config::cluster::{LbPolicy, SlowStart};
 use crate::config::endpoint::Endpoint;
 use crate::config::route::Priority;
 use crate::pool::circuit_breaker::{ConnectionPermit, LocalBreaker};
@@ -57,9 +57,11 @@ pub struct LocalCluster {
 #[derive(Debug)]
 struct Member {
     host: Rc<LocalHost>,
+    /// Its place in the assignment.
+    place: usize,
     weight: u32,
     priority: u32,
-    /// The place of its locality among those of the cluster.
+    /// The place of its locality among those of the cluster, in the order of their names.
     locality: usize,
     locality_weight: u32,
 }
@@ -96,7 +98,7 @@ impl LocalCluster {
         };
         let mut members = Vec::with_capacity(spec.assignment.endpoints.len());
         let mut by_key = HashMap::default();
-        let mut localities = HashMap::default();
+        let localities = localities(spec);
         for (index, key) in keys(spec) {
             let Some(endpoint) = spec.assignment.endpoints.get(index) else { continue };
             let Some(settings) = settings(spec, endpoint, &key.0) else { continue };
@@ -111,14 +113,14 @@ impl LocalCluster {
                 }
             };
             by_key.insert(key, Rc::clone(&host));
-            members.push(Member::new(host, endpoint, &mut localities));
+            members.push(Member::new(host, index, endpoint, &localities));
         }
         let dynamic = before.map(|before| Rc::clone(&before.dynamic)).unwrap_or_default();
         dynamic.reconfigure(spec.config.discovery.cleanup_interval(), |wanted| {
             settings(spec, &wanted.endpoint(&spec.config.name), &wanted.address)
         });
         let health_version = shared.health_version();
-        let balancer = balancer(spec, &members, random);
+        let balancer = balancer(spec, shared, &members, random);
         Self {
             spec: Arc::clone(spec),
             shared: Arc::clone(shared),
@@ -153,7 +155,7 @@ impl LocalCluster {
         }
         let version = self.shared.health_version();
         if self.health_version.replace(version) != version {
-            *self.balancer.borrow_mut() = balancer(&self.spec, &self.members, random);
+            *self.balancer.borrow_mut() = balancer(&self.spec, &self.shared, &self.members, random);
             self.drain_failed();
         }
         let view = PickView { cluster: self, context };
@@ -311,7 +313,25 @@ impl LocalHost {
     }
 }
 
-fn balancer(spec: &ClusterSpec, members: &[Member], random: &mut Rng) -> Balancer {
+/// The names of all localities, in order.
+fn localities(spec: &ClusterSpec) -> Vec<[&str; 3]> {
+    let mut names: Vec<_> = spec.assignment.endpoints.iter().map(locality_name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn locality_name(endpoint: &Endpoint) -> [&str; 3] {
+    let locality = &endpoint.locality;
+    [&*locality.region, &*locality.zone, &*locality.sub_zone]
+}
+
+fn balancer(
+    spec: &ClusterSpec,
+    shared: &SharedCluster,
+    members: &[Member],
+    random: &mut Rng,
+) -> Balancer {
     let slow_start = spec.config.lb_policy.slow_start();
     let candidates: Vec<Candidate> =
         members.iter().map(|member| member.candidate(slow_start)).collect();
@@ -321,7 +341,16 @@ fn balancer(spec: &ClusterSpec, members: &[Member], random: &mut Rng) -> Balance
         panic_threshold: spec.config.panic_threshold,
         assignment: spec.assignment.policy,
     };
-    Balancer::new(&candidates, &rules, random)
+    match rules.policy {
+        LbPolicy::Hash(hashing) => {
+            let key = |index: usize| {
+                let member = members.get(index);
+                member.map(|member| member.hash_key(spec, hashing.use_hostname)).unwrap_or_default()
+            };
+            Balancer::hashing(&candidates, &rules, hashing, key, &shared.hash_tables)
+        }
+        _ => Balancer::new(&candidates, &rules, random),
+    }
 }
 
 impl View for PickView<'_> {
@@ -340,6 +369,10 @@ impl View for PickView<'_> {
         member.is_some_and(|member| self.context.avoid.contains(&member.host.id()))
     }
 
+    fn hash(&self) -> Option<u64> {
+        self.context.hash
+    }
+
     fn notes(&self, event: Event) {
         match event {
             Event::Panic => self.cluster.stats.lb_healthy_panic.inc(),
@@ -348,21 +381,29 @@ impl View for PickView<'_> {
 }
 
 impl Member {
-    /// `localities` are those met so far, each with its place.
-    fn new<'a>(
+    fn new(
         host: Rc<LocalHost>,
-        endpoint: &'a Endpoint,
-        localities: &mut HashMap<[&'a str; 3], usize>,
+        place: usize,
+        endpoint: &Endpoint,
+        localities: &[[&str; 3]],
     ) -> Self {
         let Endpoint { weight, ref locality, .. } = *endpoint;
-        let name = [&*locality.region, &*locality.zone, &*locality.sub_zone];
-        let next = localities.len();
         Self {
             host,
+            place,
             weight,
             priority: locality.priority,
-            locality: *localities.entry(name).or_insert(next),
+            locality: localities.binary_search(&locality_name(endpoint)).unwrap_or_default(),
             locality_weight: locality.weight,
+        }
+    }
+
+    /// What it stands in a table by.
+    fn hash_key(&self, spec: &ClusterSpec, by_name: bool) -> Box<str> {
+        match spec.assignment.endpoints.get(self.place) {
+            Some(Endpoint { hash_key: Some(key), .. }) => key.clone(),
+            Some(Endpoint { hostname, .. }) if by_name => (&**hostname).into(),
+            _ => self.host.address().to_string().into(),
         }
     }
 

@@ -16,6 +16,7 @@ use super::ClusterSpec;
 use super::dynamic::DynamicHost;
 use super::health_check::Counts;
 use super::host::{Host, HostId, Outcome, Results, Shard};
+use super::load_balancer::hash_table::HashTables;
 use super::outlier_detection::{self, Detector, Found, Population, Rates, Verdict};
 use crate::config::HashMap;
 use crate::config::address::{Address, HostAddress};
@@ -38,6 +39,8 @@ pub(super) struct SharedCluster {
     pub(super) events: Option<AccessLogger>,
     /// Whether a worker has ever sent something to it.
     used: AtomicBool,
+    /// What hashing policies have made of its endpoints.
+    pub(super) hash_tables: HashTables,
 }
 
 /// The endpoints.
@@ -85,6 +88,7 @@ impl SharedCluster {
             checks: Counts::default(),
             events,
             used: AtomicBool::new(false),
+            hash_tables: HashTables::default(),
         }
     }
 

@@ -105,6 +105,11 @@ impl Probe for Clusters {
                     if known.spec.config.hosts.health_check.is_some() {
                         live.collect_checks(&scope, out);
                     }
+                    if let Some(table) = live.hash_tables.newest() {
+                        for (name, figure) in table.figures() {
+                            out.gauge(&scope, name, i64::try_from(figure).unwrap_or(i64::MAX));
+                        }
+                    }
                 }
                 None => {
                     let [default, high] = &known.spec.config.circuit_breakers;

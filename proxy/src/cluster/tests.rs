@@ -19,6 +19,7 @@ fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
         locality: Arc::default(),
         health: HealthStatus::Healthy,
         health_check: None,
+        hash_key: None,
         transport_socket_match: HashMap::default(),
     };
     let endpoints = ports.iter().map(endpoint).collect();

@@ -127,6 +127,49 @@ pub enum LbPolicy {
     LeastRequest(LeastRequest),
     /// RANDOM
     Random,
+    /// RING_HASH or MAGLEV: a hash of the request finds the same endpoint each time.
+    Hash(HashLb),
+}
+
+/// What governs consistent hashing (Envoy `RingHash` or `Maglev` with `ConsistentHashingLbConfig`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashLb {
+    /// The table of endpoints.
+    pub table: HashTableKind,
+    /// `use_hostname_for_hashing`: whether an endpoint stands in the table by its name, not by its address.
+    pub use_hostname: bool,
+    /// `hash_balance_factor`: how many requests an endpoint may have under way before others take over, in percent
+    /// of its share, at least 100; none means no bound.
+    pub balance_factor: Option<u32>,
+}
+
+/// Which table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashTableKind {
+    /// RING_HASH
+    Ring {
+        /// `minimum_ring_size`; 1,024 by default.
+        minimum: u32,
+        /// `maximum_ring_size`, up to 8,388,608, which is the default.
+        maximum: u32,
+        /// `hash_function`
+        function: HashFunction,
+    },
+    /// MAGLEV
+    Maglev {
+        /// `table_size`, a prime number up to 5,000,011; 65,537 by default.
+        size: u32,
+    },
+}
+
+/// Envoy `RingHashLbConfig.HashFunction`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HashFunction {
+    /// XX_HASH
+    #[default]
+    XxHash,
+    /// MURMUR_HASH_2: that of C++'s standard library.
+    MurmurHash2,
 }
 
 impl Default for LbPolicy {
@@ -141,7 +184,7 @@ impl LbPolicy {
         match self {
             Self::RoundRobin { slow_start } => slow_start.as_ref(),
             Self::LeastRequest(LeastRequest { slow_start, .. }) => slow_start.as_ref(),
-            Self::Random => None,
+            Self::Random | Self::Hash(_) => None,
         }
     }
 }

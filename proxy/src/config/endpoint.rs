@@ -53,6 +53,8 @@ pub struct Endpoint {
     pub health: HealthStatus,
     /// How it is checked; none means at its own address, by the cluster's name.
     pub health_check: Option<Arc<EndpointCheck>>,
+    /// `hash_key` of `envoy.lb` metadata: what is hashed in its place, if anything but its address or name.
+    pub hash_key: Option<Box<str>>,
     /// `envoy.transport_socket_match` metadata: decides which transport socket match is used.
     pub transport_socket_match: HashMap<String, String>,
 }

@@ -17,6 +17,7 @@ mod errors;
 mod extension;
 mod filter_chain;
 mod forward_proxy;
+mod hash_lb;
 mod hash_policy;
 mod header;
 mod health_check;

@@ -4,12 +4,14 @@ pub mod attempt;
 mod drop_overload;
 pub mod exchange;
 pub mod failure;
+mod hash;
 pub mod request;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Response, StatusCode, Version};
+use http::header::SET_COOKIE;
+use http::{HeaderValue, Method, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -92,9 +94,9 @@ pub async fn forward(
     let attempts = exchange.attempts();
     match result {
         Ok(answer) if upgrading && agrees(&plan, answer.response.status()) => {
-            Ok(switch(&plan, answer, client, attempts, finish))
+            Ok(switch(&exchange, answer, client, attempts, finish))
         }
-        Ok(answer) => Ok(pass_on(&plan, &exchange, answer, attempts, finish)),
+        Ok(answer) => Ok(pass_on(&exchange, answer, attempts, finish)),
         Err(failure) => {
             if let Some(reason) = failure.transport() {
                 stream.upstream.borrow_mut().failure = Some(reason);
@@ -157,7 +159,7 @@ impl Plan<'_> {
     }
 
     /// Turns the upstream's head into the one the client gets.
-    fn dress(&self, answer: &mut Answer, attempts: u32, switching: bool) {
+    fn dress(&self, answer: &mut Answer, attempts: u32, cookies: &[HeaderValue], switching: bool) {
         let stream = self.stream;
         let status = answer.response.status();
         let headers = answer.response.headers_mut();
@@ -170,6 +172,9 @@ impl Plan<'_> {
         if self.shows_attempts() {
             headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempts.into());
         }
+        for cookie in cookies {
+            headers.append(SET_COOKIE, cookie.clone());
+        }
         self.table.mutate_response(self.found, self.target.weighted, headers, &**stream);
         respond::dress(stream, status, headers);
         stream.set_details("via_upstream");
@@ -178,13 +183,13 @@ impl Plan<'_> {
 
 /// Passes the upstream's response on.
 fn pass_on(
-    plan: &Plan<'_>,
     exchange: &Exchange<'_>,
     mut answer: Answer,
     attempts: u32,
     finish: Finish,
 ) -> Response<DownstreamBody> {
-    plan.dress(&mut answer, attempts, false);
+    let plan = &exchange.plan;
+    plan.dress(&mut answer, attempts, exchange.cookies(), false);
     let limits = Limits::new(exchange.deadlines().after_headers(plan.stream), exchange.idle());
     // HTTP/1 clients get trailers only if the operator says that they can take them.
     let trailers =
@@ -198,12 +203,13 @@ fn pass_on(
 
 /// Lets both sides switch protocols.
 fn switch(
-    plan: &Plan<'_>,
+    exchange: &Exchange<'_>,
     mut answer: Answer,
     client: Option<OnUpgrade>,
     attempts: u32,
     finish: Finish,
 ) -> Response<DownstreamBody> {
+    let plan = &exchange.plan;
     let Some(client) = client else {
         // The upstream switched unasked: whatever follows is no HTTP.
         let reply = LocalReply::new(
@@ -212,7 +218,7 @@ fn switch(
         );
         return plan.answer(finish, reply.flag(ResponseFlags::UPSTREAM_PROTOCOL_ERROR));
     };
-    plan.dress(&mut answer, attempts, true);
+    plan.dress(&mut answer, attempts, exchange.cookies(), true);
     let Answer { mut response, in_flight, .. } = answer;
     let server = hyper::upgrade::on(&mut response);
     if plan.stream.is_extended_connect() {

@@ -33,6 +33,11 @@ impl RawConnection {
         Self { stream, unread: Vec::new() }
     }
 
+    /// Its own address.
+    pub fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
     /// Sends `bytes`.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("write");

@@ -66,6 +66,7 @@ fn host(port: u16) -> HostView {
         locality: Arc::default(),
         health: HealthStatus::Healthy,
         health_check: None,
+        hash_key: None,
         transport_socket_match: HashMap::default(),
     };
     let (success_rate, local_success_rate) = (None, None);

@@ -50,7 +50,8 @@ impl Group {
             LbPolicy::LeastRequest(config) => {
                 Policy::LeastRequest(LeastRequest::new(&shares, &config, random))
             }
-            LbPolicy::Random => Policy::Random,
+            // The endpoints of a hashing policy are in tables, not in groups.
+            LbPolicy::Random | LbPolicy::Hash(_) => Policy::Random,
         };
         Self { members, policy }
     }

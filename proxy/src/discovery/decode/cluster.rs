@@ -16,6 +16,7 @@ use super::connecting::connecting;
 use super::endpoint::socket_criteria;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
+use super::hash_lb;
 use super::health_check::hosts;
 use super::listener::BUFFER_LIMIT;
 use super::load_balancing::load_balancing;
@@ -68,6 +69,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     // There is no choice among endpoints that requests name; `discovery` has looked at the policy.
     let policy = if discovery.cleanup_interval().is_some() { 0 } else { *policy };
     let lb = load_balancing(policy, lb_config.as_ref(), common_lb_config, load_balancing_policy)?;
+    hash_lb::may_hash_names(common_lb_config.as_ref(), &discovery)?;
     Ok(cluster::Cluster {
         stat_name: stat_name(alt_stat_name, &cluster_name),
         discovery,

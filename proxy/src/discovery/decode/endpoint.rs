@@ -14,7 +14,7 @@ use xds::envoy::config::endpoint::v3::{
 
 use super::address::{self, port_number};
 use super::errors::{At, Result, each, optional, refuse, required};
-use super::value::{bounded, enumeration, fraction, name, non_empty};
+use super::value::{bounded, enumeration, fraction, name, non_empty, unless_empty};
 use crate::config::HashMap;
 use crate::config::address::{Address, HostAddress};
 use crate::config::endpoint::{
@@ -24,6 +24,9 @@ use crate::config::matcher::Fraction;
 
 /// The namespace of metadata that chooses a transport socket.
 const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
+
+/// The namespace of metadata that load balancers read.
+const LOAD_BALANCING: &str = "envoy.lb";
 
 /// The lowest priority there can be.
 const LAST_PRIORITY: u32 = 128;
@@ -127,6 +130,7 @@ fn lb_endpoint(
         },
         health_check: optional("endpoint.health_check_config", health_check_config, check)?
             .flatten(),
+        hash_key: metadata.as_ref().and_then(hash_key),
         transport_socket_match: optional("metadata", metadata, socket_match)?.unwrap_or_default(),
     })
 }
@@ -153,6 +157,14 @@ fn check_address(proto: &xds::envoy::config::core::v3::Address) -> Result<HostAd
         Address::Dns { host, .. } => {
             refuse("socket_address.address", format!("{host:?} is no IP address"))
         }
+    }
+}
+
+/// Envoy too passes over a value that is no text.
+fn hash_key(proto: &Metadata) -> Option<Box<str>> {
+    match &proto.filter_metadata.get(LOAD_BALANCING)?.fields.get("hash_key")?.kind {
+        Some(Kind::StringValue(text)) => unless_empty(text),
+        _ => None,
     }
 }
 

@@ -15,6 +15,7 @@ use xds::envoy::config::core::v3::RuntimeDouble;
 use xds::envoy::r#type::v3::Percent;
 
 use super::errors::{At, Result, optional, refuse, required};
+use super::hash_lb::{self, Consistent, consistent_hashing};
 use super::value::{bounded, enumeration, optional_duration, percent, unless_zero};
 use crate::config::cluster::{LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware};
 
@@ -33,6 +34,7 @@ pub(super) struct LoadBalancing {
 struct Common {
     panic_threshold: u32,
     locality: Option<LocalityLb>,
+    hashing: Consistent,
 }
 
 /// Decodes what is said about load balancing in a cluster's `lb_policy`, its configuration, `common_lb_config` and
@@ -43,9 +45,9 @@ pub(super) fn load_balancing(
     common_config: &Option<CommonLbConfig>,
     extension: &Option<LoadBalancingPolicy>,
 ) -> Result<LoadBalancing> {
-    let common = optional("common_lb_config", common_config, common)?;
-    let Common { panic_threshold, locality } =
-        common.unwrap_or(Common { panic_threshold: PANIC_THRESHOLD, locality: None });
+    let absent = CommonLbConfig::default();
+    let Common { panic_threshold, locality, hashing } =
+        common(common_config.as_ref().unwrap_or(&absent)).at("common_lb_config")?;
     let kind = enumeration("lb_policy", policy)?;
     let field = "load_balancing_policy";
     let extension = match kind {
@@ -54,7 +56,8 @@ pub(super) fn load_balancing(
     };
     let Some(proto) = extension else {
         let locality = locality.unwrap_or_default();
-        return Ok(LoadBalancing { policy: lb_policy(kind, config)?, locality, panic_threshold });
+        let policy = lb_policy(kind, config, hashing)?;
+        return Ok(LoadBalancing { policy, locality, panic_threshold });
     };
     if locality.is_some() {
         let reason = "localities are the policy's own business (its locality_lb_config) when \
@@ -73,6 +76,7 @@ fn common(proto: &CommonLbConfig) -> Result<Common> {
         // These concern hosts and connections, not the choice among them.
         ignore_new_hosts_until_first_hc: _new,
         close_connections_on_host_set_change: _change,
+        consistent_hashing_lb_config,
     } = proto;
     let threshold = healthy_panic_threshold.as_ref();
     let locality = match locality_config_specifier {
@@ -87,6 +91,8 @@ fn common(proto: &CommonLbConfig) -> Result<Common> {
     Ok(Common {
         panic_threshold: rounded("healthy_panic_threshold", threshold, PANIC_THRESHOLD)?,
         locality,
+        hashing: consistent_hashing(consistent_hashing_lb_config.as_ref())
+            .at("consistent_hashing_lb_config")?,
     })
 }
 
@@ -102,7 +108,7 @@ fn zone_aware(proto: &ZoneAwareLbConfig) -> Result<ZoneAware> {
     })
 }
 
-fn lb_policy(kind: Policy, config: Option<&LbConfig>) -> Result<LbPolicy> {
+fn lb_policy(kind: Policy, config: Option<&LbConfig>, hashing: Consistent) -> Result<LbPolicy> {
     Ok(match kind {
         Policy::RoundRobin => match config {
             Some(LbConfig::RoundRobinLbConfig(proto)) => {
@@ -119,10 +125,9 @@ fn lb_policy(kind: Policy, config: Option<&LbConfig>) -> Result<LbPolicy> {
             _ => LeastRequest::default(),
         }),
         Policy::Random => LbPolicy::Random,
-        Policy::RingHash
-        | Policy::Maglev
-        | Policy::ClusterProvided
-        | Policy::LoadBalancingPolicyConfig => {
+        Policy::RingHash => LbPolicy::Hash(hashing.into(hash_lb::ring(config)?)),
+        Policy::Maglev => LbPolicy::Hash(hashing.into(hash_lb::maglev(config)?)),
+        Policy::ClusterProvided | Policy::LoadBalancingPolicyConfig => {
             let policy = kind.as_str_name();
             return refuse("lb_policy", format!("{policy} is not supported for this cluster"));
         }

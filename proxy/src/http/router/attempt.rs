@@ -107,7 +107,7 @@ impl Exchange<'_> {
         let context = PickContext {
             avoid: &self.avoid,
             attempts: self.avoids_previous_hosts().unwrap_or(1),
-            hash: None,
+            hash: self.hash(),
             dynamic,
         };
         let worker = &stream.connection.worker;

@@ -3,13 +3,14 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{StatusCode, Version};
+use http::{HeaderValue, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::Plan;
 use super::attempt::Answer;
 use super::failure::Failure;
+use super::hash::Hashed;
 use super::request::Outgoing;
 use crate::cluster::{HostId, LocalCluster};
 use crate::config::cluster::UpstreamProtocol;
@@ -87,6 +88,7 @@ pub struct Exchange<'a> {
     pub(super) outgoing: Outgoing,
     pub(super) timeouts: Timeouts,
     pub(super) avoid: Vec<HostId>,
+    hashed: Hashed,
     source: Source,
     policy: Option<&'a RetryPolicy>,
     retry: RetryState<'a>,
@@ -116,6 +118,7 @@ impl<'a> Exchange<'a> {
             repeatable: retry::is_repeatable(method, headers),
             retry: RetryState::new(policy, overrides, method, headers),
             avoid: Vec::new(),
+            hashed: Hashed::new(&plan, &cluster, &outgoing),
             retry_permit: None,
             plan,
             cluster,
@@ -130,6 +133,16 @@ impl<'a> Exchange<'a> {
     /// Attempts so far.
     pub fn attempts(&self) -> u32 {
         self.retry.attempt()
+    }
+
+    /// The hash that its endpoint is picked by, if any.
+    pub(super) fn hash(&self) -> Option<u64> {
+        self.hashed.hash
+    }
+
+    /// `set-cookie` values that go with the response.
+    pub(super) fn cookies(&self) -> &[HeaderValue] {
+        &self.hashed.cookies
     }
 
     /// The timeouts of the whole stream.

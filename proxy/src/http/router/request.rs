@@ -7,6 +7,7 @@ use http::header::{HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Uri};
 
 use super::Plan;
+use crate::config::matcher::RequestHead;
 use crate::config::route::{ClusterSpecifier, HostRewrite, WeightedCluster};
 use crate::http::names;
 use crate::http::overrides::Overrides;
@@ -33,7 +34,7 @@ impl Outgoing {
         *overrides = Overrides::take(&mut headers);
         let weighted = plan.target.weighted;
         plan.table.mutate_request(plan.found, weighted, &mut headers, stream);
-        let view = crate::config::matcher::RequestHead { headers: &headers, ..head.view() };
+        let view = RequestHead { headers: &headers, ..head.view() };
         let rewritten = rewrite::host(plan.action, plan.weighted(), &view);
         let host: Box<str> = rewritten.as_ref().map_or(plan.authority, |host| &host.name).into();
         let replaced = rewritten.as_ref().and_then(|host| host.original);
@@ -60,6 +61,17 @@ impl Outgoing {
     /// The first value of header `name`.
     pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.headers.get(name)
+    }
+
+    /// Its head as matchers see it.
+    pub(super) fn view<'a>(&'a self, scheme: &'a str) -> RequestHead<'a> {
+        RequestHead {
+            method: &self.method,
+            scheme,
+            authority: &self.host,
+            path_and_query: self.target.path_and_query().map_or("", |path| path.as_str()),
+            headers: &self.headers,
+        }
     }
 
     /// The request for attempt number `attempt`, with `body`, to the endpoint called `hostname`.

@@ -2,7 +2,7 @@
 
 use super::report::{Choice, Other, Step};
 use crate::config::address::Address;
-use crate::config::cluster::{Discovery, LbPolicy};
+use crate::config::cluster::{Discovery, HashLb, HashTableKind, LbPolicy};
 use crate::config::endpoint::{Endpoint, HealthStatus};
 use crate::discovery::{Assembler, Written};
 
@@ -58,6 +58,8 @@ fn policy(policy: &LbPolicy) -> &'static str {
         LbPolicy::RoundRobin { .. } => "ROUND_ROBIN",
         LbPolicy::LeastRequest(_) => "LEAST_REQUEST",
         LbPolicy::Random => "RANDOM",
+        LbPolicy::Hash(HashLb { table: HashTableKind::Ring { .. }, .. }) => "RING_HASH",
+        LbPolicy::Hash(HashLb { table: HashTableKind::Maglev { .. }, .. }) => "MAGLEV",
     }
 }
 

@@ -10,19 +10,25 @@ use xds::envoy::extensions::load_balancing_policies::common::v3::locality_lb_con
     LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
 };
 use xds::envoy::extensions::load_balancing_policies::common::v3::{
-    LocalityLbConfig, SlowStartConfig,
+    ConsistentHashingLbConfig, LocalityLbConfig, SlowStartConfig,
 };
 use xds::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest as LeastRequestConfig;
 use xds::envoy::extensions::load_balancing_policies::least_request::v3::least_request::SelectionMethod;
+use xds::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
 use xds::envoy::extensions::load_balancing_policies::random::v3::Random;
+use xds::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
+use xds::envoy::extensions::load_balancing_policies::ring_hash::v3::ring_hash::HashFunction as RingHashFunction;
 use xds::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
 use xds::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 
 use super::super::errors::{At, Result, optional, refuse, required};
 use super::super::extension::{message_name, unpack};
+use super::super::hash_lb::{self, Consistent};
 use super::super::value::{bounded, enumeration, non_empty};
 use super::{bias, rounded, slow_start};
-use crate::config::cluster::{LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware};
+use crate::config::cluster::{
+    HashFunction, LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware,
+};
 
 /// A policy, and how it treats localities.
 type Decoded = (LbPolicy, LocalityLb);
@@ -62,6 +68,19 @@ fn known(any: &Any) -> Result<Option<Decoded>> {
     if let Some(Random { locality_lb_config }) = unpack(any)? {
         return Ok(Some((LbPolicy::Random, locality(&locality_lb_config)?)));
     }
+    if let Some(proto) = unpack::<RingHash>(any)? {
+        return ring_hash(&proto).map(Some);
+    }
+    if let Some(Maglev {
+        table_size,
+        consistent_hashing_lb_config: hashing,
+        locality_weighted_lb_config: weighted,
+    }) = unpack(any)?
+    {
+        let table = hash_lb::maglev_of_size(table_size)?;
+        let hashing = consistent(&hashing)?;
+        return Ok(Some((LbPolicy::Hash(hashing.into(table)), weighted_if(weighted.as_ref()))));
+    }
     if let Some(WrrLocality { endpoint_picking_policy }) = unpack(any)? {
         let field = "endpoint_picking_policy";
         let (policy, _) = policy(required(field, &endpoint_picking_policy)?).at(field)?;
@@ -90,6 +109,48 @@ fn least_request(proto: &LeastRequestConfig) -> Result<Decoded> {
         slow_start: slow_start_of(slow_start_config)?,
     };
     Ok((LbPolicy::LeastRequest(policy), locality(locality_lb_config)?))
+}
+
+/// The fields that `consistent_hashing_lb_config` has replaced count only without it, as in Envoy.
+fn ring_hash(proto: &RingHash) -> Result<Decoded> {
+    let RingHash {
+        hash_function,
+        minimum_ring_size,
+        maximum_ring_size,
+        use_hostname_for_hashing,
+        hash_balance_factor,
+        consistent_hashing_lb_config,
+        locality_weighted_lb_config,
+    } = proto;
+    let function = match enumeration("hash_function", *hash_function)? {
+        RingHashFunction::DefaultHash | RingHashFunction::XxHash => HashFunction::XxHash,
+        RingHashFunction::MurmurHash2 => HashFunction::MurmurHash2,
+    };
+    let table = hash_lb::ring_of_size(*minimum_ring_size, *maximum_ring_size, function)?;
+    let hashing = match consistent_hashing_lb_config {
+        Some(_) => consistent(consistent_hashing_lb_config)?,
+        None => Consistent {
+            use_hostname: *use_hostname_for_hashing,
+            balance_factor: hash_lb::balance_factor(*hash_balance_factor)?,
+        },
+    };
+    Ok((LbPolicy::Hash(hashing.into(table)), weighted_if(locality_weighted_lb_config.as_ref())))
+}
+
+fn consistent(proto: &Option<ConsistentHashingLbConfig>) -> Result<Consistent> {
+    let decode = |proto: &ConsistentHashingLbConfig| {
+        let ConsistentHashingLbConfig { use_hostname_for_hashing, hash_balance_factor } = proto;
+        let balance_factor = hash_lb::balance_factor(*hash_balance_factor)?;
+        Ok(Consistent { use_hostname: *use_hostname_for_hashing, balance_factor })
+    };
+    Ok(optional("consistent_hashing_lb_config", proto, decode)?.unwrap_or_default())
+}
+
+fn weighted_if(proto: Option<&LocalityWeightedLbConfig>) -> LocalityLb {
+    match proto {
+        Some(LocalityWeightedLbConfig {}) => LocalityLb::Weighted,
+        None => LocalityLb::default(),
+    }
 }
 
 fn slow_start_of(proto: &Option<SlowStartConfig>) -> Result<Option<SlowStart>> {

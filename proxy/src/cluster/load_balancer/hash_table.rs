@@ -1,0 +1,154 @@
+//! Tables by which a hash finds its endpoint, of RING_HASH and MAGLEV. Built once per change of a cluster, and
+//! shared by all workers.
+
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::bounded_load::relieve;
+use super::maglev::Maglev;
+use super::ring_hash::Ring;
+use crate::config::cluster::{HashLb, HashTableKind};
+
+/// An endpoint as a table knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// What is hashed in its place.
+    pub key: Box<str>,
+    /// Its share of all traffic, over 0 and up to 1.
+    pub weight: f64,
+}
+
+/// Endpoints, each found by the hashes that belong to it.
+#[derive(Debug)]
+pub struct HashTable {
+    rules: HashLb,
+    entries: Box<[Entry]>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Ring(Ring),
+    Maglev(Maglev),
+}
+
+impl HashTable {
+    /// Puts `entries` into a table.
+    pub fn new(entries: Vec<Entry>, rules: HashLb) -> Self {
+        let kind = match rules.table {
+            HashTableKind::Ring { minimum, maximum, function } => {
+                Kind::Ring(Ring::new(&entries, (minimum, maximum), function))
+            }
+            HashTableKind::Maglev { size } => Kind::Maglev(Maglev::new(&entries, size)),
+        };
+        Self { rules, entries: entries.into(), kind }
+    }
+
+    /// The place among the entries of the endpoint for `hash`; none if there are none. Each `attempt` is likely
+    /// to give another one.
+    ///
+    /// `total` is the number of requests under way at all endpoints, `active` those at one: an overloaded endpoint
+    /// is relieved by another, if the cluster wants that.
+    pub fn pick(
+        &self,
+        hash: u64,
+        attempt: u32,
+        total: impl FnOnce() -> u32,
+        active: impl Fn(u32) -> u32,
+    ) -> Option<u32> {
+        let place = match &self.kind {
+            Kind::Ring(ring) => ring.pick(hash, attempt),
+            Kind::Maglev(table) => table.pick(hash, attempt),
+        }?;
+        Some(match self.rules.balance_factor {
+            None => place,
+            Some(factor) => relieve(place, &self.entries, factor, hash, total(), active),
+        })
+    }
+
+    /// Its statistics, by the end of their names.
+    pub fn figures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let (size, names, (fewest, most)) = match &self.kind {
+            Kind::Ring(ring) => (Some(("ring_hash_lb.size", ring.size)), RING, ring.per_host),
+            Kind::Maglev(table) => (None, MAGLEV, table.per_host),
+        };
+        size.into_iter().chain(names.into_iter().zip([fewest, most]))
+    }
+
+    fn is(&self, entries: &[Entry], rules: &HashLb) -> bool {
+        *self.entries == *entries && self.rules == *rules
+    }
+}
+
+const RING: [&str; 2] = ["ring_hash_lb.min_hashes_per_host", "ring_hash_lb.max_hashes_per_host"];
+const MAGLEV: [&str; 2] = ["maglev_lb.min_entries_per_host", "maglev_lb.max_entries_per_host"];
+
+/// The tables of one cluster that some worker uses.
+#[derive(Debug, Default)]
+pub struct HashTables(Mutex<Vec<Weak<HashTable>>>);
+
+impl HashTables {
+    /// The table of `entries`: one that exists, or a new one. Meanwhile others wait, as they most likely want the same.
+    pub fn get(&self, entries: Vec<Entry>, rules: &HashLb) -> Arc<HashTable> {
+        let mut tables = self.0.lock();
+        tables.retain(|table| table.strong_count() > 0);
+        let mut known = tables.iter().filter_map(Weak::upgrade);
+        if let Some(table) = known.find(|table| table.is(&entries, rules)) {
+            return table;
+        }
+        let table = Arc::new(HashTable::new(entries, *rules));
+        tables.push(Arc::downgrade(&table));
+        table
+    }
+
+    /// The newest table, for statistics.
+    pub fn newest(&self) -> Option<Arc<HashTable>> {
+        self.0.lock().iter().rev().find_map(Weak::upgrade)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config::cluster::HashFunction;
+
+    /// Endpoints `10.0.0.1:80`, … of these weights.
+    pub(in super::super) fn entries(weights: &[u32]) -> Vec<Entry> {
+        let sum = f64::from(weights.iter().sum::<u32>());
+        let entry = |(number, weight): (u32, &u32)| Entry {
+            key: format!("{}:80", std::net::Ipv4Addr::from(0x0a00_0001 + number)).into(),
+            weight: f64::from(*weight) / sum,
+        };
+        (0..).zip(weights).map(entry).collect()
+    }
+
+    const RULES: HashLb = HashLb {
+        table: HashTableKind::Ring { minimum: 64, maximum: 128, function: HashFunction::XxHash },
+        use_hostname: false,
+        balance_factor: None,
+    };
+
+    #[test]
+    fn a_table_is_built_once_for_all_and_goes_with_the_last() {
+        let tables = HashTables::default();
+        let one = tables.get(entries(&[1, 1]), &RULES);
+        let same = tables.get(entries(&[1, 1]), &RULES);
+        assert!(Arc::ptr_eq(&one, &same));
+        let other = tables.get(entries(&[1, 2]), &RULES);
+        assert!(!Arc::ptr_eq(&one, &other));
+        assert!(Arc::ptr_eq(&tables.newest().unwrap(), &other));
+        drop(other);
+        assert!(Arc::ptr_eq(&tables.newest().unwrap(), &one));
+        drop((one, same));
+        assert!(tables.newest().is_none());
+    }
+
+    #[test]
+    fn bounded_load_looks_at_what_is_under_way() {
+        let table = HashTable::new(entries(&[1, 1]), HashLb { balance_factor: Some(100), ..RULES });
+        let free = table.pick(5, 0, || 2, |_| 1).unwrap();
+        let relieved = table.pick(5, 0, || 4, |place| if place == free { 9 } else { 0 }).unwrap();
+        assert_ne!(free, relieved);
+    }
+}
