@@ -13,6 +13,7 @@ use proxy::config::listener;
 use proxy::discovery::decode;
 use proxy::dns::caches::Caches;
 use proxy::filter_chain::FilterChainMatcher;
+use proxy::overload::Overload;
 use proxy::route::RouteTable;
 use proxy::snapshot::{FilterChain, Http, Listener, Snapshot, SnapshotCell, Terminal};
 use proxy::telemetry::access_log::AccessLogger;
@@ -83,5 +84,6 @@ pub fn shared(snapshot: Snapshot) -> Shared {
         access_log: AccessLogger::start(Arc::clone(&metrics)).expect("a thread"),
         metrics,
         drain_time: Duration::from_secs(600),
+        overload: Arc::new(Overload::new(Default::default(), 1 << 16)),
     }
 }

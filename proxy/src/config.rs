@@ -19,6 +19,7 @@ pub mod invalid;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;
+pub mod overload;
 pub mod retry;
 pub mod route;
 pub mod source;

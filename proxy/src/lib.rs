@@ -43,6 +43,8 @@ pub mod tls;
 
 pub mod dns;
 
+pub mod overload;
+
 pub mod telemetry;
 
 pub mod config;

@@ -2,6 +2,7 @@
 
 pub mod accept;
 mod access_logs;
+mod admission;
 mod connection_limit;
 mod filters;
 mod first_words;

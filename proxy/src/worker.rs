@@ -14,6 +14,7 @@ use crate::config::{HashMap, Name};
 use crate::dns::cache::Cache;
 use crate::dns::caches::Caches;
 use crate::drain::connections::ConnectionSet;
+use crate::overload::Overload;
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
 use crate::telemetry::metrics::{
@@ -36,6 +37,8 @@ pub struct Shared {
     pub access_log: AccessLogger,
     /// How long a drain may take (`--drain-time-s`).
     pub drain_time: Duration,
+    /// What protects the process.
+    pub overload: Arc<Overload>,
 }
 
 /// One worker thread's own state.

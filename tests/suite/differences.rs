@@ -37,6 +37,11 @@ pub(crate) const PLACE_OF_ERRORS: Difference = Difference(
      and field path",
 );
 
+/// How the log tells a request that was refused because memory runs out.
+pub(crate) const OVERLOAD_FLAG: Difference = Difference(
+    "Envoy sets no response flag on requests refused by stop_accepting_requests; Outrigger sets OM",
+);
+
 /// The same key twice in one YAML mapping.
 pub(crate) const DUPLICATE_KEYS: Difference =
     Difference("Envoy silently keeps the last of two equal keys; Outrigger refuses them");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules of crate `proxy`, top to bottom: a module uses only those after it.
-const LAYERS: [&str; 21] = [
+const LAYERS: [&str; 22] = [
     "server",
     "offline",
     "admin",
@@ -21,6 +21,7 @@ const LAYERS: [&str; 21] = [
     "route",
     "tls",
     "dns",
+    "overload",
     "telemetry",
     "config",
     "net",

@@ -61,6 +61,7 @@ mod load_balancing;
 mod memory;
 mod mtls;
 mod outlier;
+mod overload;
 mod path;
 mod protocols;
 mod retry;

@@ -7,6 +7,7 @@ use super::cluster::Cluster;
 use super::connecting::BindConfig;
 use super::dns::Resolver;
 use super::listener::Listener;
+use super::overload::Overload;
 use super::source::FileSource;
 use super::tls::Secret;
 
@@ -27,6 +28,8 @@ pub struct Bootstrap {
     pub upstream_bind_config: Option<Arc<BindConfig>>,
     /// `typed_dns_resolver_config`: who is asked for names unless a cluster says otherwise.
     pub resolver: Arc<Resolver>,
+    /// `overload_manager`, and the limits of single listeners; without one, what protects every process.
+    pub overload: Overload,
     /// `dynamic_resources.lds_config`
     pub lds: Option<FileSource>,
     /// `dynamic_resources.cds_config`

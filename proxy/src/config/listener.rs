@@ -41,6 +41,10 @@ pub struct Listener {
     pub continue_on_timeout: bool,
     /// `per_connection_buffer_limit_bytes`; 1 MiB by default.
     pub buffer_limit: u32,
+    /// `ignore_global_conn_limit`: its connections do not count among those of all listeners.
+    pub ignore_global_conn_limit: bool,
+    /// `bypass_overload_manager`: it serves however little memory is left.
+    pub bypass_overload_manager: bool,
     /// Whether inbound traffic of a sidecar, outbound, or neither is said.
     pub direction: TrafficDirection,
 }

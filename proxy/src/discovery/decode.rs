@@ -31,6 +31,7 @@ mod metadata;
 mod original_dst;
 mod outlier;
 mod overlap;
+mod overload;
 mod redirect;
 mod retry;
 mod rewrite;

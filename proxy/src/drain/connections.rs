@@ -27,9 +27,13 @@ impl Control {
     pub fn advance(&self, phase: Phase) {
         if phase > self.phase.get() {
             self.phase.set(phase);
-            if let Some(waker) = self.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
         }
     }
 
@@ -79,6 +83,13 @@ impl ConnectionSet {
     pub fn advance_present(&self, phase: Phase) {
         for control in self.controls.borrow().values() {
             control.advance(phase);
+        }
+    }
+
+    /// Has every connection look at its timers again.
+    pub fn wake(&self) {
+        for control in self.controls.borrow().values() {
+            control.wake();
         }
     }
 

@@ -156,6 +156,10 @@ impl Connection {
         self.requests.set(self.requests.get().saturating_add(1));
         self.active.set(self.active.get() + 1);
         let limit = served.config().limits.max_requests_per_connection;
+        if self.worker.shared.overload.disables_keepalive() && !self.is_draining() {
+            served.stats.downstream_cx_overload_disable_keepalive.inc();
+            self.control().advance(Phase::Draining);
+        }
         if limit != 0 && self.requests.get() == limit {
             served.stats.downstream_cx_max_requests_reached.inc();
             self.control().advance(Phase::Draining);
@@ -196,6 +200,13 @@ impl Connection {
     /// Gives the timer back for the next request.
     pub(super) fn return_timer(&self, timer: Timer) {
         self.timer.replace(timer);
+    }
+
+    /// Whether its listener serves however little memory is left.
+    pub(super) fn bypasses_overload(&self) -> bool {
+        let served = self.served.borrow();
+        let listener = served.snapshot.listeners.get(&self.listener);
+        listener.is_some_and(|listener| listener.config.bypass_overload_manager)
     }
 
     /// Its handle for drains.

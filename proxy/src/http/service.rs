@@ -37,6 +37,9 @@ pub async fn serve(
     if let Err(reply) = admitted {
         return Ok(respond::local(finish, *reply));
     }
+    if let Some(reply) = overloaded(&stream) {
+        return Ok(respond::local(finish, reply));
+    }
     match decide(&stream, head) {
         Verdict::Reply(reply) => Ok(respond::local(finish, *reply)),
         Verdict::Routed(reply, found) => Ok(respond::routed(finish, *reply, found, None)),
@@ -48,6 +51,17 @@ pub async fn serve(
 /// What a request without any head to speak of gets.
 fn unreadable() -> LocalReply {
     LocalReply::new(StatusCode::BAD_REQUEST, "http1.codec_error")
+}
+
+/// The answer of a process that runs out of memory, as short of work as can be.
+fn overloaded(stream: &Stream) -> Option<LocalReply> {
+    let Connection { worker, .. } = &*stream.connection;
+    if !worker.shared.overload.refuses_requests() || stream.connection.bypasses_overload() {
+        return None;
+    }
+    stream.served.stats.downstream_rq_overload_close.inc();
+    let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, "overload");
+    Some(reply.body("envoy overloaded").flag(ResponseFlags::OVERLOAD_MANAGER))
 }
 
 /// What is done with a request.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::deadline::Timer;
+use crate::config::overload;
 use crate::drain::Phase;
 
 /// Why a connection stops being polled.
@@ -98,6 +99,7 @@ impl Watchdog {
 
     /// What is due next, and when.
     fn next(&self) -> Option<(Instant, End)> {
+        let overload = &self.connection.worker.shared.overload;
         let idle_since = self.connection.idle_since.get();
         let active = self.connection.active.get() > 0;
         if let Some(since) = self.draining_since {
@@ -109,7 +111,10 @@ impl Watchdog {
         }
         let quiet = match (self.headers_since, self.headers) {
             (Some(since), Some(limit)) => Some((since + limit, End::HeadersTimeout)),
-            _ => self.idle.map(|limit| (idle_since + limit, End::Drain)),
+            _ => self.idle.map(|limit| {
+                let limit = overload.timeout(overload::Timer::ConnectionIdle, limit);
+                (idle_since + limit, End::Drain)
+            }),
         };
         let park = (self.can_park && self.connection.is_quiet())
             .then(|| (idle_since + PARK_AFTER, End::Park));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use super::admission;
 use super::first_words::FirstWords;
 use super::receive::receive;
 use crate::config::Name;
@@ -70,7 +71,7 @@ pub async fn run(worker: Rc<Worker>, acceptor: Rc<Acceptor>, socket: TcpListener
         let accepted = tokio::select! {
             biased;
             () = acceptor.stop.notified() => break,
-            accepted = socket.accept() => accepted,
+            accepted = accept(&worker, &acceptor, &socket) => accepted,
         };
         match accepted {
             Ok((stream, remote)) => spawn(&worker, &acceptor, stream, remote),
@@ -80,6 +81,16 @@ pub async fn run(worker: Rc<Worker>, acceptor: Rc<Acceptor>, socket: TcpListener
     while let Some(Ok((stream, remote))) = accept_waiting(&socket).await {
         spawn(&worker, &acceptor, stream, remote);
     }
+}
+
+/// The next connection, once it may be taken.
+async fn accept(
+    worker: &Worker,
+    acceptor: &Acceptor,
+    socket: &TcpListener,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    admission::relieved(worker, acceptor).await;
+    socket.accept().await
 }
 
 /// A connection that has already arrived, if there is one.
@@ -108,6 +119,7 @@ async fn pause_after(name: &Name, error: &io::Error) {
 }
 
 fn spawn(worker: &Rc<Worker>, acceptor: &Rc<Acceptor>, stream: TcpStream, remote: SocketAddr) {
+    let Some(permit) = admission::admit(worker, acceptor) else { return };
     let membership = acceptor.connections.join();
     let (worker, acceptor) = (Rc::clone(worker), Rc::clone(acceptor));
     tokio::task::spawn_local(async move {
@@ -115,5 +127,6 @@ fn spawn(worker: &Rc<Worker>, acceptor: &Rc<Acceptor>, stream: TcpStream, remote
             let listener = acceptor.listener();
             tracing::debug!(%listener, %remote, %error, "connection ended before HTTP");
         }
+        drop(permit);
     });
 }

@@ -10,6 +10,7 @@ use tokio_rustls::server::TlsStream;
 use super::connection_limit::Places;
 use super::filters::Seen;
 use crate::config::Name;
+use crate::config::overload::Timer;
 use crate::drain::connections::Membership;
 use crate::http::codec;
 use crate::http::connection::{Connection, Downstream};
@@ -133,7 +134,9 @@ async fn handshake(
 ) -> io::Result<(TlsStream<TcpStream>, PeerInfo)> {
     let stats = arrival.stats;
     let handshake = tls.accept(stream);
-    let result = match arrival.chain.config.handshake_timeout {
+    let overload = &arrival.worker.shared.overload;
+    let limit = arrival.chain.config.handshake_timeout;
+    let result = match limit.map(|it| overload.timeout(Timer::TransportSocketConnect, it)) {
         Some(limit) => tokio::time::timeout(limit, handshake).await.unwrap_or_else(|_| {
             stats.downstream_cx_transport_socket_connect_timeout.inc();
             Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long"))

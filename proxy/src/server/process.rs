@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::oneshot;
@@ -19,12 +20,13 @@ use crate::admin::server_info::{CommandLine, ServerInfo};
 use crate::admin::{self, AdminState, Drain};
 use crate::cluster::{self, Clusters, health_check};
 use crate::config::Invalid;
-use crate::config::bootstrap::Node;
+use crate::config::bootstrap::{Bootstrap, Node};
 use crate::config::format::millis;
 use crate::discovery::{Assembler, Unpublished};
 use crate::dns::caches::Caches;
 use crate::drain;
 use crate::listener::manager::{CannotListen, Manager};
+use crate::overload::Overload;
 use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::logging::Logging;
@@ -48,7 +50,7 @@ pub(super) async fn serve(
 ) -> Result<()> {
     let started = Instant::now();
     let mut signals = Signals::take_over().context("cannot take over signals")?;
-    let shared = share(&metrics, options.drain_time())?;
+    let shared = share(&metrics, assembler.bootstrap(), options.drain_time())?;
     let (trigger, watch) = drain::channel();
     // Every worker holds a sender: when the last is gone, all have served their last connection.
     let (busy, mut idle) = mpsc::channel::<()>(1);
@@ -65,6 +67,7 @@ pub(super) async fn serve(
     let info = info(options, &assembler, workers.len(), started);
     let admin = start_admin(options, &assembler, logging, info, &shared, &control).await?;
     tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
+    tokio::spawn(Arc::clone(&shared.overload).watch());
     tokio::spawn(heap::keep_giving_back());
 
     let mut publish = publisher(&shared, &manager);
@@ -125,7 +128,9 @@ impl Admin {
     }
 }
 
-fn share(metrics: &Arc<Metrics>, drain_time: Duration) -> Result<Shared> {
+fn share(metrics: &Arc<Metrics>, bootstrap: &Bootstrap, drain_time: Duration) -> Result<Shared> {
+    let overload = Arc::new(Overload::new(bootstrap.overload.clone(), descriptors()));
+    metrics.register(Arc::clone(&overload) as _);
     let access_log = AccessLogger::start(Arc::clone(metrics));
     let access_log = access_log.context("cannot start the access-log writer")?;
     let clusters = Clusters::new(Arc::clone(metrics)).logging_events(access_log.clone());
@@ -138,7 +143,16 @@ fn share(metrics: &Arc<Metrics>, drain_time: Duration) -> Result<Shared> {
         metrics: Arc::clone(metrics),
         access_log,
         drain_time,
+        overload,
     })
+}
+
+/// How many files this process may have open, once it has asked for as many as it may have.
+fn descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+    limit.current.unwrap_or(u64::MAX)
 }
 
 /// What makes a linked snapshot the one that is served: bind what is new, publish, close what is gone.

@@ -61,6 +61,7 @@ type Sockets = BTreeMap<u64, Rc<Acceptor>>;
 async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drain: Watch) {
     let mut sockets = Sockets::new();
     let mut changes = worker.shared.snapshots.changes();
+    let mut pressure = worker.shared.overload.changes();
     let log = Rc::clone(&worker.log);
     let flushing = tokio::task::spawn_local(async move { log.keep_flushing().await });
     loop {
@@ -70,6 +71,7 @@ async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drai
                 None => break,
             },
             _ = changes.changed() => worker.clusters.follow(&worker.snapshot().clusters),
+            _ = pressure.changed() => sockets.values().for_each(|it| it.connections.wake()),
             () = drain.reached(Phase::Draining) => break,
         }
     }

@@ -19,6 +19,7 @@ pub(super) fn fixed_parts(old: &BootstrapFile, new: &BootstrapFile) {
         ("node", old.node != new.node),
         ("admin", old.admin != new.admin),
         ("layered_runtime", old.layered_runtime != new.layered_runtime),
+        ("overload_manager", old.overload_manager != new.overload_manager),
     ] {
         if changed {
             tracing::warn!("the bootstrap's {part} changed: it takes effect after a restart");

@@ -15,10 +15,12 @@ use super::connecting::bind_config;
 use super::dns::ResolverFields;
 use super::errors::{At, Result, both, each, optional, refuse};
 use super::listener::listener;
+use super::overload::overload_manager;
 use super::runtime::layered_runtime;
 use super::source::{file_source, no_management_server};
 use super::tls::secret;
 use crate::config::connecting::BindConfig;
+use crate::config::overload::Overload;
 use crate::config::source::FileSource;
 use crate::config::{self, Name};
 
@@ -35,6 +37,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         typed_dns_resolver_config,
         admin: admin_api,
         cluster_manager: manager,
+        overload_manager: overload,
         enable_dispatcher_stats: _,
     } = proto;
     let resolver = ResolverFields {
@@ -45,26 +48,31 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
     };
     let absent = StaticResources::default();
     let resources = static_resources.as_ref().unwrap_or(&absent);
-    let listeners: Vec<&str> = resources.listeners.iter().map(|it| it.name.as_str()).collect();
-    let (resources, (sources, (admin, (_, (resolver, bind))))) = both(
+    let (resources, (sources, (admin, ((limits, overload), (resolver, bind))))) = both(
         statics(resources).at("static_resources"),
         both(
             optional("dynamic_resources", dynamic_resources, dynamics),
             both(
                 optional("admin", admin_api, admin),
                 both(
-                    optional("layered_runtime", runtime, |it| layered_runtime(it, &listeners)),
+                    both(
+                        optional("layered_runtime", runtime, layered_runtime),
+                        optional("overload_manager", overload, overload_manager),
+                    ),
                     both(resolver.decode(), optional("cluster_manager", manager, cluster_manager)),
                 ),
             ),
         ),
     )?;
     let (lds, cds) = sources.unwrap_or_default();
+    let overload =
+        Overload { listener_limits: limits.unwrap_or_default(), ..overload.unwrap_or_default() };
     Ok(config::bootstrap::Bootstrap {
         node: identity.as_ref().map(node).unwrap_or_default(),
         admin: admin.flatten(),
         upstream_bind_config: bind.flatten().map(Arc::new),
         resolver: resolver.unwrap_or_default(),
+        overload,
         lds,
         cds,
         ..resources

@@ -28,6 +28,21 @@ const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 /// The kernel cuts this down to its own limit, `net.core.somaxconn`.
 const BACKLOG: u32 = i32::MAX as u32;
 
+/// Refuses what sockets of this version cannot do.
+fn unsupported_options(balance: bool, mptcp: bool, fast_open: Option<u32>) -> Result<()> {
+    if balance {
+        return refuse("connection_balance_config", "is not supported by this version");
+    }
+    if mptcp {
+        return refuse("enable_mptcp", "Multipath TCP is not supported by this version");
+    }
+    if fast_open.is_some_and(|length| length != 0) {
+        let reason = "TCP Fast Open is not supported by this version";
+        return refuse("tcp_fast_open_queue_length", reason);
+    }
+    Ok(())
+}
+
 /// A listener.
 pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
     // One name a line would fill a screen.
@@ -37,20 +52,11 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         default_filter_chain, per_connection_buffer_limit_bytes, metadata: _, drain_type: _,
         listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout,
         transparent, freebind, socket_options, tcp_fast_open_queue_length, traffic_direction,
-        connection_balance_config, reuse_port: _, enable_reuse_port: _, tcp_backlog_size,
+        connection_balance_config: balance, reuse_port: _, enable_reuse_port: _, tcp_backlog_size,
         max_connections_to_accept_per_socket_event: _, bind_to_port, enable_mptcp,
-        ignore_global_conn_limit: _, bypass_overload_manager: _,
+        ignore_global_conn_limit, bypass_overload_manager,
     } = proto;
-    if connection_balance_config.is_some() {
-        return refuse("connection_balance_config", "is not supported by this version");
-    }
-    if *enable_mptcp {
-        return refuse("enable_mptcp", "Multipath TCP is not supported by this version");
-    }
-    if tcp_fast_open_queue_length.is_some_and(|length| length != 0) {
-        let reason = "TCP Fast Open is not supported by this version";
-        return refuse("tcp_fast_open_queue_length", reason);
-    }
+    unsupported_options(balance.is_some(), *enable_mptcp, *tcp_fast_open_queue_length)?;
     let backlog = bounded("tcp_backlog_size", *tcp_backlog_size, BACKLOG, (1, u32::MAX))?;
     let options = ListenOptions {
         backlog: i32::try_from(backlog).unwrap_or(i32::MAX),
@@ -85,6 +91,8 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         )?,
         continue_on_timeout: *continue_on_listener_filters_timeout,
         buffer_limit: per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT),
+        ignore_global_conn_limit: *ignore_global_conn_limit,
+        bypass_overload_manager: *bypass_overload_manager,
         direction: match enumeration("traffic_direction", *traffic_direction)? {
             Direction::Unspecified => TrafficDirection::Unspecified,
             Direction::Inbound => TrafficDirection::Inbound,

@@ -14,6 +14,7 @@ use super::hash::Hashed;
 use super::request::Outgoing;
 use crate::cluster::{HostId, LocalCluster};
 use crate::config::cluster::UpstreamProtocol;
+use crate::config::overload::Timer;
 use crate::config::retry::RetryPolicy;
 use crate::http::deadline::{Deadlines, Expired};
 use crate::http::local_reply::LocalReply;
@@ -298,12 +299,14 @@ fn kind(failure: &Failure) -> Option<retry::Failure> {
 fn deadlines(plan: &Plan<'_>, cluster: &LocalCluster, timeouts: &Timeouts) -> Deadlines {
     let limits = &plan.stream.served.config().limits;
     let upstream = cluster.spec().config.http.max_stream_duration;
+    let overload = &plan.stream.connection.worker.shared.overload;
+    let idle = plan.action.idle_timeout.unwrap_or(limits.stream_idle_timeout);
     let duration = plan.action.max_stream_duration.unwrap_or(limits.max_stream_duration);
     Deadlines {
         route: timeouts.request,
         per_try: timeouts.per_try,
         per_try_idle: timeouts.per_try_idle,
-        idle: plan.action.idle_timeout.unwrap_or(limits.stream_idle_timeout),
+        idle: idle.map(|limit| overload.timeout(Timer::StreamIdle, limit)),
         request: limits.request_timeout,
         duration: [duration, upstream].into_iter().flatten().min(),
     }

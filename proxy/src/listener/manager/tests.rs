@@ -72,6 +72,8 @@ fn snapshot(listeners: &[(&str, SocketAddr)]) -> Snapshot {
             listener_filters_timeout: None,
             continue_on_timeout: false,
             buffer_limit: 1 << 20,
+            ignore_global_conn_limit: false,
+            bypass_overload_manager: false,
             direction: TrafficDirection::Unspecified,
         }),
         matcher: crate::filter_chain::FilterChainMatcher::compile(&[]).unwrap(),

@@ -135,19 +135,15 @@ fn an_optional_filter_is_skipped() {
 }
 
 #[test]
-fn a_limit_of_a_listener_counts_only_if_there_is_such_a_listener() {
-    let listener = listener_with(&valid_manager()).replacen('{', "{name: in, ", 1);
-    let read = |name: &str| {
-        let layer = format!("{{envoy.resource_limits.listener.{name}.connection_limit: 5}}");
-        let yaml = format!(
-            "{{static_resources: {{listeners: [{listener}]}}, \
-            layered_runtime: {{layers: [{{name: l, static_layer: {layer}}}]}}}}"
-        );
+fn a_limit_of_a_listener_is_a_number() {
+    let read = |limit: &str| {
+        let layer = format!("{{envoy.resource_limits.listener.in.connection_limit: {limit}}}");
+        let yaml = format!("{{layered_runtime: {{layers: [{{name: l, static_layer: {layer}}}]}}}}");
         decode::<Bootstrap, _>(&yaml, bootstrap)
     };
-    assert!(read("other").is_ok());
-    let errors = read("in").unwrap_err();
-    assert!(errors[0].contains("connection limits are not supported"), "{errors:?}");
+    assert_eq!(read("5").unwrap().overload.listener_limits.get("in"), Some(&5));
+    let errors = read("many").unwrap_err();
+    assert!(errors[0].contains("a connection limit is a number"), "{errors:?}");
 }
 
 #[test]

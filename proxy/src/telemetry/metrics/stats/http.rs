@@ -49,6 +49,10 @@ statistics! {
         downstream_cx_rx_bytes_total: Counter = "downstream_cx_rx_bytes_total",
         /// Bytes sent to clients.
         downstream_cx_tx_bytes_total: Counter = "downstream_cx_tx_bytes_total",
+        /// Connections that end with the request under way because memory runs out.
+        downstream_cx_overload_disable_keepalive: Counter = "downstream_cx_overload_disable_keepalive",
+        /// Requests refused because memory runs out.
+        downstream_rq_overload_close: Counter = "downstream_rq_overload_close",
         /// Connections upgraded (WebSocket, CONNECT).
         downstream_cx_upgrades_total: Counter = "downstream_cx_upgrades_total",
         /// Upgraded connections open now.

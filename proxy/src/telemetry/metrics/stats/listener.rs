@@ -17,6 +17,8 @@ statistics! {
         downstream_cx_overflow: Counter = "downstream_cx_overflow",
         /// Connections refused because of the limit for all listeners.
         downstream_global_cx_overflow: Counter = "downstream_global_cx_overflow",
+        /// Connections refused because memory runs out.
+        downstream_cx_overload_reject: Counter = "downstream_cx_overload_reject",
         /// Connections whose TLS handshake took too long.
         downstream_cx_transport_socket_connect_timeout: Counter = "downstream_cx_transport_socket_connect_timeout",
         /// Connections still being inspected.
