@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
+use harness::discovery_files::DiscoveryFile;
 use harness::eventually::eventually_true;
+use harness::pki::SERVER_NAME;
 use harness::port::Port;
-use harness::{Answer, Backend, Bootstrap, Cluster, Program, Proxy, Route, Value, json};
+use harness::{
+    Answer, Backend, Bootstrap, Cluster, Http, Listener, Pki, Program, Proxy, Route, Value, json,
+};
+
+mod checkers;
 
 on_both!(
     a_host_is_left_out_while_its_checks_fail,
     no_request_comes_before_the_first_checks,
-    the_request_of_a_check_is_as_configured,
-    expected_and_retriable_statuses,
-    a_body_without_the_expected_text_is_a_failure,
-    a_port_is_checked_by_connecting_or_by_talking,
-    a_grpc_service_says_whether_it_serves,
     a_host_is_checked_at_another_port_or_not_at_all,
     events_are_logged_as_json,
     a_response_can_take_its_host_out_of_use,
@@ -22,14 +23,18 @@ on_both!(
     connections_serve_several_checks_unless_told_otherwise,
     a_passed_check_ends_an_ejection,
     a_host_without_an_answer_has_timed_out,
+    checks_are_secured_as_requests_are,
+    a_discovered_host_gets_nothing_before_its_first_check,
 );
 
 /// A health check that is made ten times a second.
 fn check(kind: &str, checker: Value) -> Value {
-    json!({
+    let mut check = json!({
         "timeout": "2s", "interval": "0.1s", "no_traffic_interval": "0.1s",
-        "unhealthy_threshold": 2, "healthy_threshold": 2, kind: checker,
-    })
+        "unhealthy_threshold": 2, "healthy_threshold": 2,
+    });
+    check[kind] = checker;
+    check
 }
 
 fn http() -> Value {
@@ -39,7 +44,7 @@ fn http() -> Value {
 /// A cluster without panic.
 fn cluster(check: Value) -> Cluster {
     Cluster::new("app")
-        .with("health_checks", json!([check]))
+        .with("health_checks", Value::Array(vec![check]))
         .with("common_lb_config.healthy_panic_threshold.value", 0)
 }
 
@@ -136,128 +141,12 @@ async fn no_request_comes_before_the_first_checks(program: Program) {
     assert!(proxy.stat("cluster.app.health_check.network_failure").await >= 1);
 }
 
-async fn the_request_of_a_check_is_as_configured(program: Program) {
-    let app = Backend::echo("app").await;
-    let checker = json!({
-        "path": "/ping?deep=1", "host": "checks.example", "method": "POST",
-        "codec_client_type": "HTTP2",
-        "request_headers_to_add": [{"header": {"key": "x-probe", "value": "yes"}}],
-        "request_headers_to_remove": ["user-agent"],
-    });
-    let cluster = cluster(check("http_health_check", checker)).endpoint(&app);
-    let proxy = start(program, cluster).await;
-    until_flags(&proxy, app.address(), "healthy").await;
-    let call = &app.calls()[0];
-    assert_eq!((call.method.as_str(), &*call.path), ("POST", "/ping?deep=1"));
-    assert_eq!((&*call.host, format!("{:?}", call.version)), ("checks.example", "HTTP/2.0".into()));
-    assert_eq!((call.header("x-probe"), call.header("user-agent")), (Some("yes"), None));
-
-    let plain = Backend::echo("app").await;
-    let proxy = start(program, self::cluster(http()).endpoint(&plain)).await;
-    until_flags(&proxy, plain.address(), "healthy").await;
-    let call = &plain.calls()[0];
-    assert_eq!((call.method.as_str(), &*call.host), ("GET", "app"), "the cluster's name");
-    assert_eq!(call.header("user-agent"), Some("Envoy/HC"));
-}
-
-async fn expected_and_retriable_statuses(program: Program) {
-    let moody = Moody::new("app", 204).await;
-    let checker = json!({
-        "path": "/healthz",
-        "expected_statuses": [{"start": 200, "end": 201}, {"start": 204, "end": 206}],
-        "retriable_statuses": [{"start": 500, "end": 501}],
-    });
-    let mut check = check("http_health_check", checker);
-    check["unhealthy_threshold"] = 1_000_000.into();
-    let proxy = start(program, cluster(check).endpoint(&moody.backend)).await;
-    let at = moody.backend.address();
-    until_flags(&proxy, at, "healthy").await;
-    moody.becomes(500);
-    proxy.until_stat("cluster.app.health_check.failure", |count| count > 2).await;
-    assert_eq!(flags(&proxy, at).await, "healthy", "these failures are only counted");
-    moody.becomes(206);
-    until_flags(&proxy, at, "/failed_active_hc").await;
-}
-
-async fn a_body_without_the_expected_text_is_a_failure(program: Program) {
-    let text = |text: &'static str| Backend::scripted(text, move |_| Answer::echo().body(text));
-    let (good, bad) = (text("all is well").await, text("well, all is lost").await);
-    let checker = json!({
-        "path": "/", "receive": [{"text": "616c6c"}, {"text": "77656c6c"}],
-    });
-    let check = check("http_health_check", checker);
-    let proxy = start(program, cluster(check).endpoint(&good).endpoint(&bad)).await;
-    until_flags(&proxy, good.address(), "healthy").await;
-    until_flags(&proxy, bad.address(), "/failed_active_hc").await;
-}
-
-async fn a_port_is_checked_by_connecting_or_by_talking(program: Program) {
-    let (good, bad) = (Moody::new("good", 200).await, Moody::new("bad", 503).await);
-    let nobody = Port::reserve();
-    let all = |check: Value| {
-        cluster(check).endpoint(&good.backend).endpoint(&bad.backend).endpoint(nobody.address())
-    };
-    let proxy = start(program, all(check("tcp_health_check", json!({})))).await;
-    until_flags(&proxy, good.backend.address(), "healthy").await;
-    until_flags(&proxy, bad.backend.address(), "healthy").await;
-    until_flags(&proxy, nobody.address(), "/failed_active_hc").await;
-    drop(proxy);
-
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let talking = json!({
-        "send": {"text": hex("GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")},
-        "receive": [{"text": hex("HTTP/1.1")}, {"text": hex("200 OK")}],
-    });
-    let mut check = check("tcp_health_check", talking);
-    check["timeout"] = "0.3s".into();
-    let proxy = start(program, all(check)).await;
-    until_flags(&proxy, good.backend.address(), "healthy").await;
-    // The wrong answer might still become the right one: only time tells.
-    let timed_out = "/failed_active_hc/active_hc_timeout";
-    until_flags(&proxy, bad.backend.address(), timed_out).await;
-    until_flags(&proxy, nobody.address(), "/failed_active_hc").await;
-}
-
-async fn a_grpc_service_says_whether_it_serves(program: Program) {
-    let status = Arc::new(AtomicU16::new(1));
-    let shown = Arc::clone(&status);
-    let app = Backend::scripted("app", move |_| {
-        let state = shown.load(Relaxed).to_be_bytes()[1];
-        Answer::status(200)
-            .header("content-type", "application/grpc")
-            .body(vec![0, 0, 0, 0, 2, 8, state])
-            .trailer("grpc-status", "0")
-    });
-    let app = app.await;
-    let checker = json!({
-        "service_name": "shop", "authority": "shop.example",
-        "initial_metadata": [{"header": {"key": "x-probe", "value": "yes"}}],
-    });
-    let cluster = cluster(check("grpc_health_check", checker)).http2().endpoint(&app);
-    let proxy = start(program, cluster).await;
-    until_flags(&proxy, app.address(), "healthy").await;
-    let call = &app.calls()[0];
-    assert_eq!((&*call.path, &*call.host), ("/grpc.health.v1.Health/Check", "shop.example"));
-    assert_eq!(&call.body[..], b"\0\0\0\0\x06\x0a\x04shop");
-    assert_eq!(call.header("content-type"), Some("application/grpc"));
-    assert_eq!(call.header("te"), Some("trailers"));
-    assert_eq!(call.header("x-probe"), Some("yes"));
-    assert_eq!(call.header("grpc-timeout"), Some("2000m"));
-
-    status.store(2, Relaxed);
-    until_flags(&proxy, app.address(), "/failed_active_hc").await;
-    status.store(1, Relaxed);
-    until_flags(&proxy, app.address(), "healthy").await;
-}
-
 /// An endpoint with its own way of being checked.
 fn endpoint(at: &Backend, check: Value) -> Value {
-    let address = at.address();
-    json!({"endpoint": {
-        "address": {"socket_address":
-            {"address": address.ip().to_string(), "port_value": address.port()}},
-        "health_check_config": check,
-    }})
+    let address = harness::bootstrap::socket_address(at.address());
+    let mut endpoint = json!({"endpoint": {"address": address}});
+    endpoint["endpoint"]["health_check_config"] = check;
+    endpoint
 }
 
 async fn a_host_is_checked_at_another_port_or_not_at_all(program: Program) {
@@ -412,4 +301,52 @@ async fn a_host_without_an_answer_has_timed_out(program: Program) {
     let proxy = start(program, cluster(check).endpoint(&good).endpoint(&silent)).await;
     until_flags(&proxy, silent.address(), "/failed_active_hc/active_hc_timeout").await;
     all_succeed(&proxy).await;
+}
+
+async fn checks_are_secured_as_requests_are(program: Program) {
+    let pki = Pki::new();
+    let answering = Http::routing([Route::prefix("/").direct(200, "")]);
+    let secured = Bootstrap::new()
+        .listener(Listener::new("main", answering).tls(pki.mutual(&pki.workload("server"))))
+        .start(Program::Outrigger)
+        .await;
+    let at = secured.address("main");
+    for (identity, wanted) in [(true, "healthy"), (false, "/failed_active_hc")] {
+        let mut common = pki.common(&pki.workload("client"));
+        if !identity {
+            common.as_object_mut().unwrap().remove("tls_certificates");
+        }
+        let context = json!({"sni": SERVER_NAME, "common_tls_context": common});
+        let proxy = start(program, cluster(http()).endpoint(at).tls(context)).await;
+        until_flags(&proxy, at, wanted).await;
+    }
+}
+
+async fn a_discovered_host_gets_nothing_before_its_first_check(program: Program) {
+    let (old, new) = (Backend::echo("old").await, Moody::new("new", 503).await);
+    let bootstrap = Bootstrap::routing([Route::prefix("/").to("app")]);
+    let file = DiscoveryFile::endpoints(bootstrap.dir());
+    let publish = |hosts: &[&Backend]| {
+        let endpoints: Vec<_> = hosts.iter().map(|host| endpoint(host, json!({}))).collect();
+        let endpoints = json!([{"lb_endpoints": endpoints}]);
+        file.publish([json!({"cluster_name": "app", "endpoints": endpoints})]);
+    };
+    publish(&[&old]);
+    let cluster = Cluster::from_file("app", file.path())
+        .with("health_checks", Value::Array(vec![http()]))
+        .with("common_lb_config.ignore_new_hosts_until_first_hc", true);
+    let proxy = bootstrap.cluster(cluster).start(program).await;
+    all_succeed(&proxy).await;
+    publish(&[&old, &new.backend]);
+    proxy.until_stat("cluster.app.membership_total", |count| count == 2).await;
+    until_flags(&proxy, new.backend.address(), "/failed_active_hc").await;
+    all_succeed(&proxy).await;
+    assert_eq!(new.requests(), 0);
+    new.becomes(200);
+    proxy.until_stat("cluster.app.membership_healthy", |count| count == 2).await;
+    eventually_true("it is in use", async || {
+        all_succeed(&proxy).await;
+        new.requests() > 0
+    })
+    .await;
 }
