@@ -8,6 +8,7 @@
 mod dynamic;
 mod health;
 pub mod health_check;
+mod home;
 pub mod host;
 pub mod load_balancer;
 mod local;
@@ -20,7 +21,7 @@ mod statistics;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -33,10 +34,12 @@ use crate::config::{HashMap, Name};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::client::ClientTls;
+use home::Home;
 use shared::SharedCluster;
 
 pub use dynamic::DynamicHost;
 pub use health::HealthFlags;
+pub use home::Place;
 pub use host::{HostId, Outcome};
 pub use local::{LocalCluster, LocalHost, PickContext};
 pub use statistics::{ClusterView, HostView};
@@ -66,6 +69,8 @@ pub struct Clusters {
     /// Tells whoever checks hosts of a new snapshot.
     published: Notify,
     known: Mutex<HashMap<Name, Known>>,
+    /// Where this proxy belongs.
+    place: OnceLock<Place>,
 }
 
 /// A cluster of the newest snapshot.
@@ -82,13 +87,35 @@ struct Known {
 impl Clusters {
     /// No clusters yet. Statistics are counted in `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, events: None, published: Notify::new(), known: Mutex::default() }
+        Self {
+            metrics,
+            events: None,
+            published: Notify::new(),
+            known: Mutex::default(),
+            place: OnceLock::new(),
+        }
     }
 
     /// Writes the events of active health checks with `logger`.
     #[must_use]
     pub fn logging_events(self, logger: AccessLogger) -> Self {
         Self { events: Some(logger), ..self }
+    }
+
+    /// Says which cluster this proxy belongs to. To be called once, before anything is published.
+    pub fn settle(&self, place: Place) {
+        if self.place.set(place).is_err() {
+            tracing::error!("a proxy belongs to one cluster; the first stays");
+        }
+    }
+
+    /// The cluster this proxy belongs to, unless that is `name` itself.
+    fn home_of(&self, name: &Name) -> Option<Rc<Home>> {
+        let Place { cluster, locality } = self.place.get()?;
+        let mut known = self.known.lock();
+        let known = known.get_mut(cluster).filter(|_| cluster != name)?;
+        let shared = Arc::clone(known.live(self.events.as_ref()));
+        Some(Rc::new(Home { locality: locality.clone(), shared }))
     }
 
     /// Takes over the clusters of a new snapshot. To be called before workers see it.
@@ -216,8 +243,10 @@ impl LocalClusters {
             }
             _ => self.shared.metrics.cluster(&spec.config.stat_name),
         };
+        let home = self.shared.home_of(&spec.config.name);
         let mut random = self.random.borrow_mut();
-        let cluster = Rc::new(LocalCluster::new(spec, &shared, stats, before, &mut random));
+        let cluster = LocalCluster::new(spec, &shared, home, stats, before, &mut random);
+        let cluster = Rc::new(cluster);
         if let Some(before) = before {
             before.retire_missing(&cluster);
             cluster.drain_if_hosts_changed(before);

@@ -16,6 +16,7 @@ mod ring_hash;
 mod round_robin;
 mod schedule;
 mod tier;
+pub mod zones;
 
 use fastrand::Rng;
 
@@ -26,6 +27,7 @@ use hash_table::HashTables;
 use hashed::Hashed;
 use priority::{Availability, Census, Loads};
 use tier::Tier;
+use zones::{Fleet, Zone, Zones};
 
 /// An endpoint as the balancer sees it. Its place in the list is its number.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +61,7 @@ pub enum Health {
 }
 
 /// What governs the balancing of a cluster.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Rules {
     /// How an endpoint is picked.
     pub policy: LbPolicy,
@@ -69,6 +71,8 @@ pub struct Rules {
     pub panic_threshold: u32,
     /// What the endpoints' assignment says about health.
     pub assignment: AssignmentPolicy,
+    /// The fleet that this proxy belongs to; zones are heeded only if it is known.
+    pub fleet: Option<Fleet>,
 }
 
 impl Default for Rules {
@@ -78,6 +82,7 @@ impl Default for Rules {
             locality: LocalityLb::default(),
             panic_threshold: 50,
             assignment: AssignmentPolicy::default(),
+            fleet: None,
         }
     }
 }
@@ -116,6 +121,18 @@ pub trait View {
 pub enum Event {
     /// The priority was in panic, so that health was ignored.
     Panic,
+    /// The proxies of this mesh are not distributed in a way that says anything.
+    LocalClusterNotOk,
+    /// There are too few endpoints to heed zones.
+    ZoneClusterTooSmall,
+    /// It went to this proxy's zone, where everything goes.
+    ZoneDirect,
+    /// It went to this proxy's zone, where a part goes.
+    ZoneSampled,
+    /// It went to another zone.
+    ZoneCross,
+    /// It went to any zone, for none has capacity left.
+    ZoneNoCapacity,
 }
 
 /// The endpoints of a cluster, arranged for picking. Rebuilt when membership or health changes.
@@ -123,6 +140,10 @@ pub enum Event {
 pub struct Balancer {
     loads: Loads,
     levels: Vec<Level>,
+    /// How requests of the first priority are divided among zones, if they are.
+    zones: Option<Zones>,
+    /// Why they are not, if that is counted.
+    unzoned: Option<Event>,
 }
 
 /// One priority.
@@ -142,17 +163,34 @@ impl Balancer {
         let priorities = by_priority(candidates);
         let censuses: Vec<Census> = priorities.iter().map(|members| census(members)).collect();
         let loads = Loads::new(&censuses, &rules.assignment, rules.panic_threshold);
-        let levels = priorities.iter().zip(loads.get()).map(|(members, load)| {
+        let (zones, unzoned) = match (rules.locality, &rules.fleet, priorities.first()) {
+            (LocalityLb::ZoneAware(config), Some(fleet), Some(members)) => {
+                match Zones::new(members, &config, fleet) {
+                    Ok(zones) => (Some(zones), None),
+                    Err(event) => (None, event),
+                }
+            }
+            _ => (None, None),
+        };
+        let numbers = zones.as_ref().map_or(&[][..], |zones| &zones.localities);
+        let levels = priorities.iter().zip(loads.get()).enumerate();
+        let levels = levels.map(|(priority, (members, load))| {
             if load.panic {
                 let all = || Group::new(members.iter().copied(), rules.policy, random);
                 return Level::Panic((!rules.fails_in_panic()).then(all));
             }
+            let zones = if priority == 0 { numbers } else { &[] };
             Level::Calm {
-                healthy: Tier::new(members, Health::Healthy, rules, random),
-                degraded: Tier::new(members, Health::Degraded, rules, random),
+                healthy: Tier::new(members, Health::Healthy, rules, zones, random),
+                degraded: Tier::new(members, Health::Degraded, rules, zones, random),
             }
         });
-        Self { levels: levels.collect(), loads }
+        Self { levels: levels.collect(), loads, zones, unzoned }
+    }
+
+    /// Why zones are not heeded although the fleet is known, if that is counted.
+    pub fn unzoned(&self) -> Option<Event> {
+        self.unzoned
     }
 
     /// Arranges `candidates` in tables, by `key` (what an endpoint stands in a table by, given its number). Those
@@ -173,7 +211,7 @@ impl Balancer {
             let table = Hashed::new(&used, members, rules.locality, hashing, &key, tables);
             Level::Hashed { panic: load.panic, table }
         });
-        Self { levels: levels.collect(), loads }
+        Self { levels: levels.collect(), loads, zones: None, unzoned: None }
     }
 
     /// Picks an endpoint; none if none is available.
@@ -202,8 +240,17 @@ impl Balancer {
                 view.notes(Event::Panic);
                 group.as_mut()?.pick(view, random)
             }
-            (Level::Calm { healthy, .. }, Availability::Healthy) => healthy.pick(view, random),
-            (Level::Calm { degraded, .. }, Availability::Degraded) => degraded.pick(view, random),
+            (Level::Calm { healthy, degraded }, availability) => {
+                let tier = match availability {
+                    Availability::Healthy => healthy,
+                    Availability::Degraded => degraded,
+                };
+                let zone = match &self.zones {
+                    Some(zones) if priority == 0 => zones.choose(view, random),
+                    _ => Zone::Any,
+                };
+                tier.pick(zone, view, random)
+            }
             (Level::Hashed { .. }, _) => None,
         }
     }
@@ -248,15 +295,9 @@ fn by_priority(candidates: &[Candidate]) -> Vec<Vec<(usize, &Candidate)>> {
 }
 
 fn census(members: &[(usize, &Candidate)]) -> Census {
-    let mut census = Census { hosts: members.len() as u64, ..Census::default() };
+    let mut census = Census::default();
     for (_, Candidate { weight, health, .. }) in members {
-        match health {
-            Health::Healthy => census.healthy.add(*weight),
-            Health::Degraded => census.degraded.add(*weight),
-            Health::Unhealthy => {}
-            Health::Excluded => continue,
-        }
-        census.counted.add(*weight);
+        census.add(*weight, *health);
     }
     census
 }

@@ -9,6 +9,7 @@ use fastrand::Rng;
 use super::ClusterSpec;
 use super::dynamic::{DynamicHost, DynamicHosts};
 use super::health::HealthFlags;
+use super::home::Home;
 use super::host::{Host, HostId, Outcome, Shard};
 use super::load_balancer::{Balancer, Candidate, Event, Health, Rules, View};
 use super::settings::settings;
@@ -43,6 +44,8 @@ pub struct PickContext<'a> {
 pub struct LocalCluster {
     spec: Arc<ClusterSpec>,
     shared: Arc<SharedCluster>,
+    /// The cluster this proxy belongs to; none if that is not said, or this is it.
+    home: Option<Rc<Home>>,
     breakers: [LocalBreaker; 2],
     /// The worker's shard of its statistics.
     pub stats: Arc<ClusterStats>,
@@ -87,6 +90,7 @@ impl LocalCluster {
     pub(super) fn new(
         spec: &Arc<ClusterSpec>,
         shared: &Arc<SharedCluster>,
+        home: Option<Rc<Home>>,
         stats: Arc<ClusterStats>,
         before: Option<&Self>,
         random: &mut Rng,
@@ -119,11 +123,12 @@ impl LocalCluster {
         dynamic.reconfigure(spec.config.discovery.cleanup_interval(), |wanted| {
             settings(spec, &wanted.endpoint(&spec.config.name), &wanted.address)
         });
-        let health_version = shared.health_version();
-        let balancer = balancer(spec, shared, &members, random);
+        let health_version = version(shared, home.as_deref());
+        let balancer = balancer(spec, shared, home.as_deref(), &members, &stats, random);
         Self {
             spec: Arc::clone(spec),
             shared: Arc::clone(shared),
+            home,
             breakers,
             stats,
             members,
@@ -153,9 +158,12 @@ impl LocalCluster {
         if self.spec.config.discovery.cleanup_interval().is_some() {
             return self.dynamic_host(context.dynamic?);
         }
-        let version = self.shared.health_version();
+        let home = self.home.as_deref();
+        let version = version(&self.shared, home);
         if self.health_version.replace(version) != version {
-            *self.balancer.borrow_mut() = balancer(&self.spec, &self.shared, &self.members, random);
+            let balancer =
+                balancer(&self.spec, &self.shared, home, &self.members, &self.stats, random);
+            *self.balancer.borrow_mut() = balancer;
             self.drain_failed();
         }
         let view = PickView { cluster: self, context };
@@ -321,15 +329,22 @@ fn localities(spec: &ClusterSpec) -> Vec<[&str; 3]> {
     names
 }
 
-fn locality_name(endpoint: &Endpoint) -> [&str; 3] {
+pub(super) fn locality_name(endpoint: &Endpoint) -> [&str; 3] {
     let locality = &endpoint.locality;
     [&*locality.region, &*locality.zone, &*locality.sub_zone]
+}
+
+/// A number that changes with everything a balancer is made of.
+fn version(shared: &SharedCluster, home: Option<&Home>) -> u64 {
+    shared.health_version().wrapping_add(home.map_or(0, Home::version))
 }
 
 fn balancer(
     spec: &ClusterSpec,
     shared: &SharedCluster,
+    home: Option<&Home>,
     members: &[Member],
+    stats: &ClusterStats,
     random: &mut Rng,
 ) -> Balancer {
     let slow_start = spec.config.lb_policy.slow_start();
@@ -340,8 +355,9 @@ fn balancer(
         locality: spec.config.locality_lb,
         panic_threshold: spec.config.panic_threshold,
         assignment: spec.assignment.policy,
+        fleet: home.and_then(|home| home.fleet(spec, &localities(spec))),
     };
-    match rules.policy {
+    let balancer = match rules.policy {
         LbPolicy::Hash(hashing) => {
             let key = |index: usize| {
                 let member = members.get(index);
@@ -350,6 +366,25 @@ fn balancer(
             Balancer::hashing(&candidates, &rules, hashing, key, &shared.hash_tables)
         }
         _ => Balancer::new(&candidates, &rules, random),
+    };
+    if rules.fleet.is_some() {
+        stats.lb_recalculate_zone_structures.inc();
+    }
+    if let Some(event) = balancer.unzoned() {
+        count(stats, event);
+    }
+    balancer
+}
+
+fn count(stats: &ClusterStats, event: Event) {
+    match event {
+        Event::Panic => stats.lb_healthy_panic.inc(),
+        Event::LocalClusterNotOk => stats.lb_local_cluster_not_ok.inc(),
+        Event::ZoneClusterTooSmall => stats.lb_zone_cluster_too_small.inc(),
+        Event::ZoneDirect => stats.lb_zone_routing_all_directly.inc(),
+        Event::ZoneSampled => stats.lb_zone_routing_sampled.inc(),
+        Event::ZoneCross => stats.lb_zone_routing_cross_zone.inc(),
+        Event::ZoneNoCapacity => stats.lb_zone_no_capacity_left.inc(),
     }
 }
 
@@ -374,9 +409,7 @@ impl View for PickView<'_> {
     }
 
     fn notes(&self, event: Event) {
-        match event {
-            Event::Panic => self.cluster.stats.lb_healthy_panic.inc(),
-        }
+        count(&self.cluster.stats, event);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::Name;
 use super::cluster::Cluster;
 use super::connecting::BindConfig;
 use super::dns::Resolver;
@@ -16,6 +17,8 @@ use super::tls::Secret;
 pub struct Bootstrap {
     /// Who this proxy is.
     pub node: Node,
+    /// `cluster_manager.local_cluster_name`: the static cluster this proxy belongs to, for zone-aware routing.
+    pub local_cluster: Option<Name>,
     /// The admin listener; none means no admin API.
     pub admin: Option<Admin>,
     /// `static_resources.listeners`

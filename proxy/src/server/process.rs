@@ -18,7 +18,7 @@ use super::runtime::{self, Handle};
 use super::shutdown::{self, Signals};
 use crate::admin::server_info::{CommandLine, ServerInfo};
 use crate::admin::{self, AdminState, Drain};
-use crate::cluster::{self, Clusters, health_check};
+use crate::cluster::{self, Clusters, Place, health_check};
 use crate::config::Invalid;
 use crate::config::bootstrap::{Bootstrap, Node};
 use crate::config::format::millis;
@@ -65,11 +65,15 @@ pub(super) async fn serve(
     let (control, mut orders) = Control::new(Arc::clone(&manager), Arc::clone(&metrics));
     metrics.server().concurrency.set(i64::try_from(workers.len()).unwrap_or(i64::MAX));
     let info = info(options, &assembler, workers.len(), started);
+    let locality = <[String; 3]>::from(info.node.locality.clone());
     let admin = start_admin(options, &assembler, logging, info, &shared, &control).await?;
     tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
     tokio::spawn(Arc::clone(&shared.overload).watch());
     tokio::spawn(heap::keep_giving_back());
 
+    if let Some(cluster) = assembler.bootstrap().local_cluster.clone() {
+        shared.clusters.settle(Place { cluster, locality });
+    }
     let mut publish = publisher(&shared, &manager);
     let warm = async |snapshot: Arc<Snapshot>| check_hosts(&shared.clusters, &snapshot).await;
     let discovery = assembler.run(&mut publish, warm, || {

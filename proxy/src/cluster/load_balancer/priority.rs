@@ -6,6 +6,7 @@
 //! When all of that does not make 100, it is scaled to 100, and a priority with too few available hosts is in
 //! panic: health is then ignored, since the few would only be crushed as well.
 
+use super::Health;
 use crate::config::endpoint::AssignmentPolicy;
 
 /// The hosts of one priority, counted.
@@ -54,6 +55,26 @@ pub struct Load {
     pub panic: bool,
 }
 
+impl Census {
+    /// Counts one more host.
+    pub(in crate::cluster) fn add(&mut self, weight: u32, health: Health) {
+        self.hosts += 1;
+        match health {
+            Health::Healthy => self.healthy.add(weight),
+            Health::Degraded => self.degraded.add(weight),
+            Health::Unhealthy => {}
+            Health::Excluded => return,
+        }
+        self.counted.add(weight);
+    }
+
+    /// Whether less than so many percent are available.
+    pub(in crate::cluster) fn is_below(&self, percent: u32) -> bool {
+        let available = self.healthy.share(self.counted) + self.degraded.share(self.counted);
+        available < f64::from(percent.min(100))
+    }
+}
+
 impl Amount {
     /// Counts one more host.
     pub(super) fn add(&mut self, weight: u32) {
@@ -94,9 +115,7 @@ impl Loads {
         }
         if total < 100 {
             for (load, census) in loads.0.iter_mut().zip(priorities) {
-                let share =
-                    census.healthy.share(census.counted) + census.degraded.share(census.counted);
-                load.panic = share < f64::from(panic_threshold.min(100));
+                load.panic = census.is_below(panic_threshold);
             }
             if loads.0.iter().all(|load| load.panic) {
                 loads.divide_by_hosts(priorities);

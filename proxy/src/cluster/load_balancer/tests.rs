@@ -81,6 +81,7 @@ impl<A: Fn(usize) -> u32, V: Fn(usize) -> bool> View for Hosts<A, V> {
     fn notes(&self, event: Event) {
         match event {
             Event::Panic => self.panics.set(self.panics.get() + 1),
+            other => panic!("nobody knows of zones: {other:?}"),
         }
     }
 }

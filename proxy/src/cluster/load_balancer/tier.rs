@@ -7,6 +7,7 @@ use fastrand::Rng;
 
 use super::group::Group;
 use super::schedule::Schedule;
+use super::zones::Zone;
 use super::{Candidate, Health, Rules, View};
 use crate::config::cluster::LocalityLb;
 
@@ -15,6 +16,8 @@ use crate::config::cluster::LocalityLb;
 pub(super) enum Tier {
     /// One group, wherever the endpoints are.
     Flat(Group),
+    /// The same, and a group for each zone, for requests that are to go there.
+    Zoned { all: Group, zones: Vec<Group> },
     /// A group for each locality that has a weight.
     Weighted { schedule: Schedule, localities: Vec<(f64, Group)> },
 }
@@ -29,11 +32,12 @@ struct Share {
 }
 
 impl Tier {
-    /// Those of `members` (all of one priority, in order) that have `health`.
+    /// Those of `members` (all of one priority, in order) that have `health`; also by locality for `zones`.
     pub(super) fn new(
         members: &[(usize, &Candidate)],
         health: Health,
         rules: &Rules,
+        zones: &[usize],
         random: &mut Rng,
     ) -> Self {
         let eligible = || members.iter().copied().filter(move |(_, it)| it.health == health);
@@ -50,16 +54,29 @@ impl Tier {
             }
         }
         if localities.is_empty() {
-            return Self::Flat(Group::new(eligible(), rules.policy, random));
+            let all = Group::new(eligible(), rules.policy, random);
+            if zones.is_empty() {
+                return Self::Flat(all);
+            }
+            let zone = |locality: &usize| {
+                let here = eligible().filter(|(_, it)| it.locality == *locality);
+                Group::new(here, rules.policy, random)
+            };
+            return Self::Zoned { all, zones: zones.iter().map(zone).collect() };
         }
         let schedule = Schedule::new(localities.iter().map(|(weight, _)| *weight), random);
         Self::Weighted { schedule, localities }
     }
 
     /// The number of the endpoint to use; none if there is none.
-    pub(super) fn pick(&mut self, view: &impl View, random: &mut Rng) -> Option<usize> {
+    pub(super) fn pick(&mut self, zone: Zone, view: &impl View, random: &mut Rng) -> Option<usize> {
         match self {
             Self::Flat(group) => group.pick(view, random),
+            Self::Zoned { all, zones } => match zone {
+                Zone::Any => all.pick(view, random),
+                Zone::At(place) => zones.get_mut(place)?.pick(view, random),
+                Zone::None => None,
+            },
             Self::Weighted { schedule, localities } => {
                 let weight =
                     |index: usize| localities.get(index).map_or(1.0, |(weight, _)| *weight);

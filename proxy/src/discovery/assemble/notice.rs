@@ -1,5 +1,6 @@
 //! What the operator is told in the log about a change.
 
+use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::yaml::Error as Located;
 
 use crate::discovery::file::bootstrap::BootstrapFile;
@@ -17,6 +18,7 @@ pub(super) fn fixed_parts(old: &BootstrapFile, new: &BootstrapFile) {
     let (old, new) = (old.proto(), new.proto());
     for (part, changed) in [
         ("node", old.node != new.node),
+        ("cluster_manager.local_cluster_name", local_cluster(&old) != local_cluster(&new)),
         ("admin", old.admin != new.admin),
         ("layered_runtime", old.layered_runtime != new.layered_runtime),
         ("overload_manager", old.overload_manager != new.overload_manager),
@@ -25,6 +27,10 @@ pub(super) fn fixed_parts(old: &BootstrapFile, new: &BootstrapFile) {
             tracing::warn!("the bootstrap's {part} changed: it takes effect after a restart");
         }
     }
+}
+
+fn local_cluster(bootstrap: &Bootstrap) -> Option<&str> {
+    bootstrap.cluster_manager.as_ref().map(|it| it.local_cluster_name.as_str())
 }
 
 /// Names discovered listeners and clusters that are not used because static ones have their names.

@@ -19,6 +19,8 @@ use super::overload::overload_manager;
 use super::runtime::layered_runtime;
 use super::source::{file_source, no_management_server};
 use super::tls::secret;
+use super::value::unless_empty;
+use crate::config::cluster::Cluster;
 use crate::config::connecting::BindConfig;
 use crate::config::overload::Overload;
 use crate::config::source::FileSource;
@@ -48,7 +50,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
     };
     let absent = StaticResources::default();
     let resources = static_resources.as_ref().unwrap_or(&absent);
-    let (resources, (sources, (admin, ((limits, overload), (resolver, bind))))) = both(
+    let (resources, (sources, (admin, ((limits, overload), (resolver, manager))))) = both(
         statics(resources).at("static_resources"),
         both(
             optional("dynamic_resources", dynamic_resources, dynamics),
@@ -67,10 +69,13 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
     let (lds, cds) = sources.unwrap_or_default();
     let overload =
         Overload { listener_limits: limits.unwrap_or_default(), ..overload.unwrap_or_default() };
+    let Manager { local_cluster, bind } = manager.unwrap_or_default();
+    defined(local_cluster.as_ref(), &resources.clusters)?;
     Ok(config::bootstrap::Bootstrap {
         node: identity.as_ref().map(node).unwrap_or_default(),
+        local_cluster,
         admin: admin.flatten(),
-        upstream_bind_config: bind.flatten().map(Arc::new),
+        upstream_bind_config: bind.map(Arc::new),
         resolver: resolver.unwrap_or_default(),
         overload,
         lds,
@@ -79,10 +84,34 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
     })
 }
 
-/// What clusters take if they do not say otherwise.
-fn cluster_manager(proto: &ClusterManager) -> Result<Option<BindConfig>> {
-    let ClusterManager { upstream_bind_config } = proto;
-    optional("upstream_bind_config", upstream_bind_config, bind_config)
+fn defined(local_cluster: Option<&Name>, clusters: &[Arc<Cluster>]) -> Result<()> {
+    match local_cluster {
+        Some(name) if !clusters.iter().any(|cluster| cluster.name == *name) => {
+            let reason = format!("{name:?} is no cluster of static_resources");
+            refuse("cluster_manager.local_cluster_name", reason)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What `cluster_manager` says.
+#[derive(Default)]
+struct Manager {
+    local_cluster: Option<Name>,
+    /// What clusters take if they do not say otherwise.
+    bind: Option<BindConfig>,
+}
+
+fn cluster_manager(proto: &ClusterManager) -> Result<Manager> {
+    let ClusterManager {
+        local_cluster_name,
+        upstream_bind_config,
+        enable_deferred_cluster_creation: _,
+    } = proto;
+    Ok(Manager {
+        local_cluster: unless_empty(local_cluster_name).map(Name::from),
+        bind: optional("upstream_bind_config", upstream_bind_config, bind_config)?,
+    })
 }
 
 /// The static resources, in a bootstrap that holds nothing else yet.

@@ -109,6 +109,20 @@ statistics! {
         retry_or_shadow_abandoned: Counter = "retry_or_shadow_abandoned",
         /// Requests balanced over all hosts because too few were healthy.
         lb_healthy_panic: Counter = "lb_healthy_panic",
+        /// Requests for which zones were not heeded because the proxy's own cluster was in no state for it.
+        lb_local_cluster_not_ok: Counter = "lb_local_cluster_not_ok",
+        /// How often it was figured out how zones are heeded.
+        lb_recalculate_zone_structures: Counter = "lb_recalculate_zone_structures",
+        /// How often the cluster was found to be too small for zones to be heeded.
+        lb_zone_cluster_too_small: Counter = "lb_zone_cluster_too_small",
+        /// Requests sent to the proxy's own zone, where all of them go.
+        lb_zone_routing_all_directly: Counter = "lb_zone_routing_all_directly",
+        /// Requests sent to the proxy's own zone, where some of them go.
+        lb_zone_routing_sampled: Counter = "lb_zone_routing_sampled",
+        /// Requests sent to another zone.
+        lb_zone_routing_cross_zone: Counter = "lb_zone_routing_cross_zone",
+        /// Requests sent to any zone because none had capacity left.
+        lb_zone_no_capacity_left: Counter = "lb_zone_no_capacity_left",
         /// TLS handshakes completed.
         ssl_handshake: SparseCounter = "ssl.handshake",
         /// TLS handshakes that failed for a reason other than the certificate.
