@@ -1,25 +1,28 @@
 //! Upgraded streams (WebSocket and others): both sides switch protocols, then bytes are copied until one ends.
 
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::ext::Protocol;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::finish::Finish;
 use super::router::InFlight;
 use super::stream::Stream;
 use crate::config::http::UpgradeConfig;
+use crate::net::copy::{End, Meter, Side, both_ways};
 use crate::pool::ResponseBody;
 use crate::telemetry::response_flags::ResponseFlags;
+
+/// Most bytes held in either direction for a side that is slow to take them.
+const BUFFER: usize = 64 * 1024;
 
 /// The protocol a request asks to switch to (RFC 9110, section 7.8); none if it asks for none. `h2c` is
 /// none either: whoever switches to it unseen smuggles requests past this proxy, so it is served as if
@@ -99,8 +102,7 @@ pub async fn tunnel(
     stats.downstream_cx_upgrades_active.inc();
     let ended = match tokio::try_join!(client, server) {
         Ok((client, server)) => {
-            let server = Watched { io: TokioIo::new(server), stream: &stream };
-            copy(TokioIo::new(client), server, idle, &stream).await
+            copy(TokioIo::new(client), TokioIo::new(server), idle, &stream).await
         }
         Err(error) => Err(io::Error::other(error)),
     };
@@ -118,12 +120,16 @@ pub async fn tunnel(
 }
 
 async fn copy(
-    mut client: impl AsyncRead + AsyncWrite + Unpin,
-    mut server: impl AsyncRead + AsyncWrite + Unpin,
+    mut client: TokioIo<Upgraded>,
+    mut server: TokioIo<Upgraded>,
     idle: Option<Duration>,
     stream: &Stream,
 ) -> io::Result<()> {
-    let copying = async { tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop) };
+    let meter = Tunnel(stream);
+    let copying = async {
+        let ended = both_ways(&mut client, &mut server, BUFFER, &meter).await;
+        ended.map(drop).map_err(|broken| broken.error)
+    };
     let silence = async {
         let Some(limit) = idle else { return std::future::pending().await };
         loop {
@@ -150,49 +156,36 @@ async fn cut(stream: &Stream) {
     .await;
 }
 
-/// The upstream's side, with every byte counted on the stream.
-struct Watched<'a, S> {
-    io: S,
-    stream: &'a Stream,
+/// Counts what passes on the stream.
+struct Tunnel<'a>(&'a Stream);
+
+impl Meter for Tunnel<'_> {
+    fn read(&self, side: Side, bytes: usize) {
+        if side == Side::Upstream {
+            self.0.sent(bytes);
+            self.0.touch();
+        }
+    }
+
+    fn wrote(&self, side: Side, bytes: usize) {
+        if side == Side::Upstream {
+            self.0.received(bytes);
+            self.0.touch();
+        }
+    }
+
+    fn paused(&self, _: Side, _: usize) {}
+
+    fn resumed(&self, _: Side, _: usize) {}
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        let read = buf.filled().len() - before;
-        if read > 0 {
-            self.stream.sent(read);
-            self.stream.touch();
-        }
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(cx, data);
-        if let Poll::Ready(Ok(written)) = &result {
-            self.stream.received(*written);
-            self.stream.touch();
-        }
-        result
+impl End for TokioIo<Upgraded> {
+    fn socket(&self) -> Option<&TcpStream> {
+        None
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn is_plain(&self) -> bool {
+        false
     }
 }
 
