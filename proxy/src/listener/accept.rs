@@ -123,9 +123,16 @@ fn spawn(worker: &Rc<Worker>, acceptor: &Rc<Acceptor>, stream: TcpStream, remote
     let membership = acceptor.connections.join();
     let (worker, acceptor) = (Rc::clone(worker), Rc::clone(acceptor));
     tokio::task::spawn_local(async move {
-        if let Err(error) = receive(&worker, &acceptor, stream, remote, membership).await {
-            let listener = acceptor.listener();
-            tracing::debug!(%listener, %remote, %error, "connection ended before HTTP");
+        // In a box that goes when the connection's filter has it: most live long, and silently.
+        let receiving = async move {
+            let received = receive(&worker, &acceptor, stream, remote, membership).await;
+            received.inspect_err(|error| {
+                let listener = acceptor.listener();
+                tracing::debug!(%listener, %remote, %error, "connection ended before HTTP");
+            })
+        };
+        if let Ok(received) = Box::pin(receiving).await {
+            received.run().await;
         }
         drop(permit);
     });

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 use super::accept::Acceptor;
+use super::connection_limit::Places;
 use super::filters::Seen;
 use super::race::{self, Start};
-use super::serve::{self, Arrival};
+use super::serve::{self, Arrival, Serving};
 use crate::drain::connections::Membership;
 use crate::filter_chain::ConnectionFacts;
 use crate::snapshot::{FilterChain, Listener, Snapshot};
@@ -24,7 +25,7 @@ pub(super) async fn receive(
     stream: TcpStream,
     remote: SocketAddr,
     mut membership: Membership,
-) -> io::Result<()> {
+) -> io::Result<Received> {
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let snapshot = worker.snapshot();
@@ -52,13 +53,28 @@ pub(super) async fn receive(
         return Err(io::Error::other("no filter chain matches it"));
     };
     let raced = raced.filter(|session| Arc::ptr_eq(session.chain(), &chain));
-    let _open = OpenConnection::count(&stats);
+    let open = OpenConnection::count(&stats);
     let name = Arc::clone(&listener.config.name);
     let buffer_limit = listener.config.buffer_limit;
     let stats = &stats;
     let arrival =
         Arrival { worker, name, snapshot, chain, seen, membership, buffer_limit, raced, stats };
-    serve::serve(arrival, stream).await
+    let (serving, places) = serve::serve(arrival, stream).await?;
+    Ok(Received { serving, _places: places, _open: open })
+}
+
+/// A connection that is being served, with what it holds until it ends.
+pub(super) struct Received {
+    serving: Serving,
+    _places: Places,
+    _open: OpenConnection,
+}
+
+impl Received {
+    /// Serves it to its end.
+    pub(super) async fn run(mut self) {
+        self.serving.as_mut().await;
+    }
 }
 
 /// The listener that serves the connection in place of the one that accepted it (`use_original_dst`).

@@ -1,6 +1,7 @@
 //! Serves a connection as its filter chain says: TLS first, then the chain's filters.
 
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -23,28 +24,33 @@ use crate::tls::peer::PeerInfo;
 use crate::tls::server::ServerTls;
 use crate::worker::{Held, Worker};
 
-/// Serves `stream` until it ends.
+/// A connection that a filter has taken over: resolves when it ends. In a box, so that no connection is as
+/// large as what came before, handshakes above all.
+pub(super) type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Gets `stream` served. What comes back is to be polled until it ends.
 ///
 /// # Errors
 /// When the connection ends before a filter takes it over.
-pub(super) async fn serve(arrival: Arrival<'_>, stream: TcpStream) -> io::Result<()> {
-    let Some(_places) = Places::take(arrival.worker, &arrival.chain).await else {
+pub(super) async fn serve(
+    arrival: Arrival<'_>,
+    stream: TcpStream,
+) -> io::Result<(Serving, Places)> {
+    let Some(places) = Places::take(arrival.worker, &arrival.chain).await else {
         return Err(io::Error::other("connection_limit is reached"));
     };
-    match arrival.chain.tls.as_ref().map(Arc::clone) {
+    let serving = match arrival.chain.tls.as_ref().map(Arc::clone) {
         None => {
             let server_name = arrival.seen.server_name.clone();
-            arrival.filter(None, server_name, stream).await
+            arrival.filter(None, server_name, stream)
         }
         Some(tls) => {
-            // In boxes: no connection need be as large as a handshake once that is over.
-            let handshake = Box::pin(handshake(&arrival, &tls, stream));
-            let (stream, peer) = handshake.await?;
-            drop(tls);
+            let (stream, peer) = handshake(&arrival, &tls, stream).await?;
             let server_name = peer.sni().map(Into::into);
-            Box::pin(arrival.filter(Some(peer), server_name, stream)).await
+            arrival.filter(Some(peer), server_name, stream)
         }
-    }
+    };
+    Ok((serving, places))
 }
 
 /// A connection with its chain, before TLS.
@@ -71,21 +77,14 @@ pub(super) struct Arrival<'a> {
 
 impl Arrival<'_> {
     /// Lets the chain's filters serve the connection.
-    async fn filter<S>(
-        self,
-        tls: Option<PeerInfo>,
-        server_name: Option<Box<str>>,
-        stream: S,
-    ) -> io::Result<()>
+    fn filter<S>(self, tls: Option<PeerInfo>, server_name: Option<Box<str>>, stream: S) -> Serving
     where
         S: Readable + End + Send + 'static,
     {
         let Self { worker, name, snapshot, chain, seen, membership, buffer_limit, raced, .. } =
             self;
         if let Some(session) = raced {
-            // In a box: an HTTP connection need not be as large.
-            Box::pin(session.serve(snapshot, stream)).await;
-            return Ok(());
+            return Box::pin(session.serve(snapshot, stream));
         }
         let downstream = downstream(worker, &seen, tls, server_name);
         let worker = Rc::clone(worker);
@@ -94,15 +93,12 @@ impl Arrival<'_> {
                 let served = (Arc::clone(&chain), Arc::clone(http));
                 let connection =
                     Connection::new(worker, downstream, membership, name, snapshot, served);
-                codec::serve(connection, stream).await;
-                Ok(())
+                Box::pin(codec::serve(connection, stream))
             }
             Terminal::Tcp(proxy) => {
                 let serves = (Arc::clone(&chain), Arc::clone(proxy));
                 let session = Session::new(worker, downstream, membership, serves, buffer_limit);
-                // In a box: an HTTP connection need not be as large.
-                Box::pin(session.serve(snapshot, stream)).await;
-                Ok(())
+                Box::pin(session.serve(snapshot, stream))
             }
         }
     }
