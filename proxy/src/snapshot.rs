@@ -14,7 +14,7 @@ use crate::cluster::ClusterSpec;
 use crate::config::cluster::Discovery;
 use crate::config::dns::Resolver;
 use crate::config::http::{FixedHeaders, HttpConnectionManager};
-use crate::config::listener::{ConnectionLimit, ListenAddress, TerminalFilter};
+use crate::config::listener::{ConnectionLimit, ListenAddress};
 use crate::config::tcp::TcpProxy;
 use crate::config::{self, HashMap, Name};
 use crate::filter_chain::FilterChainMatcher;
@@ -167,9 +167,7 @@ impl Snapshot {
         }
         let listeners = self.listeners.values();
         for chain in listeners.flat_map(|it| it.chains.iter().chain(&it.default_chain)) {
-            if let TerminalFilter::Http(http) = &chain.config.terminal {
-                caches.extend(http.forward_proxy.iter().map(|filter| &filter.cache));
-            }
+            caches.extend(chain.config.dns_caches());
         }
         caches
     }

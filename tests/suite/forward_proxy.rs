@@ -1,7 +1,10 @@
 //! Forward proxying: requests name hosts, which are looked up when first named.
 
 use harness::eventually::eventually_true;
-use harness::{Backend, Bootstrap, Cluster, DnsServer, Http, Program, Proxy, Route, Value, json};
+use harness::{
+    Backend, Bootstrap, Cluster, DnsServer, Http, Listener, Pki, Program, Proxy, Route, Tcp, Value,
+    json,
+};
 
 on_both!(
     every_request_goes_to_the_host_it_names,
@@ -17,6 +20,7 @@ on_both!(
     the_cluster_resolves_what_the_filter_did_not,
     names_can_be_known_from_the_start,
     caches_of_one_name_are_alike,
+    a_connection_goes_to_the_server_name_it_asks_for,
 );
 on_outrigger_only!(a_changed_address_is_followed_at_once because OLD_ADDRESSES);
 
@@ -72,7 +76,7 @@ async fn forwarding(program: Program, cache: &Value, routes: Vec<Route>) -> Prox
     let bootstrap = Bootstrap::new();
     let log = bootstrap.file("access.log", "");
     let http = filtering(routes, cache).text_log(&log, "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%");
-    let listener = harness::Listener::new("main", http);
+    let listener = Listener::new("main", http);
     bootstrap.listener(listener).cluster(cluster(cache)).start(program).await
 }
 
@@ -221,7 +225,7 @@ async fn a_changed_address_is_followed(program: Program) {
     dns.set_for("app.test", &["127.0.0.1"], 1);
     let cache = cache(&dns, &json!({"dns_min_refresh_rate": "1s"}));
     let once = cluster(&cache).with("max_requests_per_connection", 1);
-    let listener = harness::Listener::new("main", filtering(to_hosts(), &cache));
+    let listener = Listener::new("main", filtering(to_hosts(), &cache));
     let proxy = Bootstrap::new().listener(listener).cluster(once).start(program).await;
     assert_eq!(ask(&proxy, &host, "/").await, (200, "one".into()));
     dns.set_for("app.test", &["127.0.0.2"], 300);
@@ -320,7 +324,7 @@ async fn the_cluster_resolves_what_the_filter_did_not(program: Program) {
     let http = Http::routing([rewritten, Route::prefix("/").to("hosts")])
         .text_log(&log, "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%");
     let proxy = bootstrap
-        .listener(harness::Listener::new("main", http))
+        .listener(Listener::new("main", http))
         .cluster(cluster(&cache))
         .start(program)
         .await;
@@ -345,11 +349,47 @@ async fn names_can_be_known_from_the_start(program: Program) {
     assert_eq!(dns.queries("app.test"), 1);
 }
 
+async fn a_connection_goes_to_the_server_name_it_asks_for(program: Program) {
+    let pki = Pki::new();
+    let names = certs::Request::default().dns("one.test").dns("two.test").dns("gone.test");
+    let identity = pki.issue("server", &names);
+    let terminating = |name: &'static str| {
+        let http = Http::routing([Route::prefix("/").direct(200, name)]);
+        Listener::new(name, http).tls(Pki::server_only(&identity))
+    };
+    let dns = DnsServer::start().await;
+    dns.set("one.test", &["127.0.0.1"]);
+    dns.set("two.test", &["127.0.0.2"]);
+    let cache = cache(&dns, &json!({}));
+    let bootstrap = Bootstrap::new().listener(terminating("one"));
+    let port = bootstrap.address("one").port();
+    let config = json!({"dns_cache_config": cache, "port_value": port});
+    let by_name = Tcp::to("hosts").after("sni_dynamic_forward_proxy", "FilterConfig", config);
+    let address = json!({"socket_address": {"address": "127.0.0.2", "port_value": port}});
+    let proxy = bootstrap
+        .listener(terminating("two").with("address", address))
+        .listener(Listener::new("main", by_name).tls_inspector())
+        .cluster(cluster(&cache))
+        .start(program)
+        .await;
+    let call = |name: &str| {
+        let mut tls = pki.client(None);
+        tls.server_name = name.to_owned();
+        proxy.client().tls(tls).get("/")
+    };
+    for (name, answer) in [("one.test", "one"), ("two.test", "two"), ("one.test", "one")] {
+        assert_eq!(call(name).send().await.text(), answer, "{name}");
+    }
+    assert!(call("gone.test").try_send().await.is_err());
+    assert_eq!((dns.queries("one.test"), dns.queries("gone.test")), (1, 1));
+    assert_eq!(proxy.stat("cluster.hosts.upstream_cx_total").await, 3);
+}
+
 async fn caches_of_one_name_are_alike(program: Program) {
     let dns = DnsServer::start().await;
     let one = cache(&dns, &json!({}));
     let other = cache(&dns, &json!({"max_hosts": 7}));
-    let listener = harness::Listener::new("main", filtering(to_hosts(), &one));
+    let listener = Listener::new("main", filtering(to_hosts(), &one));
     let bootstrap = Bootstrap::new().listener(listener).cluster(cluster(&other));
     let file = bootstrap.file("unlike.yaml", bootstrap.to_yaml());
     let output = harness::proxy::command(program)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Name;
 use super::access_log::AccessLog;
 use super::address::CidrRange;
+use super::dns::Cache;
 use super::http::HttpConnectionManager;
 use super::tcp::TcpProxy;
 use super::tls::DownstreamTls;
@@ -97,6 +98,21 @@ pub struct FilterChain {
     pub terminal: TerminalFilter,
 }
 
+impl FilterChain {
+    /// The caches of names that its filters use.
+    pub fn dns_caches(&self) -> impl Iterator<Item = &Arc<Cache>> {
+        let http = match &self.terminal {
+            TerminalFilter::Http(http) => http.forward_proxy.as_ref().map(|filter| &filter.cache),
+            TerminalFilter::Tcp(_) => None,
+        };
+        let passed = self.filters.iter().filter_map(|filter| match filter {
+            NetworkFilter::SniForwardProxy { cache, .. } => Some(cache),
+            NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(_) => None,
+        });
+        passed.chain(http)
+    }
+}
+
 /// A filter that a connection passes before it is served.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NetworkFilter {
@@ -104,6 +120,13 @@ pub enum NetworkFilter {
     SniCluster,
     /// `connection_limit`
     ConnectionLimit(Arc<ConnectionLimit>),
+    /// `sni_dynamic_forward_proxy`: the connection goes to this port of the server name asked for.
+    SniForwardProxy {
+        /// `dns_cache_config`
+        cache: Arc<Cache>,
+        /// `port_value`
+        port: u16,
+    },
 }
 
 /// Envoy `ConnectionLimit`.

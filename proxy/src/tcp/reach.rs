@@ -3,9 +3,11 @@
 use std::rc::Rc;
 
 use super::Session;
-use crate::cluster::{HostId, LocalCluster, LocalHost, Outcome, PickContext};
+use crate::cluster::{DynamicHost, HostId, LocalCluster, LocalHost, Outcome, PickContext};
+use crate::config::cluster::Discovery;
 use crate::config::listener::NetworkFilter;
 use crate::config::route::Priority;
+use crate::http::forward_proxy;
 use crate::pool::Dedicated;
 use crate::route;
 use crate::telemetry::response_flags::ResponseFlags;
@@ -52,7 +54,7 @@ impl Session {
             return Err(Again(false));
         }
         let hash = self.proxy.hash_source_ip.then(|| self.downstream.remote.ip());
-        let dynamic = cluster.original_dst(|_| None, self.downstream.original_dst);
+        let dynamic = self.name_host(cluster).await?;
         let context = PickContext {
             avoid: failed,
             attempts: if failed.is_empty() { 0 } else { LOOK_FOR_OTHERS },
@@ -80,6 +82,27 @@ impl Session {
                 Err(Again(true))
             }
         }
+    }
+
+    /// The endpoint that the connection names itself, if the cluster's endpoints are found so.
+    async fn name_host(&self, cluster: &LocalCluster) -> Result<Option<DynamicHost>, Again> {
+        let spec = cluster.spec();
+        if !matches!(spec.config.discovery, Discovery::ForwardProxy(_)) {
+            return Ok(cluster.original_dst(|_| None, self.downstream.original_dst));
+        }
+        let Some(name) = self.downstream.server_name.as_deref() else { return Ok(None) };
+        let port = self.chain.config.filters.iter().find_map(|filter| match filter {
+            NetworkFilter::SniForwardProxy { port, .. } => Some(*port),
+            _ => None,
+        });
+        let authority = port.map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+        let named = forward_proxy::endpoint(&self.worker, spec, &authority).await.transpose();
+        named.map_err(|reason| {
+            tracing::debug!(connection = self.downstream.id, %authority, reason, "no host");
+            cluster.stats.upstream_cx_none_healthy.inc();
+            self.flag(ResponseFlags::NO_HEALTHY_UPSTREAM);
+            Again(false)
+        })
     }
 
     fn note_host(&self, host: &LocalHost) {

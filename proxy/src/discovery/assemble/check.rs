@@ -8,7 +8,7 @@ use xds::yaml::Error as Located;
 use super::state::{State, chains};
 use crate::config::cluster::Discovery;
 use crate::config::dns::Cache;
-use crate::config::listener::{ListenAddress, TerminalFilter};
+use crate::config::listener::ListenAddress;
 use crate::config::route::{Action, ClusterSpecifier, ClusterTarget, RouteConfig};
 use crate::config::{Invalid, Name};
 
@@ -46,10 +46,8 @@ pub(super) fn dns_caches(state: &State) -> Vec<Located> {
     }
     for listener in state.listeners() {
         for (path, chain) in chains(listener.value) {
-            if let TerminalFilter::Http(http) = &chain.terminal
-                && let Some(filter) = &http.forward_proxy
-            {
-                all.push((&filter.cache, listener.origin.clone(), path));
+            for cache in chain.dns_caches() {
+                all.push((cache, listener.origin.clone(), path.clone()));
             }
         }
     }

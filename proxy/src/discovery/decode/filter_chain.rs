@@ -18,6 +18,7 @@ use xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 use super::address::{cidr_range, port_number};
 use super::errors::{At, Result, both, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
+use super::forward_proxy;
 use super::http::connection_manager;
 use super::tcp::tcp_proxy;
 use super::tls;
@@ -105,6 +106,10 @@ fn filter_config(any: &Any) -> Result<Decoded> {
     }
     if let Some(SniCluster {}) = unpack(any)? {
         return Ok(Decoded::Passed(NetworkFilter::SniCluster));
+    }
+    if let Some(proto) = unpack(any)? {
+        let (cache, port) = forward_proxy::sni_filter(&proto)?;
+        return Ok(Decoded::Passed(NetworkFilter::SniForwardProxy { cache, port }));
     }
     match unpack::<ConnectionLimit>(any)? {
         Some(proto) => {

@@ -17,7 +17,10 @@ use xds::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
     FilterConfig, PerRouteConfig,
 };
 
-use super::address::socket_address;
+use xds::envoy::extensions::filters::network::sni_dynamic_forward_proxy::v3::FilterConfig as SniFilterConfig;
+use xds::envoy::extensions::filters::network::sni_dynamic_forward_proxy::v3::filter_config::PortSpecifier;
+
+use super::address::{port_number, socket_address};
 use super::dns::{self, ResolverFields};
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::value::{
@@ -80,6 +83,17 @@ pub(super) fn filter(filter: &str, proto: &FilterConfig) -> Result<ForwardProxy>
     let ImplementationSpecifier::DnsCacheConfig(proto) =
         required("dns_cache_config", implementation_specifier)?;
     Ok(ForwardProxy { filter: filter.into(), cache: cache(proto).at("dns_cache_config")? })
+}
+
+/// The network filter: its cache, and the port of every server.
+pub(super) fn sni_filter(proto: &SniFilterConfig) -> Result<(Arc<Cache>, u16)> {
+    let SniFilterConfig { dns_cache_config, port_specifier } = proto;
+    let cache = cache(required("dns_cache_config", dns_cache_config)?).at("dns_cache_config")?;
+    let PortSpecifier::PortValue(port) = required("port_value", port_specifier)?;
+    match port_number("port_value", *port)? {
+        0 => refuse("port_value", "must be 1 to 65535"),
+        port => Ok((cache, port)),
+    }
 }
 
 /// What a route says to the filter.
