@@ -36,6 +36,7 @@ use crate::config::tls::UpstreamTls;
 use crate::config::{HashMap, Name};
 use crate::telemetry::metrics::ClusterStats;
 use crate::tls::client::ClientTls;
+use crate::upstream::Client;
 use crate::upstream::failure::{ConnectError, Limit};
 use crate::upstream::http::Protocol;
 use circuit_breaker::LocalBreaker;
@@ -127,6 +128,8 @@ pub struct Need<'a> {
     pub downstream: Protocol,
     /// Host header or `:authority`, for clusters with `auto_sni` or `auto_san_validation`.
     pub host: Option<&'a str>,
+    /// Source and destination of the client's connection, for clusters that tell their endpoints.
+    pub client: Option<Client>,
     /// Which connections will do.
     pub reuse: Reuse,
 }
@@ -152,6 +155,8 @@ struct Key {
     priority: Priority,
     /// The host whose name is sent (`auto_sni`) or must be certified (`auto_san_validation`).
     host: Option<Box<str>>,
+    /// The client that the endpoint was told of.
+    client: Option<Client>,
 }
 
 /// What all connections of one endpoint on one worker have in common, whatever their settings.
@@ -257,11 +262,13 @@ impl HostPool {
         let settings = &latest.settings;
         let protocol = protocol(settings, need.downstream);
         let (priority, host) = (need.priority, settings.own_host(need.host));
+        let client = need.client.filter(|_| settings.cluster.connecting.proxy_protocol.is_some());
         let key = &latest.key;
-        if key.protocol == protocol && key.priority == priority && key.host.as_deref() == host {
+        let same = key.protocol == protocol && key.priority == priority && key.client == client;
+        if same && key.host.as_deref() == host {
             return latest;
         }
-        let key = Key { protocol, priority, host: host.map(Into::into) };
+        let key = Key { protocol, priority, host: host.map(Into::into), client };
         let mut others = self.others.borrow_mut();
         others.retain(|_, connections| !connections.is_empty());
         let wanted = others.remove(&key).unwrap_or_else(|| {

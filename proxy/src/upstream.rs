@@ -15,13 +15,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::address::HostAddress;
-use crate::config::connecting::Connecting;
+use crate::config::connecting::{Connecting, ProxyProtocol};
 use crate::net::copy::End;
+use crate::net::proxy_protocol::{self, Version};
 use crate::tls::client::ClientTls;
 use crate::tls::peer::PeerInfo;
 use failure::ConnectError;
@@ -38,9 +39,15 @@ pub struct Target<'a> {
     pub connecting: &'a Connecting,
     /// Limit on everything up to the end of the TLS handshake (Envoy `connect_timeout`).
     pub connect_timeout: Duration,
+    /// Source and destination of the connection it is made for, to be told in a PROXY header; none if it is
+    /// made for no client.
+    pub client: Option<Client>,
     /// TLS; none means plain text.
     pub tls: Option<Security<'a>>,
 }
+
+/// Source and destination of a client's connection.
+pub type Client = (SocketAddr, SocketAddr);
 
 /// How a connection is secured.
 #[derive(Debug, Clone, Copy)]
@@ -90,7 +97,12 @@ pub async fn dial(target: Target<'_>, again: impl Fn()) -> Result<Dialed, Connec
 }
 
 async fn connect(target: &Target<'_>, address: HostAddress) -> Result<Dialed, ConnectError> {
-    let socket = Socket::connect(&address, target.connecting).await?;
+    let mut socket = Socket::connect(&address, target.connecting).await?;
+    if let Some(config) = &target.connecting.proxy_protocol {
+        let header = proxy_header(config, &socket, target.client, address.ip());
+        let written = socket.write_all(&header).await;
+        written.map_err(|error| ConnectError::unreachable(&error))?;
+    }
     let remote_address = address.ip();
     let (observer, local_address) = (socket.observer(), socket.local_address());
     let (stream, peer) = match target.tls {
@@ -105,6 +117,18 @@ async fn connect(target: &Target<'_>, address: HostAddress) -> Result<Dialed, Co
         }
     };
     Ok(Dialed { stream, observer, local_address, remote_address, peer })
+}
+
+/// The PROXY header of a connection made for `client`. Version 1 cannot say that it is made for none: it names
+/// the connection's own ends then.
+fn proxy_header(
+    config: &ProxyProtocol,
+    socket: &Socket,
+    client: Option<Client>,
+    remote: Option<SocketAddr>,
+) -> Vec<u8> {
+    let own = || socket.local_address().zip(remote).filter(|_| config.version == Version::V1);
+    proxy_protocol::encode(config.version, client.or_else(own), &config.added_tlvs)
 }
 
 /// The bytes of a connection, encrypted or not.

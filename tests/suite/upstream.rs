@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
-use harness::bootstrap::socket_address;
+use harness::bootstrap::{socket_address, typed};
 use harness::eventually::eventually_true;
 use harness::port::Port;
 use harness::{
     Backend, Bootstrap, Client, Cluster, Http, Listener, Program, Proxy, Route, Value, json,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 on_both!(
     an_endpoint_may_be_a_unix_socket,
@@ -21,6 +22,7 @@ on_both!(
     our_end_is_bound_to_the_source_address,
     the_cluster_manager_has_a_source_address_for_all,
     our_end_that_cannot_be_bound_is_a_local_failure,
+    endpoints_are_told_who_the_client_is,
 );
 
 const FACTS: &str = "%UPSTREAM_HOST% %UPSTREAM_REMOTE_ADDRESS% \
@@ -297,4 +299,88 @@ async fn our_end_that_cannot_be_bound_is_a_local_failure(program: Program) {
     let proxy = to_app(program, cluster).await;
     assert_eq!(proxy.get("/").send().await.status, 503);
     assert_eq!(proxy.stat("cluster.app.bind_errors").await, 0);
+}
+
+/// The transport socket that begins connections with a PROXY header.
+fn proxy_protocol(config: Value) -> Value {
+    let raw = typed("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", json!({}));
+    let inner = json!({"name": "envoy.transport_sockets.raw_buffer", "typed_config": raw});
+    let outer = typed(
+        "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+        json!({"config": config, "transport_socket": inner}),
+    );
+    json!({"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": outer})
+}
+
+/// Answers every request with the beginning of its connection, up to the first `GET`, in hexadecimal.
+async fn telling_its_header() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                let mut header = None;
+                while stream.read_buf(&mut seen).await.is_ok_and(|read| read > 0) {
+                    if !seen.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    let begin = seen.windows(4).position(|four| four == b"GET ").unwrap();
+                    let told: String = seen[..begin].iter().map(|b| format!("{b:02x}")).collect();
+                    seen.clear();
+                    let told = header.get_or_insert(told);
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{told}", told.len());
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn endpoints_are_told_who_the_client_is(program: Program) {
+    let tlvs = json!([{"type": 0xE1, "value": "aGk="}]);
+    for config in [json!({}), json!({"version": "V2", "added_tlvs": tlvs})] {
+        let version_2 = config["version"] == "V2";
+        let cluster = Cluster::new("app")
+            .endpoint(telling_its_header().await)
+            .with("transport_socket", proxy_protocol(config));
+        let proxy = to_app(program, cluster).await;
+        let (client, main) = (proxy.client(), proxy.address("main"));
+        let mut connections = Vec::new();
+        for _ in 0..2 {
+            connections.push(client.connect().await.unwrap());
+        }
+        let mut told = Vec::new();
+        for round in 0..3 {
+            for (index, connection) in connections.iter_mut().enumerate() {
+                let header = connection.send(client.get("/")).await.unwrap().text();
+                let expected = if version_2 {
+                    assert_eq!(header.len(), 2 * (16 + 12 + 5), "{header}");
+                    let begin =
+                        "0d0a0d0a000d0a515549540a21110011 7f000001 7f000001".replace(' ', "");
+                    assert!(header.starts_with(&begin), "{header}");
+                    format!("{:04x}e100026869", main.port())
+                } else {
+                    let hex = |text: &str| -> String {
+                        text.bytes().map(|b| format!("{b:02x}")).collect()
+                    };
+                    assert!(
+                        header.starts_with(&hex("PROXY TCP4 127.0.0.1 127.0.0.1 ")),
+                        "{header}"
+                    );
+                    hex(&format!(" {}\r\n", main.port()))
+                };
+                assert!(header.ends_with(&expected), "{header}");
+                if round == 0 {
+                    told.push(header);
+                } else {
+                    assert_eq!(header, told[index], "a connection tells of its own client only");
+                }
+            }
+        }
+        assert_ne!(told[0], told[1]);
+        assert_eq!(proxy.stat("cluster.app.upstream_cx_total").await, 2);
+    }
 }

@@ -23,6 +23,7 @@ use crate::config::route::Priority;
 use crate::pool::circuit_breaker::{ConnectionPermit, LocalBreaker};
 use crate::pool::{Common, Dedicated, HostPool, Lease, Need, Settings};
 use crate::telemetry::metrics::ClusterStats;
+use crate::upstream::Client;
 use crate::upstream::failure::ConnectError;
 
 /// What a request or connection brings to the choice of its endpoint.
@@ -311,8 +312,12 @@ impl LocalHost {
     ///
     /// # Errors
     /// When a circuit breaker is open or no connection can be made.
-    pub async fn dedicate(&self, permit: ConnectionPermit) -> Result<Dedicated, ConnectError> {
-        self.pool.dedicate(permit).await
+    pub async fn dedicate(
+        &self,
+        permit: ConnectionPermit,
+        client: Client,
+    ) -> Result<Dedicated, ConnectError> {
+        self.pool.dedicate(permit, client).await
     }
 
     /// The name the endpoint was configured or resolved by; may be empty.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::proxy_protocol::{Tlv, Version};
 use crate::net::socket::option::SocketOption;
 
 /// What a cluster says about its connections.
@@ -15,6 +16,18 @@ pub struct Connecting {
     pub happy_eyeballs: HappyEyeballs,
     /// `upstream_bind_config`, of the cluster or of the cluster manager; none leaves our end to the kernel.
     pub bind: Option<Arc<BindConfig>>,
+    /// `envoy.transport_sockets.upstream_proxy_protocol`: the header that every connection begins with. Such a
+    /// connection serves one client only.
+    pub proxy_protocol: Option<Arc<ProxyProtocol>>,
+}
+
+/// Envoy `core.v3.ProxyProtocolConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// `version`
+    pub version: Version,
+    /// `added_tlvs`, sent in version 2.
+    pub added_tlvs: Vec<Tlv>,
 }
 
 /// Envoy `core.v3.TcpKeepalive`.

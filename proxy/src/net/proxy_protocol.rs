@@ -2,7 +2,11 @@
 //!
 //! Strict where the specification is, and where it leaves a choice, as Envoy.
 
+mod encode;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub use encode::encode;
 
 /// What version 1 begins with.
 const V1_SIGNATURE: &[u8] = b"PROXY ";

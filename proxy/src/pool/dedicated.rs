@@ -12,7 +12,7 @@ use super::{Common, HostPool};
 use crate::config::route::Priority;
 use crate::tls::peer::PeerInfo;
 use crate::upstream::failure::{ConnectError, Limit};
-use crate::upstream::{Dialed, Stream};
+use crate::upstream::{Client, Dialed, Stream};
 
 /// A connection in nobody's pool.
 #[derive(Debug)]
@@ -40,11 +40,15 @@ pub struct Usage {
 }
 
 impl HostPool {
-    /// Opens a connection for one client. `permit` counts it in the circuit breaker.
+    /// Opens a connection for `client` alone. `permit` counts it in the circuit breaker.
     ///
     /// # Errors
     /// When too many clients wait for connections, or none can be made.
-    pub async fn dedicate(&self, permit: ConnectionPermit) -> Result<Dedicated, ConnectError> {
+    pub async fn dedicate(
+        &self,
+        permit: ConnectionPermit,
+        client: Client,
+    ) -> Result<Dedicated, ConnectError> {
         let common = &self.common;
         let active = Active::enter(common);
         let Some(_pending) = common.breaker(Priority::Default).try_pending() else {
@@ -55,7 +59,7 @@ impl HostPool {
         let (stats, counts) = (Arc::clone(&common.stats), Arc::clone(&common.counts));
         let account = Account::open(stats, counts, Some(permit));
         let settings = Rc::clone(&self.latest.borrow().settings);
-        let result = settings.dial(None, &[], common).await;
+        let result = settings.dial(None, Some(client), &[], common).await;
         wait.end();
         let Dialed { stream, observer: _, local_address, remote_address, peer } = match result {
             Ok(dialed) => dialed,

@@ -94,7 +94,7 @@ impl Fixture {
     }
 
     async fn lease_for(&self, priority: Priority, reuse: Reuse) -> Result<Lease, ConnectError> {
-        let need = Need { priority, downstream: Protocol::Http1, host: None, reuse };
+        let need = Need { priority, downstream: Protocol::Http1, host: None, client: None, reuse };
         self.pool.acquire(need).await
     }
 

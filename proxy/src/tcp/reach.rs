@@ -67,7 +67,8 @@ impl Session {
             return Err(Again(false));
         };
         self.note_host(&host);
-        match host.dedicate(permit).await {
+        let client = (self.downstream.remote, self.downstream.local);
+        match host.dedicate(permit, client).await {
             Ok(connection) => {
                 cluster.observe(&host, Outcome::Response(200));
                 let mut facts = self.upstream.borrow_mut();

@@ -109,6 +109,7 @@ impl Target {
             additional_addresses: &[],
             connecting: &self.cluster.connecting,
             connect_timeout: self.check.timeout,
+            client: None,
             tls: security,
         };
         dial(target, || {}).await

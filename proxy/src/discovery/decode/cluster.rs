@@ -7,12 +7,13 @@ use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::TransportSocketMatch;
 use xds::envoy::config::core::v3::TransportSocket;
 use xds::envoy::config::core::v3::transport_socket::ConfigType;
+use xds::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use xds::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 
 use super::circuit_breaker::circuit_breakers;
 use super::cluster_type::discovery;
-use super::connecting::connecting;
+use super::connecting::{connecting, proxy_protocol};
 use super::endpoint::socket_criteria;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
@@ -26,7 +27,9 @@ use super::upstream_http::{Legacy, upstream_http};
 use super::value::{name, non_empty, positive_duration};
 use crate::config::Name;
 use crate::config::cluster::{self, UpstreamHttp, UpstreamProtocol};
+use crate::config::connecting::ProxyProtocol;
 use crate::config::tls::UpstreamTls;
+use crate::net::proxy_protocol::Version;
 
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,7 +67,8 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     };
     let mut http = upstream_http(typed_extension_protocol_options, &legacy)?;
     let discovery = discovery(proto, &mut http)?;
-    let tls = optional("transport_socket", transport_socket, transport)?.flatten();
+    let (tls, proxy) =
+        optional("transport_socket", transport_socket, wrapped_transport)?.unwrap_or_default();
     needs_alpn(&http, tls.is_some())?;
     // There is no choice among endpoints that requests name; `discovery` has looked at the policy.
     let policy = if discovery.cleanup_interval().is_some() { 0 } else { *policy };
@@ -87,7 +91,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         http,
         tls,
         transport_socket_matches: each("transport_socket_matches", matches, socket_match)?,
-        connecting: connecting(upstream_connection_options, upstream_bind_config)?,
+        connecting: connecting(upstream_connection_options, upstream_bind_config, proxy)?,
     })
 }
 
@@ -100,6 +104,23 @@ fn needs_alpn(http: &UpstreamHttp, tls: bool) -> Result<()> {
         return Ok(());
     }
     refuse("transport_socket", "auto_config needs a TLS transport socket, whose ALPN decides")
+}
+
+/// TLS, and the PROXY header before it.
+type Transport = (Option<Arc<UpstreamTls>>, Option<Arc<ProxyProtocol>>);
+
+fn wrapped_transport(proto: &TransportSocket) -> Result<Transport> {
+    let TransportSocket { name: _name, config_type } = proto;
+    let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
+    let Some(outer) = unpack::<ProxyProtocolUpstreamTransport>(any).at("typed_config")? else {
+        return Ok((transport(proto)?, None));
+    };
+    let ProxyProtocolUpstreamTransport { config, transport_socket } = outer;
+    let inner = required("transport_socket", &transport_socket).at("typed_config")?;
+    let tls = transport(inner).at("transport_socket").at("typed_config")?;
+    let config = optional("config", &config, proxy_protocol).at("typed_config")?;
+    let default = || ProxyProtocol { version: Version::V1, added_tlvs: Vec::new() };
+    Ok((tls, Some(Arc::new(config.unwrap_or_else(default)))))
 }
 
 fn transport(proto: &TransportSocket) -> Result<Option<Arc<UpstreamTls>>> {

@@ -132,6 +132,7 @@ impl Exchange<'_> {
         let mut reuse = if self.is_repeatable() { Reuse::Any } else { Reuse::Verified };
         let mut request = None;
         loop {
+            let client = &self.plan.stream.connection.downstream;
             let need = Need {
                 priority: self.plan.action.priority,
                 downstream: match self.plan.head.version {
@@ -139,6 +140,7 @@ impl Exchange<'_> {
                     _ => Protocol::Http1,
                 },
                 host: Some(&self.outgoing.host),
+                client: Some((client.remote, client.local)),
                 reuse,
             };
             let lease = self.within(begin, host.acquire(need)).await?.map_err(Failure::Connect)?;

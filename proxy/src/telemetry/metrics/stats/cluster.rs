@@ -47,8 +47,6 @@ statistics! {
         upstream_cx_destroy_local_with_active_rq: Counter = "upstream_cx_destroy_local_with_active_rq",
         /// Connections closed by the host with a request under way.
         upstream_cx_destroy_remote_with_active_rq: Counter = "upstream_cx_destroy_remote_with_active_rq",
-        /// Connections the host announced it will close (Connection: close, GOAWAY).
-        upstream_cx_close_notify: Counter = "upstream_cx_close_notify",
         /// Connections on which the host broke the protocol.
         upstream_cx_protocol_error: Counter = "upstream_cx_protocol_error",
         /// Bytes received from hosts.
@@ -83,8 +81,6 @@ statistics! {
         upstream_rq_cancelled: Counter = "upstream_rq_cancelled",
         /// Requests that took longer than the route's timeout.
         upstream_rq_timeout: Counter = "upstream_rq_timeout",
-        /// Requests that took longer than max_stream_duration.
-        upstream_rq_max_duration_reached: Counter = "upstream_rq_max_duration_reached",
         /// Attempts that took longer than per_try_timeout.
         upstream_rq_per_try_timeout: Counter = "upstream_rq_per_try_timeout",
         /// Attempts that were silent for longer than per_try_idle_timeout.
@@ -97,8 +93,6 @@ statistics! {
         upstream_rq_retry: Counter = "upstream_rq_retry",
         /// Retries after an exponential back-off.
         upstream_rq_retry_backoff_exponential: Counter = "upstream_rq_retry_backoff_exponential",
-        /// Retries at the time the host asked for.
-        upstream_rq_retry_backoff_ratelimited: Counter = "upstream_rq_retry_backoff_ratelimited",
         /// Requests that failed after the last allowed retry.
         upstream_rq_retry_limit_exceeded: Counter = "upstream_rq_retry_limit_exceeded",
         /// Retries refused by the retry circuit breaker or budget.
@@ -127,14 +121,8 @@ statistics! {
         ssl_handshake: SparseCounter = "ssl.handshake",
         /// TLS handshakes that failed for a reason other than the certificate.
         ssl_connection_error: SparseCounter = "ssl.connection_error",
-        /// TLS handshakes that resumed a session.
-        ssl_session_reused: SparseCounter = "ssl.session_reused",
         /// TLS handshakes in which no trusted authority had signed the certificate.
         ssl_fail_verify_error: SparseCounter = "ssl.fail_verify_error",
-        /// TLS handshakes in which the certificate had none of the expected names.
-        ssl_fail_verify_san: SparseCounter = "ssl.fail_verify_san",
-        /// TLS handshakes in which the certificate or key hash was not expected.
-        ssl_fail_verify_cert_hash: SparseCounter = "ssl.fail_verify_cert_hash",
     }
 }
 
