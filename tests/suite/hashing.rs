@@ -66,7 +66,8 @@ async fn policies_decide_by_what_they_name(program: Program) {
     let h = |text: &str| hash::bytes(text.as_bytes());
     let a_and_b = hash::chained([&b"a"[..], b"b"].into_iter());
     let all_three = (h("1").rotate_left(1) ^ h("3")).rotate_left(1) ^ h("4");
-    let cases: [(&str, &[(&str, &str)], u64); 9] = [
+    type Case = (&'static str, &'static [(&'static str, &'static str)], u64);
+    let cases: [Case; 9] = [
         ("/a", &[("x-first", "u-7"), ("x-key", "1")], h("7")),
         ("/a", &[("x-first", "u-b"), ("x-first", "u-a")], a_and_b),
         ("/a?q=3", &[("x-key", "1"), ("cookie", "c=4")], all_three),

@@ -302,7 +302,7 @@ async fn our_end_that_cannot_be_bound_is_a_local_failure(program: Program) {
 }
 
 /// The transport socket that begins connections with a PROXY header.
-fn proxy_protocol(config: Value) -> Value {
+fn proxy_protocol(config: &Value) -> Value {
     let raw = typed("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", json!({}));
     let inner = json!({"name": "envoy.transport_sockets.raw_buffer", "typed_config": raw});
     let outer = typed(
@@ -345,7 +345,7 @@ async fn endpoints_are_told_who_the_client_is(program: Program) {
         let version_2 = config["version"] == "V2";
         let cluster = Cluster::new("app")
             .endpoint(telling_its_header().await)
-            .with("transport_socket", proxy_protocol(config));
+            .with("transport_socket", proxy_protocol(&config));
         let proxy = to_app(program, cluster).await;
         let (client, main) = (proxy.client(), proxy.address("main"));
         let mut connections = Vec::new();
