@@ -11,6 +11,7 @@ use proxy::route::hash;
 
 on_both!(
     users_stay_where_the_weights_sent_them,
+    users_stay_where_they_were_sent_if_the_canary_comes_first,
     policies_decide_by_what_they_name,
     a_cookie_is_given_to_whoever_lacks_it,
     the_clients_address_may_decide,
@@ -129,12 +130,16 @@ async fn without_a_hash_chance_decides(program: Program) {
     assert!(seen.len() > 4, "{seen:?}");
 }
 
-/// Which of `users` the canary gets at `weight` percent.
-async fn on_canary(program: Program, weight: u32, users: u32) -> Vec<bool> {
+/// Which of `users` the canary gets at `weight` percent, when it stands before the other cluster or after it.
+async fn on_canary(program: Program, weight: u32, canary_first: bool, users: u32) -> Vec<bool> {
     let (stable, canary) = (Backend::echo("stable").await, Backend::echo("canary").await);
     let policies = json!([{"header": {"header_name": "x-user"}}]);
+    let mut shares = [("stable", 100 - weight), ("canary", weight)];
+    if canary_first {
+        shares.reverse();
+    }
     let proxy = Bootstrap::routing([Route::prefix("/")
-        .to_weighted([("stable", 100 - weight), ("canary", weight)])
+        .to_weighted(shares)
         .with("route.weighted_clusters.use_hash_policy", true)
         .with("route.hash_policy", policies)])
     .cluster(Cluster::new("stable").endpoint(&stable))
@@ -151,24 +156,34 @@ async fn on_canary(program: Program, weight: u32, users: u32) -> Vec<bool> {
     chosen
 }
 
-async fn users_stay_where_the_weights_sent_them(program: Program) {
-    let users = if full_load() { 10_000 } else { 500 };
+async fn users_only_move_to_the_cluster_whose_weight_rises(program: Program, canary_first: bool) {
+    let users = if full_load() { 10_000 } else { 300 };
     let mut before = vec![false; users as usize];
     for weight in [5, 20, 50, 100] {
-        let now = on_canary(program, weight, users).await;
+        let now = on_canary(program, weight, canary_first, users).await;
         let back = before.iter().zip(&now).filter(|(before, now)| **before && !**now).count();
         assert_eq!(back, 0, "users went back when the weight rose to {weight}");
-        let border = u64::from(100 - weight);
-        let expected =
-            (0..users).map(|user| hash::bytes(format!("user-{user}").as_bytes()) % 100 >= border);
+        let weight = u64::from(weight);
+        let expected = (0..users).map(|user| {
+            let place = hash::bytes(format!("user-{user}").as_bytes()) % 100;
+            if canary_first { place < weight } else { place >= 100 - weight }
+        });
         assert!(now.iter().copied().eq(expected), "not by the hash at {weight}");
         // Few users are spread less evenly.
-        let share = f64::from(now.iter().map(|canary| u32::from(*canary)).sum::<u32>());
+        let share = now.iter().filter(|canary| **canary).count() as f64;
         let share = 100.0 * share / f64::from(users);
         let allowed = if full_load() { 0.5 } else { 6.0 };
-        assert!((share - f64::from(weight)).abs() <= allowed, "{share} % of {weight} %");
+        assert!((share - weight as f64).abs() <= allowed, "{share} % of {weight} %");
         before = now;
     }
+}
+
+async fn users_stay_where_the_weights_sent_them(program: Program) {
+    users_only_move_to_the_cluster_whose_weight_rises(program, false).await;
+}
+
+async fn users_stay_where_they_were_sent_if_the_canary_comes_first(program: Program) {
+    users_only_move_to_the_cluster_whose_weight_rises(program, true).await;
 }
 
 fn full_load() -> bool {
