@@ -129,6 +129,8 @@ async fn through_proxy(bootstrap: &str) -> Client {
         direct_remote: nowhere,
         tls: None,
         server_name: None,
+        tlvs: None,
+        origin: None,
     };
     let membership = Rc::new(ConnectionSet::default()).join();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");

@@ -25,6 +25,7 @@ pub mod route;
 pub mod source;
 pub mod tcp;
 pub mod tls;
+pub mod tlv;
 
 pub use invalid::Invalid;
 

@@ -36,7 +36,7 @@ use crate::config::tls::UpstreamTls;
 use crate::config::{HashMap, Name};
 use crate::telemetry::metrics::ClusterStats;
 use crate::tls::client::ClientTls;
-use crate::upstream::Client;
+use crate::upstream::client::Client;
 use crate::upstream::failure::{ConnectError, Limit};
 use crate::upstream::http::Protocol;
 use circuit_breaker::LocalBreaker;
@@ -128,8 +128,8 @@ pub struct Need<'a> {
     pub downstream: Protocol,
     /// Host header or `:authority`, for clusters with `auto_sni` or `auto_san_validation`.
     pub host: Option<&'a str>,
-    /// Source and destination of the client's connection, for clusters that tell their endpoints.
-    pub client: Option<Client>,
+    /// The client, for endpoints at which something shows of it.
+    pub client: &'a Client,
     /// Which connections will do.
     pub reuse: Reuse,
 }
@@ -155,8 +155,8 @@ struct Key {
     priority: Priority,
     /// The host whose name is sent (`auto_sni`) or must be certified (`auto_san_validation`).
     host: Option<Box<str>>,
-    /// The client that the endpoint was told of.
-    client: Option<Client>,
+    /// What shows of the client at the endpoint.
+    client: Client,
 }
 
 /// What all connections of one endpoint on one worker have in common, whatever their settings.
@@ -262,7 +262,7 @@ impl HostPool {
         let settings = &latest.settings;
         let protocol = protocol(settings, need.downstream);
         let (priority, host) = (need.priority, settings.own_host(need.host));
-        let client = need.client.filter(|_| settings.cluster.connecting.proxy_protocol.is_some());
+        let client = need.client.shown(&settings.cluster.connecting);
         let key = &latest.key;
         let same = key.protocol == protocol && key.priority == priority && key.client == client;
         if same && key.host.as_deref() == host {

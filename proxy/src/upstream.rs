@@ -3,6 +3,7 @@
 //! Nothing here knows about clusters or pools: [`dial`] makes one connection, [`http::handshake`] turns it
 //! into a sender of requests.
 
+pub mod client;
 pub mod failure;
 mod happy_eyeballs;
 pub mod http;
@@ -25,6 +26,7 @@ use crate::net::copy::End;
 use crate::net::proxy_protocol::{self, Version};
 use crate::tls::client::ClientTls;
 use crate::tls::peer::PeerInfo;
+use client::Client;
 use failure::ConnectError;
 use socket::{Observer, Socket};
 
@@ -39,15 +41,11 @@ pub struct Target<'a> {
     pub connecting: &'a Connecting,
     /// Limit on everything up to the end of the TLS handshake (Envoy `connect_timeout`).
     pub connect_timeout: Duration,
-    /// Source and destination of the connection it is made for, to be told in a PROXY header; none if it is
-    /// made for no client.
-    pub client: Option<Client>,
+    /// Whom it is made for.
+    pub client: &'a Client,
     /// TLS; none means plain text.
     pub tls: Option<Security<'a>>,
 }
-
-/// Source and destination of a client's connection.
-pub type Client = (SocketAddr, SocketAddr);
 
 /// How a connection is secured.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +95,7 @@ pub async fn dial(target: Target<'_>, again: impl Fn()) -> Result<Dialed, Connec
 }
 
 async fn connect(target: &Target<'_>, address: HostAddress) -> Result<Dialed, ConnectError> {
-    let mut socket = Socket::connect(&address, target.connecting).await?;
+    let mut socket = Socket::connect(&address, target.connecting, target.client.origin).await?;
     if let Some(config) = &target.connecting.proxy_protocol {
         let header = proxy_header(config, &socket, target.client, address.ip());
         let written = socket.write_all(&header).await;
@@ -124,11 +122,13 @@ async fn connect(target: &Target<'_>, address: HostAddress) -> Result<Dialed, Co
 fn proxy_header(
     config: &ProxyProtocol,
     socket: &Socket,
-    client: Option<Client>,
+    client: &Client,
     remote: Option<SocketAddr>,
 ) -> Vec<u8> {
     let own = || socket.local_address().zip(remote).filter(|_| config.version == Version::V1);
-    proxy_protocol::encode(config.version, client.or_else(own), &config.added_tlvs)
+    let ends = client.ends.or_else(own);
+    let passed = client.tlvs.as_deref().unwrap_or_default();
+    proxy_protocol::encode(config.version, ends, &config.tlvs(passed))
 }
 
 /// The bytes of a connection, encrypted or not.

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use harness::bootstrap::socket_address;
 use harness::discovery_files::DiscoveryFile;
 use harness::{
-    Backend, Bootstrap, Cluster, Http, Listener, Netns, Program, RawConnection, Route, Value, json,
+    Backend, Bootstrap, Cluster, Http, Listener, Netns, Program, RawConnection, Route, Tcp,
+    TcpBackend, Value, json,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 on_both!(
     a_redirected_connection_reaches_the_listener_of_its_destination,
@@ -14,6 +16,8 @@ on_both!(
     a_connection_is_taken_without_being_changed,
     what_is_not_configured_passes_through,
     a_listener_without_a_socket_may_come_and_go,
+    endpoints_see_the_address_of_the_client,
+    endpoints_see_the_address_that_a_proxy_in_front_tells,
 );
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
@@ -151,4 +155,75 @@ async fn what_is_not_configured_passes_through(program: Program) {
         let (body, _) = answer(&backend.address().to_string()).await;
         assert!(body.contains(&format!("\"backend\":\"{name}\"")), "{body}");
     }
+}
+
+/// Answers every request with the address of its connection's peer.
+async fn seeing_peers() -> TcpBackend {
+    TcpBackend::scripted(|mut stream| async move {
+        let peer = stream.peer_addr().unwrap().ip().to_string();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{peer}", peer.len());
+        let mut seen = Vec::new();
+        while stream.read_buf(&mut seen).await.is_ok_and(|read| read > 0) {
+            if seen.ends_with(b"\r\n\r\n") {
+                seen.clear();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await
+}
+
+/// A listener that serves `filter` and has connections come from the address of its client.
+fn keeping_the_source(listener: Listener) -> Listener {
+    listener.listener_filter("original_src", "OriginalSrc", json!({"mark": MARK}))
+}
+
+/// What packets are marked with that pretend to come from elsewhere.
+const MARK: u32 = 7;
+
+async fn endpoints_see_the_address_of_the_client(program: Program) {
+    let Some(_network) = Netns::enter() else { return };
+    let app = seeing_peers().await;
+    let listener = Listener::new("main", Http::routing([Route::prefix("/").to("app")]));
+    let proxy = Bootstrap::new()
+        .listener(keeping_the_source(listener))
+        .listener(keeping_the_source(Listener::new("tcp", Tcp::to("app"))))
+        .cluster(Cluster::new("app").endpoint(&app))
+        .start(program)
+        .await;
+    // Whoever comes from the same address may share a connection to the endpoint, and nobody else.
+    for (source, connections) in
+        [("10.9.0.2", 1), ("10.9.0.3", 2), ("10.9.0.2", 2), ("10.9.0.3", 2)]
+    {
+        let mut connection = RawConnection::open_from(source, proxy.address("main")).await;
+        connection.write(REQUEST).await;
+        let answer = connection.read_to_end().await;
+        assert!(answer.ends_with(&format!("\r\n\r\n{source}")), "{source}: {answer}");
+        assert_eq!(proxy.stat("cluster.app.upstream_cx_total").await, connections);
+    }
+    let mut connection = RawConnection::open_from("10.9.0.4", proxy.address("tcp")).await;
+    connection.write(REQUEST).await;
+    connection.read_until("\r\n\r\n10.9.0.4").await;
+}
+
+async fn endpoints_see_the_address_that_a_proxy_in_front_tells(program: Program) {
+    let Some(network) = Netns::enter() else { return };
+    // To this machine, but only for marked packets; an answer is marked as what it answers.
+    network.run("ip rule add fwmark 7 lookup 100");
+    network.run("ip route add local 10.10.0.0/16 dev lo table 100");
+    network.run("echo 1 > /proc/sys/net/ipv4/tcp_fwmark_accept");
+    let app = seeing_peers().await;
+    let listener = Listener::new("main", Tcp::to("app")).listener_filter(
+        "proxy_protocol",
+        "ProxyProtocol",
+        json!({}),
+    );
+    let proxy = Bootstrap::new()
+        .listener(keeping_the_source(listener))
+        .cluster(Cluster::new("app").endpoint(&app))
+        .start(program)
+        .await;
+    let mut connection = RawConnection::open_from(CLIENT, proxy.address("main")).await;
+    connection.write(format!("PROXY TCP4 10.10.0.5 10.9.0.7 1111 80\r\n{REQUEST}")).await;
+    connection.read_until("\r\n\r\n10.10.0.5").await;
 }

@@ -6,7 +6,8 @@ use harness::bootstrap::{socket_address, typed};
 use harness::eventually::eventually_true;
 use harness::port::Port;
 use harness::{
-    Backend, Bootstrap, Client, Cluster, Http, Listener, Program, Proxy, Route, Value, json,
+    Backend, Bootstrap, Client, Cluster, Http, Listener, Program, Proxy, RawConnection, Route, Tcp,
+    Value, json,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -23,6 +24,7 @@ on_both!(
     the_cluster_manager_has_a_source_address_for_all,
     our_end_that_cannot_be_bound_is_a_local_failure,
     endpoints_are_told_who_the_client_is,
+    extensions_of_a_proxy_header_are_passed_on,
 );
 
 const FACTS: &str = "%UPSTREAM_HOST% %UPSTREAM_REMOTE_ADDRESS% \
@@ -337,6 +339,46 @@ async fn telling_its_header() -> SocketAddr {
         }
     });
     address
+}
+
+async fn extensions_of_a_proxy_header_are_passed_on(program: Program) {
+    // Kept by the listener: E1, E2, E4. Passed on: E1 and E2, of which E2 is one that we set ourselves.
+    let kept = json!({"match_type": "INCLUDE", "tlv_type": [0xE1, 0xE2, 0xE4]});
+    let config = json!({
+        "version": "V2",
+        "pass_through_tlvs": {"match_type": "INCLUDE", "tlv_type": [0xE1, 0xE2, 0xE3]},
+        "added_tlvs": [{"type": 0xE2, "value": "aGk="}, {"type": 0xE5, "value": "aGk="}],
+    });
+    let app = telling_its_header().await;
+    let cluster =
+        Cluster::new("app").endpoint(app).with("transport_socket", proxy_protocol(&config));
+    let filter = |listener: Listener| {
+        let config = json!({"pass_through_tlvs": kept.clone()});
+        listener.listener_filter("proxy_protocol", "ProxyProtocol", config)
+    };
+    let routed = Http::routing([Route::prefix("/").to("app")]);
+    let proxy = Bootstrap::new()
+        .listener(filter(Listener::new("http", routed)))
+        .listener(filter(Listener::new("tcp", Tcp::to("app"))))
+        .cluster(cluster)
+        .start(program)
+        .await;
+    let ends = [1, 2, 3, 4, 5, 6, 7, 8, 4, 0x57, 0, 80];
+    let tlvs = b"\xe1\x00\x01a\xe2\x00\x01b\xe3\x00\x01c\xe4\x00\x01d\xe1\x00\x01e";
+    let length = u8::try_from(ends.len() + tlvs.len()).unwrap();
+    let fixed = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0"[..], &[length]].concat();
+    let begin = [&fixed, &ends[..], &tlvs[..]].concat();
+    // Ours first, then those of the client that are not ours.
+    let told = "0d0a0d0a000d0a515549540a211100 1e 0102030405060708 0457 0050 e200026869 e500026869 \
+        e1000161 e1000165";
+    for listener in ["http", "tcp"] {
+        let mut connection = RawConnection::open(proxy.address(listener)).await;
+        connection.write(&begin).await;
+        connection.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        connection.read_until("\r\n\r\n").await;
+        let body = connection.read_exactly(2 * (16 + 0x1e)).await;
+        assert_eq!(String::from_utf8(body).unwrap(), told.replace(' ', ""), "{listener}");
+    }
 }
 
 async fn endpoints_are_told_who_the_client_is(program: Program) {

@@ -135,7 +135,7 @@ fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
 /// What a listener filter counts under.
 fn filter_scopes(filter: &ListenerFilter) -> Vec<Scope> {
     match &filter.kind {
-        ListenerFilterKind::OriginalDst => Vec::new(),
+        ListenerFilterKind::OriginalDst | ListenerFilterKind::OriginalSrc(_) => Vec::new(),
         ListenerFilterKind::TlsInspector => vec![Scope::TlsInspector],
         ListenerFilterKind::HttpInspector => vec![Scope::HttpInspector],
         ListenerFilterKind::ProxyProtocol(config) => {

@@ -23,7 +23,7 @@ use crate::config::route::Priority;
 use crate::pool::circuit_breaker::{ConnectionPermit, LocalBreaker};
 use crate::pool::{Common, Dedicated, HostPool, Lease, Need, Settings};
 use crate::telemetry::metrics::ClusterStats;
-use crate::upstream::Client;
+use crate::upstream::client::Client;
 use crate::upstream::failure::ConnectError;
 
 /// What a request or connection brings to the choice of its endpoint.
@@ -315,7 +315,7 @@ impl LocalHost {
     pub async fn dedicate(
         &self,
         permit: ConnectionPermit,
-        client: Client,
+        client: &Client,
     ) -> Result<Dedicated, ConnectError> {
         self.pool.dedicate(permit, client).await
     }

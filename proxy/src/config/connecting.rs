@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tlv::PassedTlvs;
 use crate::net::proxy_protocol::{Tlv, Version};
 use crate::net::socket::option::SocketOption;
 
@@ -28,6 +29,18 @@ pub struct ProxyProtocol {
     pub version: Version,
     /// `added_tlvs`, sent in version 2.
     pub added_tlvs: Vec<Tlv>,
+    /// `pass_through_tlvs`: which of the client's own are sent, too.
+    pub passed_tlvs: PassedTlvs,
+}
+
+impl ProxyProtocol {
+    /// What is sent to an endpoint if the client's own header had `passed`: of one type, ours alone.
+    pub fn tlvs(&self, passed: &[Tlv]) -> Vec<Tlv> {
+        let ours = |kind| self.added_tlvs.iter().any(|added| added.kind == kind);
+        let passed =
+            passed.iter().filter(|it| self.passed_tlvs.contains(it.kind) && !ours(it.kind));
+        self.added_tlvs.iter().chain(passed).cloned().collect()
+    }
 }
 
 /// Envoy `core.v3.TcpKeepalive`.

@@ -32,6 +32,7 @@ mod original_dst;
 mod outlier;
 mod overlap;
 mod overload;
+mod proxy_protocol;
 mod redirect;
 mod retry;
 mod rewrite;

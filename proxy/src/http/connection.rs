@@ -17,9 +17,11 @@ use crate::config::http::HttpConnectionManager;
 use crate::drain::Phase;
 use crate::drain::connections::{Control, Membership};
 use crate::net;
+use crate::net::proxy_protocol::Tlv;
 use crate::snapshot::{FilterChain, Http};
 use crate::telemetry::metrics::HttpStats;
 use crate::tls::peer::PeerInfo;
+use crate::upstream::client::{Client, Origin};
 use crate::worker::{Held, Worker};
 
 /// What is known of a downstream connection before its first byte of HTTP.
@@ -39,6 +41,18 @@ pub struct Downstream {
     pub tls: Option<PeerInfo>,
     /// SNI, from TLS termination or the inspector.
     pub server_name: Option<Box<str>>,
+    /// Extensions of its PROXY header that may be passed on.
+    pub tlvs: Option<Rc<[Tlv]>>,
+    /// The address that connections made for it come from; none leaves it to the cluster.
+    pub origin: Option<Origin>,
+}
+
+impl Downstream {
+    /// What may show of it at endpoints.
+    pub fn client(&self) -> Client {
+        let ends = Some((self.remote, self.local));
+        Client { ends, tlvs: self.tlvs.clone(), origin: self.origin }
+    }
 }
 
 /// The configuration a connection is served by, as of one snapshot.

@@ -7,13 +7,16 @@ mod tls_inspector;
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use crate::config::listener::filter::OriginalSrc;
 use crate::config::listener::{Listener, ListenerFilter, ListenerFilterKind};
 use crate::net::proxy_protocol::Tlv;
 use crate::telemetry::metrics::ListenerStats;
+use crate::upstream::client::Origin;
 use crate::worker::Worker;
 use http_inspector::Http;
 use peek::Peek;
@@ -36,8 +39,10 @@ pub(super) struct Seen {
     pub(super) server_name: Option<Box<str>>,
     /// The protocols offered by ALPN, or the one that plain text begins with.
     pub(super) application_protocols: Vec<Box<[u8]>>,
-    /// Extensions of its PROXY header that are to be passed on.
-    pub(super) tlvs: Vec<Tlv>,
+    /// Extensions of its PROXY header that may be passed on.
+    pub(super) tlvs: Option<Rc<[Tlv]>>,
+    /// The address that connections made for it come from.
+    pub(super) origin: Option<Origin>,
 }
 
 impl Seen {
@@ -52,13 +57,21 @@ impl Seen {
             transport_protocol: "raw_buffer",
             server_name: None,
             application_protocols: Vec::new(),
-            tlvs: Vec::new(),
+            tlvs: None,
+            origin: None,
         }
     }
 
     /// Whether a filter knows what the connection begins with.
     pub(super) fn is_understood(&self) -> bool {
         self.transport_protocol != "raw_buffer" || !self.application_protocols.is_empty()
+    }
+
+    /// Has connections made for this one come from its client's address (Envoy `original_src`).
+    pub(super) fn keep_source(&mut self, config: OriginalSrc) {
+        let mut address = self.remote;
+        address.set_port(0);
+        self.origin = Some(Origin { address, mark: config.mark });
     }
 
     /// Notes where the connection was really made to.
@@ -170,7 +183,7 @@ async fn run_all(
 ) -> io::Result<()> {
     let mut peek = Peek::default();
     for filter in filters {
-        if filter.disabled.as_ref().is_some_and(|disabled| disabled.matches(seen.local.port())) {
+        if filter.is_disabled_for(seen.local.port()) {
             continue;
         }
         match &filter.kind {
@@ -185,6 +198,7 @@ async fn run_all(
             ListenerFilterKind::ProxyProtocol(config) => {
                 proxy_protocol::run(config, worker, stream, &mut peek, seen).await?;
             }
+            ListenerFilterKind::OriginalSrc(config) => seen.keep_source(*config),
         }
     }
     Ok(())

@@ -89,11 +89,15 @@ fn silent_chain(
 ) -> Option<(Arc<FilterChain>, Arc<TcpProxy>)> {
     let Start { listener, snapshot, .. } = start;
     let mut inspects = false;
-    for filter in listener.config.listener_filters.iter().filter(|it| it.disabled.is_none()) {
+    for filter in &listener.config.listener_filters {
+        if filter.is_disabled_for(seen.local.port()) {
+            continue;
+        }
         match filter.kind {
             ListenerFilterKind::TlsInspector | ListenerFilterKind::HttpInspector => inspects = true,
-            // It waits for nobody, and the chain depends on it.
+            // These wait for nobody, and the chain or the way to the endpoint depends on them.
             ListenerFilterKind::OriginalDst => filters::restore_original_dst(stream, seen),
+            ListenerFilterKind::OriginalSrc(config) => seen.keep_source(config),
             ListenerFilterKind::ProxyProtocol(_) => return None,
         }
     }

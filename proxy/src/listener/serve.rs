@@ -119,6 +119,8 @@ pub(super) fn downstream(
         direct_remote: seen.direct_remote,
         tls,
         server_name,
+        tlvs: seen.tlvs.clone(),
+        origin: seen.origin,
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Header {
 }
 
 /// One extension.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tlv {
     /// Its type.
     pub kind: u8,

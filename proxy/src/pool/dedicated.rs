@@ -11,8 +11,9 @@ use super::wire::Account;
 use super::{Common, HostPool};
 use crate::config::route::Priority;
 use crate::tls::peer::PeerInfo;
+use crate::upstream::client::Client;
 use crate::upstream::failure::{ConnectError, Limit};
-use crate::upstream::{Client, Dialed, Stream};
+use crate::upstream::{Dialed, Stream};
 
 /// A connection in nobody's pool.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl HostPool {
     pub async fn dedicate(
         &self,
         permit: ConnectionPermit,
-        client: Client,
+        client: &Client,
     ) -> Result<Dedicated, ConnectError> {
         let common = &self.common;
         let active = Active::enter(common);
@@ -59,7 +60,7 @@ impl HostPool {
         let (stats, counts) = (Arc::clone(&common.stats), Arc::clone(&common.counts));
         let account = Account::open(stats, counts, Some(permit));
         let settings = Rc::clone(&self.latest.borrow().settings);
-        let result = settings.dial(None, Some(client), &[], common).await;
+        let result = settings.dial(None, client, &[], common).await;
         wait.end();
         let Dialed { stream, observer: _, local_address, remote_address, peer } = match result {
             Ok(dialed) => dialed,

@@ -12,9 +12,10 @@ use super::connection::{Connection, Facts};
 use super::connections::Connections;
 use super::wire::{Account, Io};
 use super::{Common, Settings};
+use crate::upstream::client::Client;
 use crate::upstream::failure::ConnectError;
 use crate::upstream::http::{self, Driver, Protocol};
-use crate::upstream::{Client, Dialed, Security, Target, dial};
+use crate::upstream::{Dialed, Security, Target, dial};
 
 const HTTP1: &[&str] = &["http/1.1"];
 const HTTP2: &[&str] = &["h2"];
@@ -47,7 +48,7 @@ impl Connections {
             None => EITHER,
         };
         let host = self.key.host.as_deref();
-        let dialed = match self.settings.dial(host, self.key.client, offer, common).await {
+        let dialed = match self.settings.dial(host, &self.key.client, offer, common).await {
             Ok(dialed) => dialed,
             Err(error) => {
                 account.failed(&error);
@@ -108,7 +109,7 @@ impl Settings {
     pub(super) async fn dial(
         &self,
         host: Option<&str>,
-        client: Option<Client>,
+        client: &Client,
         offer: &[&str],
         common: &Common,
     ) -> Result<Dialed, ConnectError> {

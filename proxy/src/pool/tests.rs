@@ -94,7 +94,13 @@ impl Fixture {
     }
 
     async fn lease_for(&self, priority: Priority, reuse: Reuse) -> Result<Lease, ConnectError> {
-        let need = Need { priority, downstream: Protocol::Http1, host: None, client: None, reuse };
+        let need = Need {
+            priority,
+            downstream: Protocol::Http1,
+            host: None,
+            client: &Client::default(),
+            reuse,
+        };
         self.pool.acquire(need).await
     }
 

@@ -67,8 +67,7 @@ impl Session {
             return Err(Again(false));
         };
         self.note_host(&host);
-        let client = (self.downstream.remote, self.downstream.local);
-        match host.dedicate(permit, client).await {
+        match host.dedicate(permit, &self.downstream.client()).await {
             Ok(connection) => {
                 cluster.observe(&host, Outcome::Response(200));
                 let mut facts = self.upstream.borrow_mut();

@@ -13,6 +13,7 @@ use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::client::Origin;
 use super::failure::ConnectError;
 use crate::config::address::HostAddress;
 use crate::config::connecting::{BindConfig, Connecting, TcpKeepalive};
@@ -28,19 +29,21 @@ pub struct Socket(Arc<TcpStream>);
 pub struct Observer(Weak<TcpStream>);
 
 impl Socket {
-    /// Connects to `address`, in the way `how` says.
+    /// Connects to `address`, in the way `how` says, and from `origin` if it has to come from there.
     ///
     /// # Errors
     /// When our end cannot be bound as wanted, or the peer cannot be reached.
-    pub async fn connect(address: &HostAddress, how: &Connecting) -> Result<Self, ConnectError> {
+    pub async fn connect(
+        address: &HostAddress,
+        how: &Connecting,
+        origin: Option<Origin>,
+    ) -> Result<Self, ConnectError> {
         let unreachable = |error: io::Error| ConnectError::unreachable(&error);
         let socket = match address {
             HostAddress::Ip(address) => {
                 let domain = Domain::for_address(*address);
                 let socket = tcp(domain, how.tcp_keepalive).map_err(unreachable)?;
-                if let Some(config) = &how.bind {
-                    bind(&socket, *address, config)?;
-                }
+                bind(&socket, *address, how.bind.as_deref(), origin)?;
                 socket
             }
             HostAddress::Pipe(_) => new(Domain::UNIX).map_err(unreachable)?,
@@ -123,24 +126,41 @@ fn tcp(domain: Domain, keepalive: Option<TcpKeepalive>) -> io::Result<socket2::S
 fn bind(
     socket: &socket2::Socket,
     target: SocketAddr,
-    config: &BindConfig,
+    config: Option<&BindConfig>,
+    origin: Option<Origin>,
 ) -> Result<(), ConnectError> {
     let set = |state| {
-        let mut options = config.socket_options.iter().filter(|option| option.state == state);
-        let set = options.try_for_each(|option| option.set(socket));
+        let options = config.into_iter().flat_map(|config| &config.socket_options);
+        let set = options.filter(|it| it.state == state).try_for_each(|it| it.set(socket));
         set.map_err(|error| ConnectError::unreachable(&error))
     };
     set(State::Prebind)?;
-    if let Some(source) = config.source(target) {
-        let freed = match config.freebind {
-            true if source.is_ipv4() => socket.set_freebind_v4(true),
-            true => socket.set_freebind_v6(true),
-            false => Ok(()),
-        };
-        let bound = freed.and_then(|()| socket.bind(&source.into()));
+    let bound = match (origin, config) {
+        (Some(origin), _) => Some((origin.address, take_over(socket, origin))),
+        (None, Some(config)) => config.source(target).map(|source| {
+            let freed = match config.freebind {
+                true if source.is_ipv4() => socket.set_freebind_v4(true),
+                true => socket.set_freebind_v6(true),
+                false => Ok(()),
+            };
+            (source, freed)
+        }),
+        (None, None) => None,
+    };
+    if let Some((source, ready)) = bound {
+        let bound = ready.and_then(|()| socket.bind(&source.into()));
         bound.map_err(|error| ConnectError::bind(source, &error))?;
     }
     set(State::Bound)
+}
+
+/// Lets the socket be bound to an address that is not this machine's.
+fn take_over(socket: &socket2::Socket, origin: Origin) -> io::Result<()> {
+    if origin.mark != 0 {
+        socket.set_mark(origin.mark)?;
+    }
+    // On an IPv6 socket this means IPv6, too.
+    socket.set_ip_transparent_v4(true)
 }
 
 /// The address of a Unix socket; `@` stands for the NUL that begins an abstract name.
@@ -229,7 +249,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().into();
         let how = Connecting::default();
-        let (client, server) = tokio::join!(Socket::connect(&address, &how), listener.accept());
+        let (client, server) =
+            tokio::join!(Socket::connect(&address, &how, None), listener.accept());
         (client.unwrap(), server.unwrap().0)
     }
 

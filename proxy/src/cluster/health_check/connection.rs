@@ -15,6 +15,7 @@ use crate::config::health_check::HealthCheck;
 use crate::config::{HashMap, Name};
 use crate::net::body::RequestBody;
 use crate::pool::Tls;
+use crate::upstream::client::Client;
 use crate::upstream::failure::ConnectError;
 use crate::upstream::http::{self as codec, Protocol, Sender};
 use crate::upstream::request::{for_http1, for_http2};
@@ -109,7 +110,7 @@ impl Target {
             additional_addresses: &[],
             connecting: &self.cluster.connecting,
             connect_timeout: self.check.timeout,
-            client: None,
+            client: &Client::default(),
             tls: security,
         };
         dial(target, || {}).await

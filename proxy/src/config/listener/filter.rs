@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::config::Name;
+use crate::config::tlv::PassedTlvs;
 use crate::net::proxy_protocol::Version;
 
 /// Envoy `ListenerFilter`.
@@ -25,6 +26,15 @@ pub enum ListenerFilterKind {
     HttpInspector,
     /// `proxy_protocol`: takes the addresses from a PROXY header.
     ProxyProtocol(ProxyProtocol),
+    /// `original_src`: connections made for this one come from its client's address.
+    OriginalSrc(OriginalSrc),
+}
+
+impl ListenerFilter {
+    /// Whether it leaves connections alone that were made to this port.
+    pub fn is_disabled_for(&self, port: u16) -> bool {
+        self.disabled.as_ref().is_some_and(|disabled| disabled.matches(port))
+    }
 }
 
 impl From<ListenerFilterKind> for ListenerFilter {
@@ -40,33 +50,17 @@ pub struct ProxyProtocol {
     pub optional: bool,
     /// `disallowed_versions`
     pub disallowed: Vec<Version>,
-    /// `pass_through_tlvs`: which TLVs are kept for the upstream's header.
-    pub kept_tlvs: KeptTlvs,
+    /// `pass_through_tlvs`: which TLVs are kept for the headers of connections made for this one.
+    pub passed_tlvs: PassedTlvs,
     /// `stat_prefix`; empty for none.
     pub stat_prefix: Name,
 }
 
-/// Envoy `core.v3.ProxyProtocolPassThroughTLVs`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum KeptTlvs {
-    /// Without the message.
-    #[default]
-    None,
-    /// INCLUDE_ALL
-    All,
-    /// INCLUDE: these types.
-    Only(Vec<u8>),
-}
-
-impl KeptTlvs {
-    /// Whether TLVs of this type are kept.
-    pub fn contains(&self, kind: u8) -> bool {
-        match self {
-            Self::None => false,
-            Self::All => true,
-            Self::Only(kinds) => kinds.contains(&kind),
-        }
-    }
+/// Envoy `extensions.filters.listener.original_src.v3.OriginalSrc`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginalSrc {
+    /// `mark`: of the packets to the endpoint (`SO_MARK`); 0 for none.
+    pub mark: u32,
 }
 
 /// Envoy `ListenerFilterChainMatchPredicate`.

@@ -13,7 +13,7 @@ use xds::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
 
 use super::circuit_breaker::circuit_breakers;
 use super::cluster_type::discovery;
-use super::connecting::{connecting, proxy_protocol};
+use super::connecting::connecting;
 use super::endpoint::socket_criteria;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
@@ -22,6 +22,7 @@ use super::health_check::hosts;
 use super::listener::BUFFER_LIMIT;
 use super::load_balancing::load_balancing;
 use super::outlier::outlier_detection;
+use super::proxy_protocol;
 use super::tls;
 use super::upstream_http::{Legacy, upstream_http};
 use super::value::{name, non_empty, positive_duration};
@@ -29,7 +30,6 @@ use crate::config::Name;
 use crate::config::cluster::{self, UpstreamHttp, UpstreamProtocol};
 use crate::config::connecting::ProxyProtocol;
 use crate::config::tls::UpstreamTls;
-use crate::net::proxy_protocol::Version;
 
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -118,9 +118,9 @@ fn wrapped_transport(proto: &TransportSocket) -> Result<Transport> {
     let ProxyProtocolUpstreamTransport { config, transport_socket } = outer;
     let inner = required("transport_socket", &transport_socket).at("typed_config")?;
     let tls = transport(inner).at("transport_socket").at("typed_config")?;
-    let config = optional("config", &config, proxy_protocol).at("typed_config")?;
-    let default = || ProxyProtocol { version: Version::V1, added_tlvs: Vec::new() };
-    Ok((tls, Some(Arc::new(config.unwrap_or_else(default)))))
+    let header =
+        proxy_protocol::sent(&config.unwrap_or_default()).at("config").at("typed_config")?;
+    Ok((tls, Some(Arc::new(header))))
 }
 
 fn transport(proto: &TransportSocket) -> Result<Option<Arc<UpstreamTls>>> {

@@ -8,9 +8,7 @@ use xds::envoy::config::cluster::v3::UpstreamConnectionOptions;
 use xds::envoy::config::cluster::v3::upstream_connection_options::{
     FirstAddressFamilyVersion, HappyEyeballsConfig,
 };
-use xds::envoy::config::core::v3::{
-    self as core, ExtraSourceAddress, ProxyProtocolConfig, TlvEntry, proxy_protocol_config,
-};
+use xds::envoy::config::core::v3::{self as core, ExtraSourceAddress};
 
 use super::address::literal;
 use super::errors::{At, Result, each, optional, refuse, required};
@@ -19,7 +17,6 @@ use super::value::{bounded, enumeration};
 use crate::config::connecting::{
     BindConfig, Connecting, HappyEyeballs, ProxyProtocol, TcpKeepalive,
 };
-use crate::net::proxy_protocol::{Tlv, Version};
 use crate::net::socket::option::State;
 
 /// What `upstream_connection_options` and `upstream_bind_config` say.
@@ -40,22 +37,6 @@ pub(super) fn connecting(
         .unwrap_or_default();
     let tcp_keepalive = keepalive.as_ref().map(tcp_keepalive);
     Ok(Connecting { tcp_keepalive, happy_eyeballs, bind, proxy_protocol })
-}
-
-/// The header that tells an endpoint who the client is.
-pub(super) fn proxy_protocol(proto: &ProxyProtocolConfig) -> Result<ProxyProtocol> {
-    let ProxyProtocolConfig { version, added_tlvs } = proto;
-    Ok(ProxyProtocol {
-        version: match enumeration("version", *version)? {
-            proxy_protocol_config::Version::V1 => Version::V1,
-            proxy_protocol_config::Version::V2 => Version::V2,
-        },
-        added_tlvs: each("added_tlvs", added_tlvs, |proto| {
-            let TlvEntry { r#type: kind, value } = proto;
-            let kind = u8::try_from(*kind).map_err(|_| String::from("must be at most 255"));
-            Ok(Tlv { kind: kind.at("type")?, value: value.as_slice().into() })
-        })?,
-    })
 }
 
 fn tcp_keepalive(proto: &core::TcpKeepalive) -> TcpKeepalive {

@@ -1,22 +1,19 @@
 //! Listener filters, and which connections they leave alone.
 
-use xds::envoy::config::core::v3::ProxyProtocolPassThroughTlVs;
-use xds::envoy::config::core::v3::proxy_protocol_config::Version as ProtoVersion;
-use xds::envoy::config::core::v3::proxy_protocol_pass_through_tl_vs::PassTlVsMatchType;
 use xds::envoy::config::listener::v3::listener_filter::ConfigType;
 use xds::envoy::config::listener::v3::listener_filter_chain_match_predicate::{MatchSet, Rule};
 use xds::envoy::config::listener::v3::{ListenerFilter, ListenerFilterChainMatchPredicate};
 use xds::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use xds::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use xds::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use xds::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use xds::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use xds::envoy::r#type::v3::Int32Range;
 
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
-use super::value::enumeration;
-use crate::config::listener::filter::{self, KeptTlvs, ListenerFilterKind, Predicate};
-use crate::net::proxy_protocol::Version;
+use super::proxy_protocol;
+use crate::config::listener::filter::{self, ListenerFilterKind, Predicate};
 
 /// A listener filter.
 pub(super) fn listener_filter(proto: &ListenerFilter) -> Result<filter::ListenerFilter> {
@@ -39,39 +36,12 @@ fn kind(any: &prost_types::Any) -> Result<ListenerFilterKind> {
         return Ok(ListenerFilterKind::HttpInspector);
     }
     if let Some(proto) = unpack::<ProxyProtocol>(any)? {
-        return Ok(ListenerFilterKind::ProxyProtocol(proxy_protocol(&proto)?));
+        return Ok(ListenerFilterKind::ProxyProtocol(proxy_protocol::read(&proto)?));
+    }
+    if let Some(OriginalSrc { bind_port: _, mark }) = unpack(any)? {
+        return Ok(ListenerFilterKind::OriginalSrc(filter::OriginalSrc { mark }));
     }
     unsupported(any)
-}
-
-fn proxy_protocol(proto: &ProxyProtocol) -> Result<filter::ProxyProtocol> {
-    let ProxyProtocol {
-        allow_requests_without_proxy_protocol,
-        pass_through_tlvs,
-        disallowed_versions,
-        stat_prefix,
-    } = proto;
-    Ok(filter::ProxyProtocol {
-        optional: *allow_requests_without_proxy_protocol,
-        disallowed: each("disallowed_versions", disallowed_versions, |version| {
-            Ok(match enumeration("", *version)? {
-                ProtoVersion::V1 => Version::V1,
-                ProtoVersion::V2 => Version::V2,
-            })
-        })?,
-        kept_tlvs: optional("pass_through_tlvs", pass_through_tlvs, kept_tlvs)?.unwrap_or_default(),
-        stat_prefix: stat_prefix.as_str().into(),
-    })
-}
-
-fn kept_tlvs(proto: &ProxyProtocolPassThroughTlVs) -> Result<KeptTlvs> {
-    let ProxyProtocolPassThroughTlVs { match_type, tlv_type } = proto;
-    Ok(match enumeration("match_type", *match_type)? {
-        PassTlVsMatchType::IncludeAll => KeptTlvs::All,
-        PassTlVsMatchType::Include => KeptTlvs::Only(each("tlv_type", tlv_type, |kind| {
-            Ok(u8::try_from(*kind).map_err(|_| String::from("must be 0 to 255"))?)
-        })?),
-    })
 }
 
 fn predicate(proto: &ListenerFilterChainMatchPredicate) -> Result<Predicate> {

@@ -131,8 +131,8 @@ impl Exchange<'_> {
     async fn try_host(&self, host: &Rc<LocalHost>, begin: Instant) -> Result<Answer, Failure> {
         let mut reuse = if self.is_repeatable() { Reuse::Any } else { Reuse::Verified };
         let mut request = None;
+        let client = self.plan.stream.connection.downstream.client();
         loop {
-            let client = &self.plan.stream.connection.downstream;
             let need = Need {
                 priority: self.plan.action.priority,
                 downstream: match self.plan.head.version {
@@ -140,7 +140,7 @@ impl Exchange<'_> {
                     _ => Protocol::Http1,
                 },
                 host: Some(&self.outgoing.host),
-                client: Some((client.remote, client.local)),
+                client: &client,
                 reuse,
             };
             let lease = self.within(begin, host.acquire(need)).await?.map_err(Failure::Connect)?;

@@ -51,7 +51,8 @@ pub(super) async fn run(
             seen.restore(destination);
         }
     }
-    seen.tlvs = header.tlvs;
-    seen.tlvs.retain(|tlv| config.kept_tlvs.contains(tlv.kind));
+    let mut tlvs = header.tlvs;
+    tlvs.retain(|tlv| config.passed_tlvs.contains(tlv.kind));
+    seen.tlvs = (!tlvs.is_empty()).then(|| tlvs.into());
     Ok(())
 }

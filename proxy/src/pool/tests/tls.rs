@@ -159,7 +159,7 @@ fn hosts_with_auto_sni_do_not_share_connections() {
                 priority: Priority::Default,
                 downstream: Protocol::Http1,
                 host: Some(host),
-                client: None,
+                client: &Client::default(),
                 reuse: Reuse::Any,
             };
             let lease = fixture.pool.acquire(need).await.unwrap();
