@@ -10,6 +10,7 @@ mod health;
 pub mod health_check;
 mod home;
 pub mod host;
+mod latency;
 pub mod load_balancer;
 mod local;
 mod original_dst;

@@ -69,6 +69,12 @@ pub(crate) const LEAN_SILENCE: Difference = Difference(
      puts them away",
 );
 
+/// What only some builds of Envoy have.
+pub(crate) const CONTRIB_EXTENSIONS: Difference = Difference(
+    "The published Envoy has none of the contrib extensions; Outrigger has PEAK_EWMA, and needs no filter \
+     that measures for it",
+);
+
 /// A name of a forward proxy has another address.
 pub(crate) const OLD_ADDRESSES: Difference = Difference(
     "Envoy's forward proxy sends requests on connections to an address that a name no longer has for as \

@@ -1,8 +1,12 @@
 //! How traffic is divided among priorities, localities and hosts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use harness::{Answer, Backend, Bootstrap, Cluster, Program, Proxy, Route, Value, json};
+
+mod zones;
 
 on_both!(
     a_lower_priority_takes_what_the_higher_cannot_carry,
@@ -12,9 +16,6 @@ on_both!(
     one_priority_panics_and_the_other_does_not,
     nothing_answers_when_traffic_is_to_fail_in_panic,
     localities_get_their_weight_as_far_as_they_are_available,
-    traffic_stays_in_its_zone,
-    a_zone_sends_away_what_it_cannot_take,
-    zones_do_not_matter_to_a_proxy_whose_own_zone_is_unknown,
     requests_are_dropped_as_the_management_server_says,
     all_requests_may_be_dropped,
     least_request_avoids_the_busy_host,
@@ -23,6 +24,8 @@ on_both!(
     a_policy_may_be_an_extension,
     a_new_host_starts_slowly,
 );
+
+on_outrigger_only!(peak_ewma_avoids_the_slow_host because CONTRIB_EXTENSIONS);
 
 /// How many requests a share is measured with, and how far it may be off: beyond five standard deviations.
 const REQUESTS: usize = 600;
@@ -315,6 +318,31 @@ async fn a_full_scan_finds_the_only_idle_host(program: Program) {
     held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+async fn peak_ewma_avoids_the_slow_host(program: Program) {
+    let delay = Arc::new(AtomicU64::new(100));
+    let millis = Arc::clone(&delay);
+    let slow = Backend::scripted("slow", move |_| {
+        Answer::status(200).after(Duration::from_millis(millis.load(Relaxed)))
+    })
+    .await;
+    let fast = Backend::echo("fast").await;
+    let hosts = Cluster::new("app").endpoint(&slow).endpoint(&fast);
+    let by_latency =
+        policy("peak_ewma.v3alpha.PeakEwma", json!({"decay_time": "0.5s", "default_rtt": "0s"}));
+    let proxy = start(program, hosts.with("load_balancing_policy", by_latency)).await;
+    send(&proxy, 100).await;
+    // It is tried once, as nothing is known, and again when that has faded.
+    let tries = slow.count();
+    assert!((1..=20).contains(&tries), "{tries} of 100 requests to the slow host");
+
+    delay.store(0, Relaxed);
+    harness::eventually("the host is used again", async || {
+        send(&proxy, 20).await;
+        (slow.count() > tries + 20).then_some(())
+    })
+    .await;
+}
+
 async fn random_heeds_no_weights(program: Program) {
     let hosts = backends::<2>().await;
     let [a, b] = &hosts;
@@ -377,74 +405,4 @@ async fn a_new_host_starts_slowly(program: Program) {
         ((a - before[0]).abs_diff(c - before[2]) <= 2).then_some(())
     })
     .await;
-}
-
-/// `app` with so many endpoints in each zone, in a mesh that has `proxies` in each; the proxy is in zone `here`.
-async fn in_zones(
-    program: Program,
-    hosts: &[(&str, &[Value])],
-    proxies: &[(&str, usize)],
-) -> Proxy {
-    let zone =
-        |name: &str, hosts: &[Value]| json!({"locality": {"zone": name}, "lb_endpoints": hosts});
-    let app: Value = hosts.iter().map(|(name, hosts)| zone(name, hosts)).collect();
-    let fleet = proxies.iter().map(|(name, count)| {
-        let proxy = |port: usize| {
-            let address = json!({"address": "127.0.0.1", "port_value": port});
-            json!({"endpoint": {"address": {"socket_address": address}}})
-        };
-        zone(name, &(1..=*count).map(proxy).collect::<Vec<_>>())
-    });
-    let fleet = Cluster::new("mesh").with("load_assignment.endpoints", fleet.collect::<Value>());
-    let app =
-        cluster(app).with("common_lb_config.zone_aware_lb_config", json!({"min_cluster_size": 2}));
-    Bootstrap::routing([Route::prefix("/").to("app")])
-        .with("node.locality", json!({"zone": "here"}))
-        .with("cluster_manager", json!({"local_cluster_name": "mesh"}))
-        .cluster(app)
-        .cluster(fleet)
-        .start(program)
-        .await
-}
-
-async fn traffic_stays_in_its_zone(program: Program) {
-    let hosts = backends::<2>().await;
-    let [here, there] = &hosts;
-    let (near, far) = ([endpoint(here)], [endpoint(there)]);
-    let proxy =
-        in_zones(program, &[("there", &far), ("here", &near)], &[("here", 1), ("there", 1)]).await;
-    send(&proxy, 50).await;
-    assert_eq!(counts(&hosts), [50, 0]);
-    assert_eq!(proxy.stat("cluster.app.lb_zone_routing_all_directly").await, 50);
-    assert!(proxy.stat("cluster.app.lb_recalculate_zone_structures").await >= 1);
-}
-
-async fn a_zone_sends_away_what_it_cannot_take(program: Program) {
-    let hosts = backends::<4>().await;
-    let [here, a, b, c] = &hosts;
-    let (near, far, farther) = ([endpoint(here)], [endpoint(a), endpoint(b)], [endpoint(c)]);
-    // Half of the proxies and a quarter of the endpoints are here; elsewhere it is 25 to 50 and 25 to 25.
-    let proxy = in_zones(
-        program,
-        &[("here", &near), ("there", &far), ("yonder", &farther)],
-        &[("here", 2), ("there", 1), ("yonder", 1)],
-    )
-    .await;
-    send(&proxy, REQUESTS).await;
-    assert_shares(&hosts, [50, 25, 25, 0]);
-    let sampled = proxy.stat("cluster.app.lb_zone_routing_sampled").await as usize;
-    let cross = proxy.stat("cluster.app.lb_zone_routing_cross_zone").await as usize;
-    assert_eq!((sampled, cross), (here.count(), REQUESTS - here.count()));
-}
-
-async fn zones_do_not_matter_to_a_proxy_whose_own_zone_is_unknown(program: Program) {
-    let hosts = backends::<2>().await;
-    let [here, there] = &hosts;
-    let (near, far) = ([endpoint(here)], [endpoint(there)]);
-    let proxy =
-        in_zones(program, &[("here", &near), ("there", &far)], &[("there", 1), ("yonder", 1)])
-            .await;
-    send(&proxy, 50).await;
-    assert_eq!(counts(&hosts), [25, 25]);
-    assert!(proxy.stat("cluster.app.lb_local_cluster_not_ok").await >= 1);
 }

@@ -40,7 +40,7 @@ impl Home {
         let LocalityLb::ZoneAware(ZoneAware { by_weight, .. }) = config.locality_lb else {
             return None;
         };
-        if matches!(config.lb_policy, LbPolicy::Hash(_)) {
+        if matches!(config.lb_policy, LbPolicy::Hash(_) | LbPolicy::PeakEwma(_)) {
             return None;
         }
         let (spec, hosts) = self.shared.current();

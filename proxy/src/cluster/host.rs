@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::health::{HealthFlags, SharedFlags};
 use super::health_check::Checked;
+use super::latency::Latency;
 use super::outlier_detection::{Detector, Monitor, Tally};
 use super::slow_start::Since;
 use crate::config::address::HostAddress;
@@ -38,6 +39,8 @@ pub struct Host {
     id: HostId,
     address: HostAddress,
     pub(super) load: Arc<Load>,
+    /// How long it takes to answer, where the balancing policy wants to know.
+    pub(super) latency: Latency,
     in_a_row: InARow,
     pub(super) flags: SharedFlags,
     /// When it joined the cluster, or came back into use: what slow start counts from.
@@ -123,6 +126,7 @@ impl Host {
             id: HostId(NEXT.fetch_add(1, Relaxed)),
             address,
             load: Arc::default(),
+            latency: Latency::default(),
             in_a_row: InARow::default(),
             since: Since::now(),
             flags: SharedFlags::default(),

@@ -11,6 +11,7 @@ pub mod hash_table;
 mod hashed;
 mod least_request;
 mod maglev;
+mod peak_ewma;
 pub mod priority;
 mod ring_hash;
 mod round_robin;
@@ -100,6 +101,11 @@ impl Rules {
 pub trait View {
     /// The requests under way at an endpoint.
     fn active(&self, index: usize) -> u32;
+
+    /// How long an endpoint takes to answer, in milliseconds, as far as that is known and wanted.
+    fn latency(&self, _index: usize) -> Option<f64> {
+        None
+    }
 
     /// The part of its weight that an endpoint deserves now, see [`Candidate::warmth`].
     fn warmth(&self, index: usize) -> f64;

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fastrand::Rng;
 
@@ -193,6 +194,13 @@ impl LocalCluster {
             }
         }
         self.observe(host, outcome);
+    }
+
+    /// Tells how long `host` took to answer, or for how long it has not.
+    pub fn measure(&self, host: &LocalHost, taken: Duration) {
+        if let LbPolicy::PeakEwma(config) = &self.spec.config.lb_policy {
+            host.shared.latency.record(taken, config.decay);
+        }
     }
 
     /// Tells outlier detection whether a connection to `host` could be made.
@@ -396,6 +404,11 @@ fn count(stats: &ClusterStats, event: Event) {
 impl View for PickView<'_> {
     fn active(&self, index: usize) -> u32 {
         self.cluster.members.get(index).map_or(0, |member| member.host.shared.active())
+    }
+
+    fn latency(&self, index: usize) -> Option<f64> {
+        let LbPolicy::PeakEwma(config) = &self.cluster.spec.config.lb_policy else { return None };
+        self.cluster.members.get(index)?.host.shared.latency.read(config.decay)
     }
 
     fn warmth(&self, index: usize) -> f64 {

@@ -52,7 +52,8 @@ impl Since {
     }
 }
 
-fn millis_since_epoch() -> u64 {
+/// Milliseconds since a moment early in the process's life, or a little before it.
+pub(super) fn millis_since_epoch() -> u64 {
     u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 

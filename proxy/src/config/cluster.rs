@@ -127,6 +127,8 @@ pub enum LbPolicy {
     LeastRequest(LeastRequest),
     /// RANDOM
     Random,
+    /// `envoy.load_balancing_policies.peak_ewma`
+    PeakEwma(PeakEwma),
     /// RING_HASH or MAGLEV: a hash of the request finds the same endpoint each time.
     Hash(HashLb),
 }
@@ -184,7 +186,7 @@ impl LbPolicy {
         match self {
             Self::RoundRobin { slow_start } => slow_start.as_ref(),
             Self::LeastRequest(LeastRequest { slow_start, .. }) => slow_start.as_ref(),
-            Self::Random | Self::Hash(_) => None,
+            Self::Random | Self::PeakEwma(_) | Self::Hash(_) => None,
         }
     }
 }
@@ -205,6 +207,28 @@ pub struct LeastRequest {
 impl Default for LeastRequest {
     fn default() -> Self {
         Self { choices: 2, full_scan: false, active_request_bias: 1.0, slow_start: None }
+    }
+}
+
+/// Envoy `PeakEwma`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PeakEwma {
+    /// `decay_time`: age at which a measurement counts for a third, longer than 0; 10 s by default.
+    pub decay: Duration,
+    /// `default_rtt`: what is expected of an endpoint that was never measured; 10 ms by default.
+    pub default_rtt: Duration,
+    /// `penalty_value`: what stands for milliseconds of waiting where requests are under way and none was ever
+    /// answered, at least 0; a million by default.
+    pub penalty: f64,
+}
+
+impl Default for PeakEwma {
+    fn default() -> Self {
+        Self {
+            decay: Duration::from_secs(10),
+            default_rtt: Duration::from_millis(10),
+            penalty: 1e6,
+        }
     }
 }
 

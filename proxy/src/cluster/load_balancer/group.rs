@@ -4,8 +4,8 @@ use fastrand::Rng;
 
 use super::least_request::LeastRequest;
 use super::round_robin::RoundRobin;
-use super::{Candidate, View};
-use crate::config::cluster::LbPolicy;
+use super::{Candidate, View, peak_ewma};
+use crate::config::cluster::{LbPolicy, PeakEwma};
 
 /// Endpoints of like standing, and the policy that picks among them.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(super) struct Group {
 enum Policy {
     RoundRobin(RoundRobin),
     LeastRequest(LeastRequest),
+    PeakEwma(PeakEwma),
     /// Any of them, whatever its weight.
     Random,
 }
@@ -50,6 +51,7 @@ impl Group {
             LbPolicy::LeastRequest(config) => {
                 Policy::LeastRequest(LeastRequest::new(&shares, &config, random))
             }
+            LbPolicy::PeakEwma(config) => Policy::PeakEwma(config),
             // The endpoints of a hashing policy are in tables, not in groups.
             LbPolicy::Random | LbPolicy::Hash(_) => Policy::Random,
         };
@@ -69,6 +71,11 @@ impl Group {
         let position = match &mut self.policy {
             Policy::RoundRobin(policy) => policy.pick(warmth)?,
             Policy::LeastRequest(policy) => policy.pick(random, active, warmth)?,
+            Policy::PeakEwma(config) => {
+                let latency =
+                    |position: usize| members.get(position).and_then(|index| view.latency(*index));
+                peak_ewma::pick(members.len(), config, random, active, latency)?
+            }
             Policy::Random => random.usize(..members.len()),
         };
         members.get(position).copied()

@@ -25,6 +25,8 @@ pub struct Answer {
     pub in_flight: InFlight,
     /// How long the upstream took from the end of the request.
     pub service_time: Duration,
+    /// How long the endpoint took from the beginning of the request.
+    pub took: Duration,
 }
 
 /// A request under way: its end is counted on its cluster.
@@ -71,6 +73,7 @@ impl Exchange<'_> {
                 let status = answer.response.status().as_u16();
                 self.cluster.stats.response(status);
                 self.cluster.report(&host, Outcome::Response(verdict(&answer.response)));
+                self.cluster.measure(&host, answer.took);
                 if answer.response.headers().contains_key(IMMEDIATE_FAIL) {
                     self.cluster.leave_out(&host);
                 }
@@ -78,6 +81,9 @@ impl Exchange<'_> {
             Err(failure) => {
                 self.count(failure);
                 if let Some(outcome) = outcome(failure) {
+                    if outcome == Outcome::Timeout {
+                        self.cluster.measure(&host, begin.elapsed());
+                    }
                     self.cluster.report(&host, outcome);
                 }
             }
@@ -200,17 +206,19 @@ impl Exchange<'_> {
                 Protocol::Http2 => Version::HTTP_2,
             });
         }
-        timeline.upstream_begin.set(Some(Instant::now()));
+        let sent_at = Instant::now();
+        timeline.upstream_begin.set(Some(sent_at));
         let sent = self.within(begin, lease.send(request)).await?;
         Ok(sent.map(|response| {
-            timeline.response_begin.set(Some(Instant::now()));
+            let now = Instant::now();
+            timeline.response_begin.set(Some(now));
             stream.touch();
             let in_flight = InFlight {
                 cluster: Rc::clone(&self.cluster),
                 host: Rc::clone(host),
                 arrived: timeline.request_end.get(),
             };
-            Answer { response, in_flight, service_time: stream.waited() }
+            Answer { response, in_flight, service_time: stream.waited(), took: now - sent_at }
         }))
     }
 

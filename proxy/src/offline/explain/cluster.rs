@@ -58,6 +58,7 @@ fn policy(policy: &LbPolicy) -> &'static str {
         LbPolicy::RoundRobin { .. } => "ROUND_ROBIN",
         LbPolicy::LeastRequest(_) => "LEAST_REQUEST",
         LbPolicy::Random => "RANDOM",
+        LbPolicy::PeakEwma(_) => "PEAK_EWMA",
         LbPolicy::Hash(HashLb { table: HashTableKind::Ring { .. }, .. }) => "RING_HASH",
         LbPolicy::Hash(HashLb { table: HashTableKind::Maglev { .. }, .. }) => "MAGLEV",
     }

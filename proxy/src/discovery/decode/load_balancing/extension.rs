@@ -15,6 +15,7 @@ use xds::envoy::extensions::load_balancing_policies::common::v3::{
 use xds::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest as LeastRequestConfig;
 use xds::envoy::extensions::load_balancing_policies::least_request::v3::least_request::SelectionMethod;
 use xds::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
+use xds::envoy::extensions::load_balancing_policies::peak_ewma::v3alpha::PeakEwma as PeakEwmaConfig;
 use xds::envoy::extensions::load_balancing_policies::random::v3::Random;
 use xds::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
 use xds::envoy::extensions::load_balancing_policies::ring_hash::v3::ring_hash::HashFunction as RingHashFunction;
@@ -24,10 +25,10 @@ use xds::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocali
 use super::super::errors::{At, Result, optional, refuse, required};
 use super::super::extension::{message_name, unpack};
 use super::super::hash_lb::{self, Consistent};
-use super::super::value::{bounded, enumeration, non_empty};
+use super::super::value::{bounded, enumeration, non_empty, optional_duration, positive_duration};
 use super::{bias, rounded, slow_start};
 use crate::config::cluster::{
-    HashFunction, LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware,
+    HashFunction, LbPolicy, LeastRequest, LocalityLb, PeakEwma, SlowStart, ZoneAware,
 };
 
 /// A policy, and how it treats localities.
@@ -67,6 +68,10 @@ fn known(any: &Any) -> Result<Option<Decoded>> {
     }
     if let Some(Random { locality_lb_config }) = unpack(any)? {
         return Ok(Some((LbPolicy::Random, locality(&locality_lb_config)?)));
+    }
+    if let Some(proto) = unpack::<PeakEwmaConfig>(any)? {
+        let policy = LbPolicy::PeakEwma(peak_ewma(&proto)?);
+        return Ok(Some((policy, LocalityLb::default())));
     }
     if let Some(proto) = unpack::<RingHash>(any)? {
         return ring_hash(&proto).map(Some);
@@ -109,6 +114,27 @@ fn least_request(proto: &LeastRequestConfig) -> Result<Decoded> {
         slow_start: slow_start_of(slow_start_config)?,
     };
     Ok((LbPolicy::LeastRequest(policy), locality(locality_lb_config)?))
+}
+
+fn peak_ewma(proto: &PeakEwmaConfig) -> Result<PeakEwma> {
+    let PeakEwmaConfig {
+        decay_time,
+        aggregation_interval: _,
+        max_samples_per_host: _,
+        default_rtt,
+        penalty_value,
+    } = proto;
+    let absent = PeakEwma::default();
+    let penalty = penalty_value.unwrap_or(absent.penalty);
+    if !(0.0..f64::INFINITY).contains(&penalty) {
+        return refuse("penalty_value", "must be a number from 0 on");
+    }
+    Ok(PeakEwma {
+        decay: positive_duration("decay_time", decay_time.as_ref())?.unwrap_or(absent.decay),
+        default_rtt: optional_duration("default_rtt", default_rtt.as_ref())?
+            .unwrap_or(absent.default_rtt),
+        penalty,
+    })
 }
 
 /// The fields that `consistent_hashing_lb_config` has replaced count only without it, as in Envoy.

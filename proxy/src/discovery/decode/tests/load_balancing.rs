@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::cluster;
 use super::decode;
 use crate::config;
-use crate::config::cluster::{LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware};
+use crate::config::cluster::{LbPolicy, LeastRequest, LocalityLb, PeakEwma, SlowStart, ZoneAware};
 
 fn accepted(fields: &str) -> config::cluster::Cluster {
     decode(&format!("{{name: a, {fields}}}"), cluster).unwrap()
@@ -142,4 +142,18 @@ fn the_first_policy_that_is_known_is_used_and_lb_policy_gives_way_to_it() {
     );
     let cluster = accepted(&fields);
     assert_eq!((cluster.lb_policy, cluster.panic_threshold), (LbPolicy::Random, 7));
+}
+
+#[test]
+fn peak_ewma_has_envoys_defaults() {
+    let cluster = extension("peak_ewma.v3alpha.PeakEwma");
+    assert_eq!(cluster.lb_policy, LbPolicy::PeakEwma(PeakEwma::default()));
+    let fields = "decay_time: 2s, default_rtt: 0.1s, penalty_value: 5, max_samples_per_host: 9";
+    let expected = PeakEwma {
+        decay: Duration::from_secs(2),
+        default_rtt: Duration::from_millis(100),
+        penalty: 5.0,
+    };
+    let cluster = extension(&format!("peak_ewma.v3alpha.PeakEwma, {fields}"));
+    assert_eq!(cluster.lb_policy, LbPolicy::PeakEwma(expected));
 }
