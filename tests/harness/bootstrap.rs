@@ -150,6 +150,17 @@ impl Bootstrap {
         to_yaml(&self.value)
     }
 
+    /// What `program` says against this bootstrap in `--mode validate`; panics if it takes it.
+    pub fn refusal(&self, program: Program) -> String {
+        let file = self.file("refused.yaml", self.to_yaml());
+        let arguments = ["--mode", "validate", "-c"];
+        let output = crate::proxy::command(program).args(arguments).arg(file).output().unwrap();
+        assert!(!output.status.success(), "{program:?} takes it");
+        [output.stdout, output.stderr]
+            .map(|said| String::from_utf8_lossy(&said).into_owned())
+            .concat()
+    }
+
     /// Starts `program` with this bootstrap and waits until it is ready.
     pub async fn start(self, program: Program) -> Proxy {
         let yaml = self.to_yaml();

@@ -105,6 +105,13 @@ impl Proxy {
         panic!("{name} stays at {last}");
     }
 
+    /// Waits until each of these counters and gauges has its value.
+    pub async fn until_stats<const N: usize>(&self, wanted: [(&str, u64); N]) {
+        for (name, value) in wanted {
+            self.until_stat(name, |found| found == value).await;
+        }
+    }
+
     /// The directory with the bootstrap and everything the proxy reads or writes.
     pub fn dir(&self) -> &Path {
         self.dir.path()

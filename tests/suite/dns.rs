@@ -246,16 +246,7 @@ async fn a_logical_name_that_is_gone_keeps_its_address(program: Program) {
 async fn a_logical_cluster_has_one_endpoint(program: Program) {
     let dns = DnsServer::start().await;
     let cluster = cluster("LOGICAL_DNS", &dns, 9).lb_endpoint(named("other.test", 9));
-    let bootstrap = Bootstrap::new().cluster(cluster);
-    let file = bootstrap.file("two.yaml", bootstrap.to_yaml());
-    let output = harness::proxy::command(program)
-        .args(["--mode", "validate", "-c"])
-        .arg(file)
-        .output()
-        .unwrap();
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned()
-        + &String::from_utf8_lossy(&output.stdout);
+    let said = Bootstrap::new().cluster(cluster).refusal(program);
     let reason =
         "LOGICAL_DNS clusters must have a single locality_lb_endpoint and a single lb_endpoint";
     assert!(said.contains(reason), "{said}");

@@ -75,24 +75,24 @@ async fn bytes_pass_both_ways_and_are_counted(program: Program) {
     let (host, local) = (app.address(), proxy.address("main"));
     let line = until_logged(&proxy, 1).await.remove(0);
     assert_eq!(line, format!("- 8 8 0 - {host} app 1 - {local} 127.0.0.1 - - - - -"));
-    for (name, value) in [
-        ("tcp.main.downstream_cx_total", 1),
-        ("tcp.main.downstream_cx_rx_bytes_total", 8),
-        ("tcp.main.downstream_cx_tx_bytes_total", 8),
-        ("tcp.main.downstream_cx_rx_bytes_buffered", 0),
-        ("tcp.main.downstream_cx_no_route", 0),
-        ("cluster.app.upstream_cx_total", 1),
-        ("cluster.app.upstream_cx_destroy", 1),
-        ("cluster.app.upstream_cx_destroy_remote", 1),
-        ("cluster.app.upstream_cx_destroy_remote_with_active_rq", 1),
-        ("cluster.app.upstream_cx_rx_bytes_total", 8),
-        ("cluster.app.upstream_cx_tx_bytes_total", 8),
-        ("cluster.app.upstream_rq_total", 1),
-        ("cluster.app.upstream_rq_pending_total", 1),
-        ("cluster.app.upstream_rq_active", 0),
-    ] {
-        proxy.until_stat(name, |found| found == value).await;
-    }
+    proxy
+        .until_stats([
+            ("tcp.main.downstream_cx_total", 1),
+            ("tcp.main.downstream_cx_rx_bytes_total", 8),
+            ("tcp.main.downstream_cx_tx_bytes_total", 8),
+            ("tcp.main.downstream_cx_rx_bytes_buffered", 0),
+            ("tcp.main.downstream_cx_no_route", 0),
+            ("cluster.app.upstream_cx_total", 1),
+            ("cluster.app.upstream_cx_destroy", 1),
+            ("cluster.app.upstream_cx_destroy_remote", 1),
+            ("cluster.app.upstream_cx_destroy_remote_with_active_rq", 1),
+            ("cluster.app.upstream_cx_rx_bytes_total", 8),
+            ("cluster.app.upstream_cx_tx_bytes_total", 8),
+            ("cluster.app.upstream_rq_total", 1),
+            ("cluster.app.upstream_rq_pending_total", 1),
+            ("cluster.app.upstream_rq_active", 0),
+        ])
+        .await;
 }
 
 async fn weights_divide_connections(program: Program) {
@@ -284,18 +284,18 @@ async fn a_connection_without_a_host_is_closed(program: Program) {
         until_logged(&proxy, 4).await,
         [&*format!("UF,URX dead {dead}"), "UH empty -", "NC - -", "UO full -"]
     );
-    for (name, value) in [
-        ("tcp.main.downstream_cx_total", 4),
-        ("tcp.main.downstream_cx_no_route", 1),
-        ("cluster.dead.upstream_cx_connect_attempts_exceeded", 1),
-        ("cluster.dead.upstream_cx_connect_fail", 1),
-        ("cluster.dead.upstream_cx_destroy_remote", 1),
-        ("cluster.empty.upstream_cx_none_healthy", 1),
-        ("cluster.full.upstream_cx_overflow", 1),
-        ("cluster.full.upstream_cx_total", 0),
-    ] {
-        proxy.until_stat(name, |found| found == value).await;
-    }
+    proxy
+        .until_stats([
+            ("tcp.main.downstream_cx_total", 4),
+            ("tcp.main.downstream_cx_no_route", 1),
+            ("cluster.dead.upstream_cx_connect_attempts_exceeded", 1),
+            ("cluster.dead.upstream_cx_connect_fail", 1),
+            ("cluster.dead.upstream_cx_destroy_remote", 1),
+            ("cluster.empty.upstream_cx_none_healthy", 1),
+            ("cluster.full.upstream_cx_overflow", 1),
+            ("cluster.full.upstream_cx_total", 0),
+        ])
+        .await;
 }
 
 async fn lines_come_at_the_connect_and_in_between(program: Program) {
