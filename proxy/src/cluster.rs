@@ -15,6 +15,7 @@ pub mod load_balancer;
 mod local;
 mod original_dst;
 pub mod outlier_detection;
+mod pick_context;
 mod settings;
 mod shared;
 mod slow_start;
@@ -42,7 +43,8 @@ pub use dynamic::DynamicHost;
 pub use health::HealthFlags;
 pub use home::Place;
 pub use host::{HostId, Outcome};
-pub use local::{LocalCluster, LocalHost, PickContext};
+pub use local::{LocalCluster, LocalHost};
+pub use pick_context::{OverrideHost, PickContext};
 pub use statistics::{ClusterView, HostView};
 
 /// One cluster, linked: its configuration, its endpoints as discovered, and its TLS contexts.

@@ -15,6 +15,7 @@ pub mod hash_policy;
 pub mod header;
 pub mod health_check;
 pub mod http;
+pub mod http_filter;
 pub mod invalid;
 pub mod listener;
 pub mod matcher;

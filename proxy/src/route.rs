@@ -13,6 +13,7 @@ use crate::config::{Invalid, Name};
 
 mod candidates;
 pub mod cookie;
+mod filters;
 pub mod hash;
 mod index;
 mod inline;
@@ -25,8 +26,10 @@ mod trie;
 mod virtual_host;
 pub mod weighted;
 
+pub use filters::Said;
 pub use matcher::Mismatch;
 
+use filters::TableOverrides;
 use index::Index;
 use mutate::TableMutations;
 use virtual_host::Domains;
@@ -39,6 +42,7 @@ pub struct RouteTable {
     /// One per virtual host, in the same order.
     routes: Vec<Index>,
     mutations: TableMutations,
+    overrides: TableOverrides,
 }
 
 /// What a request matched, as places in the table that found it.
@@ -83,6 +87,7 @@ impl RouteTable {
             domains: Domains::new(&config.virtual_hosts, config.ignore_port_in_host_matching)?,
             routes: config.virtual_hosts.iter().map(|host| Index::new(&host.routes)).collect(),
             mutations: TableMutations::compile(&config)?,
+            overrides: TableOverrides::compile(&config),
             config,
         })
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::HeaderValue;
 
 use crate::cluster::{Clusters, LocalClusters};
+use crate::config::http_filter::SessionScope;
 use crate::config::{HashMap, Name};
 use crate::dns::cache::Cache;
 use crate::dns::caches::Caches;
@@ -19,7 +20,7 @@ use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
 use crate::telemetry::metrics::{
     ConnectionLimitStats, HttpInspectorStats, HttpStats, ListenerStats, Metrics,
-    ProxyProtocolShards, TcpStats, TlsInspectorStats,
+    ProxyProtocolShards, SessionStats, TcpStats, TlsInspectorStats,
 };
 
 /// What all workers share.
@@ -61,6 +62,7 @@ pub struct Worker {
     http_inspector_stats: OnceCell<Arc<HttpInspectorStats>>,
     tcp_stats: RefCell<HashMap<Name, Arc<TcpStats>>>,
     connection_limit_stats: RefCell<HashMap<Name, Arc<ConnectionLimitStats>>>,
+    session_stats: RefCell<HashMap<SessionScope, Arc<SessionStats>>>,
     proxy_protocol_stats: RefCell<HashMap<Name, Rc<ProxyProtocolShards>>>,
     /// As the newest snapshot has them.
     dns_caches: RefCell<HashMap<Name, Arc<Cache>>>,
@@ -105,6 +107,7 @@ impl Worker {
             http_inspector_stats: OnceCell::new(),
             tcp_stats: RefCell::default(),
             connection_limit_stats: RefCell::default(),
+            session_stats: RefCell::default(),
             proxy_protocol_stats: RefCell::default(),
             dns_caches: RefCell::default(),
             date: RefCell::new(Date { second: 0, value: HeaderValue::from_static("") }),
@@ -189,6 +192,17 @@ impl Worker {
         let mut known = self.tcp_stats.borrow_mut();
         let make = || self.shared.metrics.tcp(stat_prefix);
         Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
+    }
+
+    /// This worker's shard of the statistics of sessions.
+    pub fn session_stats(&self, scope: &SessionScope) -> Arc<SessionStats> {
+        let mut known = self.session_stats.borrow_mut();
+        if let Some(stats) = known.get(scope) {
+            return Arc::clone(stats);
+        }
+        let stats = self.shared.metrics.session(&scope.manager, &scope.prefix);
+        known.insert(scope.clone(), Arc::clone(&stats));
+        stats
     }
 
     /// This worker's shard of the statistics of a connection limit.

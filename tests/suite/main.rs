@@ -68,6 +68,7 @@ mod retry;
 mod router_check;
 mod routing;
 mod stale_connections;
+mod stateful_session;
 mod tcp;
 mod timeouts;
 mod upgrade;

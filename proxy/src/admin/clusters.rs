@@ -197,8 +197,8 @@ fn health_status(host: &HostView) -> Value {
         "excluded_via_immediate_hc_fail": has(HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL),
         "active_hc_timeout": has(HealthFlags::ACTIVE_HC_TIMEOUT),
         "eds_health_status": match host.endpoint.health {
-            HealthStatus::Healthy => "HEALTHY",
-            HealthStatus::Unhealthy => "UNHEALTHY",
+            HealthStatus::Unknown | HealthStatus::Healthy => "HEALTHY",
+            HealthStatus::Unhealthy | HealthStatus::Timeout => "UNHEALTHY",
             HealthStatus::Draining => "DRAINING",
             HealthStatus::Degraded => "DEGRADED",
         },

@@ -9,6 +9,7 @@ use regex::Regex;
 use super::parameters::Parameters;
 use super::reply::Reply;
 use super::{AdminState, certs};
+use crate::config::http_filter::{FilterKind, HttpFilter};
 use crate::config::listener::{ListenerFilter, ListenerFilterKind};
 use crate::snapshot::{ConnectionLimiter, FilterChain, Snapshot, Terminal};
 use crate::telemetry::metrics::{self, Buckets, Sample, Scope, Value};
@@ -125,11 +126,24 @@ fn configured(snapshot: &Snapshot) -> BTreeSet<Scope> {
 fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
     let limit = |it: &Arc<ConnectionLimiter>| Scope::connection_limit(&it.config().stat_prefix);
     let mut scopes: Vec<_> = chain.limiters.iter().map(limit).collect();
-    scopes.push(match &chain.terminal {
-        Terminal::Http(http) => Scope::http(&http.config.stat_prefix),
-        Terminal::Tcp(tcp) => Scope::tcp(&tcp.stat_prefix),
-    });
+    match &chain.terminal {
+        Terminal::Http(http) => {
+            scopes.push(Scope::http(&http.config.stat_prefix));
+            scopes.extend(http.config.filters.iter().filter_map(http_filter_scope));
+        }
+        Terminal::Tcp(tcp) => scopes.push(Scope::tcp(&tcp.stat_prefix)),
+    }
     scopes
+}
+
+/// What an HTTP filter counts under.
+fn http_filter_scope(filter: &HttpFilter) -> Option<Scope> {
+    match &filter.kind {
+        FilterKind::ForwardProxy(_) => None,
+        FilterKind::StatefulSession(config) => {
+            config.stats.as_ref().map(|it| Scope::session(&it.manager, &it.prefix))
+        }
+    }
 }
 
 /// What a listener filter counts under.

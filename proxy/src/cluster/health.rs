@@ -69,8 +69,8 @@ impl HealthFlags {
     /// What a stated health comes to.
     pub fn stated(status: HealthStatus) -> Self {
         match status {
-            HealthStatus::Healthy => Self::default(),
-            HealthStatus::Unhealthy => Self::FAILED_EDS_HEALTH,
+            HealthStatus::Unknown | HealthStatus::Healthy => Self::default(),
+            HealthStatus::Unhealthy | HealthStatus::Timeout => Self::FAILED_EDS_HEALTH,
             HealthStatus::Draining => Self::EDS_STATUS_DRAINING,
             HealthStatus::Degraded => Self::DEGRADED_EDS_HEALTH,
         }
@@ -115,6 +115,19 @@ impl HealthFlags {
             Health::Degraded
         } else {
             Health::Healthy
+        }
+    }
+
+    /// The one status that flags and the health `stated` by the configuration come to (Envoy's `healthStatus`).
+    pub(super) fn status(self, stated: HealthStatus) -> HealthStatus {
+        if self.has(Self::FAILED_ACTIVE_HC | Self::FAILED_OUTLIER_CHECK) {
+            return HealthStatus::Unhealthy;
+        }
+        match stated {
+            HealthStatus::Unknown | HealthStatus::Healthy if self.has(Self::DEGRADED_ACTIVE_HC) => {
+                HealthStatus::Degraded
+            }
+            stated => stated,
         }
     }
 

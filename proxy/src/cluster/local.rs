@@ -13,6 +13,7 @@ use super::health::HealthFlags;
 use super::home::Home;
 use super::host::{Host, HostId, Outcome, Shard};
 use super::load_balancer::{Balancer, Candidate, Event, Health, Rules, View};
+use super::pick_context::PickContext;
 use super::settings::settings;
 use super::shared::{HostKey, SharedCluster, keys};
 use super::slow_start;
@@ -26,20 +27,6 @@ use crate::pool::{Common, Dedicated, HostPool, Lease, Need, Settings};
 use crate::telemetry::metrics::ClusterStats;
 use crate::upstream::client::Client;
 use crate::upstream::failure::ConnectError;
-
-/// What a request or connection brings to the choice of its endpoint.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct PickContext<'a> {
-    /// Endpoints to pass over, if others can be had.
-    pub avoid: &'a [HostId],
-    /// How often another endpoint is looked for in place of one to avoid (Envoy's
-    /// `host_selection_retry_max_attempts`).
-    pub attempts: u32,
-    /// What the hash policies made of it; none if there are none, or none of them applies.
-    pub hash: Option<u64>,
-    /// The endpoint it names itself, for clusters that are told their endpoints so.
-    pub dynamic: Option<&'a DynamicHost>,
-}
 
 /// One cluster as one worker knows it, for one configuration. A request keeps the one it began with.
 #[derive(Debug)]
@@ -168,9 +155,24 @@ impl LocalCluster {
             *self.balancer.borrow_mut() = balancer;
             self.drain_failed();
         }
+        if let Some(wanted) = context.override_host {
+            let host = self.overriding(wanted.address);
+            if host.is_some() || wanted.strict {
+                return host;
+            }
+        }
         let view = PickView { cluster: self, context };
         let index = self.balancer.borrow_mut().pick(&view, context.attempts, random)?;
         self.members.get(index).map(|member| Rc::clone(&member.host))
+    }
+
+    /// The endpoint at `address`, if its health is good enough for sessions.
+    fn overriding(&self, address: &str) -> Option<Rc<LocalHost>> {
+        let host = self.by_key.get(&(HostAddress::parse(address), 0))?;
+        let member = self.members.iter().find(|member| Rc::ptr_eq(&member.host, host))?;
+        let stated = self.spec.assignment.endpoints.get(member.place)?.health;
+        let status = host.shared.health().status(stated);
+        self.spec.config.hosts.override_statuses.contains(status).then(|| Rc::clone(host))
     }
 
     fn dynamic_host(&self, wanted: &DynamicHost) -> Option<Rc<LocalHost>> {

@@ -44,6 +44,14 @@ pub enum HostAddress {
 }
 
 impl HostAddress {
+    /// The address that prints as `text`.
+    pub fn parse(text: &str) -> Self {
+        match text.parse() {
+            Ok(address) if Self::Ip(address).to_string() == text => Self::Ip(address),
+            _ => Self::Pipe(text.into()),
+        }
+    }
+
     /// IP address and port; none for a Unix socket.
     pub fn ip(&self) -> Option<SocketAddr> {
         match self {
@@ -122,6 +130,15 @@ fn mask(address: IpAddr, length: u8) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_found_by_how_it_prints() {
+        for text in ["127.0.0.1:80", "[::1]:443", "/run/app.sock"] {
+            assert_eq!(HostAddress::parse(text).to_string(), text);
+        }
+        assert_eq!(HostAddress::parse("127.0.0.1:80").ip(), "127.0.0.1:80".parse().ok());
+        assert_eq!(HostAddress::parse("127.0.0.1:080").ip(), None);
+    }
 
     #[test]
     fn a_block_holds_its_addresses_and_no_others() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::connecting::Connecting;
 use super::dns::{Cache, DnsFamily, Refresh, Resolver};
-use super::endpoint::LoadAssignment;
+use super::endpoint::{HealthStatus, HealthStatuses, LoadAssignment};
 use super::health_check::HealthCheck;
 use super::http::Http2Options;
 use super::retry::RetryBudget;
@@ -49,7 +49,7 @@ pub struct Cluster {
 }
 
 /// How hosts are watched, and what their coming and going means.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HostPolicy {
     /// `health_checks`; none means off.
     pub health_check: Option<Arc<HealthCheck>>,
@@ -57,6 +57,20 @@ pub struct HostPolicy {
     pub ignore_new_until_first_check: bool,
     /// `common_lb_config.close_connections_on_host_set_change`: no connection outlives a change of hosts.
     pub close_connections_on_change: bool,
+    /// `common_lb_config.override_host_status`: the health with which a host is taken that a session names.
+    pub override_statuses: HealthStatuses,
+}
+
+impl Default for HostPolicy {
+    fn default() -> Self {
+        use HealthStatus::{Degraded, Healthy, Unknown};
+        Self {
+            health_check: None,
+            ignore_new_until_first_check: false,
+            close_connections_on_change: false,
+            override_statuses: [Unknown, Healthy, Degraded].into_iter().collect(),
+        }
+    }
 }
 
 /// Envoy `Cluster.DiscoveryType`.

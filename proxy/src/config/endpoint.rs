@@ -91,13 +91,34 @@ pub struct Locality {
 /// Health stated by the management server (Envoy `core.v3.HealthStatus`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum HealthStatus {
-    /// UNKNOWN or HEALTHY: may be used.
+    /// UNKNOWN: may be used.
     #[default]
+    Unknown,
+    /// HEALTHY: may be used.
     Healthy,
-    /// UNHEALTHY or TIMEOUT: not used unless in panic.
+    /// UNHEALTHY: not used unless in panic.
     Unhealthy,
+    /// TIMEOUT: not used unless in panic.
+    Timeout,
     /// DRAINING: not used unless in panic.
     Draining,
     /// DEGRADED: used when healthy ones do not suffice.
     Degraded,
+}
+
+/// Some of the health statuses (Envoy `core.v3.HealthStatusSet`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthStatuses(u8);
+
+impl HealthStatuses {
+    /// Whether `status` is one of them.
+    pub fn contains(self, status: HealthStatus) -> bool {
+        self.0 & (1 << status as u8) != 0
+    }
+}
+
+impl FromIterator<HealthStatus> for HealthStatuses {
+    fn from_iter<I: IntoIterator<Item = HealthStatus>>(statuses: I) -> Self {
+        Self(statuses.into_iter().fold(0, |all, status| all | 1 << status as u8))
+    }
 }

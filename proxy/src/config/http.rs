@@ -8,6 +8,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use super::Name;
 use super::access_log::AccessLog;
 use super::address::CidrRange;
+use super::http_filter::HttpFilter;
 use super::route::RouteConfig;
 use super::source::ResourceSource;
 
@@ -64,21 +65,12 @@ pub struct HttpConnectionManager {
     pub upgrades: Vec<UpgradeConfig>,
     /// `proxy_100_continue`: the upstream answers `expect`, not the proxy.
     pub proxy_100_continue: bool,
-    /// `envoy.filters.http.dynamic_forward_proxy`: hosts are resolved before requests are forwarded.
-    pub forward_proxy: Option<ForwardProxy>,
+    /// `http_filters` in their order, without the router, which is always the last.
+    pub filters: Vec<HttpFilter>,
     /// Access logs.
     pub access_logs: Vec<Arc<AccessLog>>,
     /// `stream_error_on_invalid_http_message`
     pub stream_error_on_invalid_http_message: bool,
-}
-
-/// Envoy `filters.http.dynamic_forward_proxy.v3.FilterConfig`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ForwardProxy {
-    /// The filter's name in its chain, by which routes speak to it.
-    pub filter: Name,
-    /// `dns_cache_config`
-    pub cache: Arc<super::dns::Cache>,
 }
 
 /// What one configuration fixes for all its responses, made once.

@@ -11,6 +11,7 @@ use super::access_log::AccessLog;
 use super::address::CidrRange;
 use super::dns::Cache;
 use super::http::HttpConnectionManager;
+use super::http_filter::FilterKind;
 use super::tcp::TcpProxy;
 use super::tls::DownstreamTls;
 use crate::net::socket::ListenOptions;
@@ -101,10 +102,14 @@ pub struct FilterChain {
 impl FilterChain {
     /// The caches of names that its filters use.
     pub fn dns_caches(&self) -> impl Iterator<Item = &Arc<Cache>> {
-        let http = match &self.terminal {
-            TerminalFilter::Http(http) => http.forward_proxy.as_ref().map(|filter| &filter.cache),
-            TerminalFilter::Tcp(_) => None,
+        let http: &[_] = match &self.terminal {
+            TerminalFilter::Http(http) => &http.filters,
+            TerminalFilter::Tcp(_) => &[],
         };
+        let http = http.iter().filter_map(|filter| match &filter.kind {
+            FilterKind::ForwardProxy(cache) => Some(cache),
+            FilterKind::StatefulSession(_) => None,
+        });
         let passed = self.filters.iter().filter_map(|filter| match filter {
             NetworkFilter::SniForwardProxy { cache, .. } => Some(cache),
             NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(_) => None,

@@ -11,6 +11,7 @@ use super::Name;
 use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
 use super::http::UpgradeConfig;
+use super::http_filter::FilterOverride;
 use super::matcher::{Fraction, HeaderMatcher, HeaderRef, QueryParameterMatcher, Regex};
 use super::metadata::MetadataMatcher;
 use super::retry::RetryPolicy;
@@ -37,7 +38,7 @@ pub struct RouteConfig {
     /// Whether routes to unknown clusters refuse the table; a static table's default is true, RDS false.
     pub validate_clusters: Option<bool>,
     /// `typed_per_filter_config`, by filter name.
-    pub filters: Vec<FilterOverride>,
+    pub filters: Vec<Arc<FilterOverride>>,
 }
 
 /// Envoy `VirtualHost`.
@@ -66,7 +67,7 @@ pub struct VirtualHost {
     /// Body bytes kept for retries; none means the listener's buffer limit.
     pub request_body_buffer_limit: Option<u64>,
     /// `typed_per_filter_config`, by filter name.
-    pub filters: Vec<FilterOverride>,
+    pub filters: Vec<Arc<FilterOverride>>,
     /// Named request classes for logs and statistics; first match wins.
     pub virtual_clusters: Vec<VirtualCluster>,
 }
@@ -108,36 +109,7 @@ pub struct Route {
     /// Body bytes kept for retries; none means the virtual host's.
     pub request_body_buffer_limit: Option<u64>,
     /// `typed_per_filter_config`, by filter name.
-    pub filters: Vec<FilterOverride>,
-}
-
-/// What a table, virtual host, route or weighted cluster says to one HTTP filter.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FilterOverride {
-    /// The filter's name in its chain.
-    pub filter: Name,
-    /// What it says.
-    pub rule: FilterRule,
-}
-
-/// See [`FilterOverride`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum FilterRule {
-    /// `FilterConfig.disabled`
-    Disabled,
-    /// Envoy `filters.http.dynamic_forward_proxy.v3.PerRouteConfig`
-    ForwardProxy(ForwardRewrite),
-}
-
-/// Envoy `PerRouteConfig.host_rewrite_specifier`: which host is resolved, and forwarded to.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ForwardRewrite {
-    /// The request's own.
-    None,
-    /// `host_rewrite_literal`
-    Literal(Box<str>),
-    /// `host_rewrite_header`: the first value of this header, if there is one.
-    Header(HeaderName),
+    pub filters: Vec<Arc<FilterOverride>>,
 }
 
 /// Envoy `RouteMatch`: all conditions must hold.
@@ -296,7 +268,7 @@ pub struct WeightedCluster {
     /// `host_rewrite_literal`
     pub host_rewrite: Option<Box<str>>,
     /// `typed_per_filter_config`, by filter name.
-    pub filters: Vec<FilterOverride>,
+    pub filters: Vec<Arc<FilterOverride>>,
 }
 
 /// How one weighted choice names its cluster.

@@ -22,6 +22,7 @@ mod hash_policy;
 mod header;
 mod health_check;
 mod http;
+mod http_filter;
 mod http_options;
 mod listener;
 mod listener_filter;
@@ -42,6 +43,7 @@ mod route_match;
 mod runtime;
 mod socket_option;
 mod source;
+mod stateful_session;
 mod tcp;
 #[cfg(test)]
 mod tests;

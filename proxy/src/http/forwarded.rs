@@ -285,7 +285,7 @@ mod tests {
     /// A connection manager with Envoy's defaults.
     fn manager() -> HttpConnectionManager {
         HttpConnectionManager {
-            forward_proxy: None,
+            filters: Vec::new(),
             stat_prefix: "test".into(),
             codec: CodecType::Auto,
             routes: RouteSource::Inline(Arc::new(RouteConfig::default())),

@@ -8,7 +8,7 @@ use super::body::DownstreamBody;
 use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::stream::Stream;
-use super::{hop_by_hop, request_id};
+use super::{filter, hop_by_hop, request_id};
 use crate::route::Found;
 
 /// A response of the proxy itself, before or without a route.
@@ -49,6 +49,7 @@ fn answer(
 
 /// Adds what every response has, and notes what the logs want to know of it.
 pub fn dress(stream: &Stream, status: StatusCode, headers: &mut HeaderMap) {
+    filter::response(stream, headers);
     let served = &stream.served;
     let config = served.config();
     let fixed = &served.http.fixed;

@@ -23,7 +23,7 @@ use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::overrides::Overrides;
 use super::stream::{Head, Stream};
-use super::{forward_proxy, hop_by_hop, names, respond, upgrade};
+use super::{hop_by_hop, names, respond, upgrade};
 use crate::cluster::LocalCluster;
 use crate::config::format::millis;
 use crate::config::route::{Route, RouteAction};
@@ -62,11 +62,6 @@ pub async fn forward(
     client: Option<OnUpgrade>,
     finish: Finish,
 ) -> Result<Response<DownstreamBody>, CutShort> {
-    let host = match forward_proxy::filter(&plan).await {
-        Ok(host) => host,
-        Err(reply) => return Ok(plan.answer(finish, *reply)),
-    };
-    let plan = Plan { authority: host.as_deref().unwrap_or(plan.authority), ..plan };
     let stream = plan.stream;
     stream.served.stats.rq_total.inc();
     let Some(cluster) = cluster(&plan) else {

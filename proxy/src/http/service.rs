@@ -12,10 +12,11 @@ use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::router::{self, Plan};
 use super::stream::{Head, Stream};
-use super::{canonical, names, respond};
+use super::way::{Destination, Way};
+use super::{canonical, filter, names, respond};
 use crate::config::matcher::RequestHead;
 use crate::config::route::{Action, DirectResponse, Redirect, Route};
-use crate::route::{Circumstances, Found, RouteTable, TlsPresence, redirect, weighted};
+use crate::route::{Found, redirect};
 use crate::telemetry::response_flags::ResponseFlags;
 
 /// Serves one request of `connection`. An error cuts the connection (HTTP/1) or resets the stream (HTTP/2).
@@ -40,11 +41,34 @@ pub async fn serve(
     if let Some(reply) = overloaded(&stream) {
         return Ok(respond::local(finish, reply));
     }
-    match decide(&stream, head) {
+    let way = Way::find(&stream, head, forwarded_proto(head));
+    if let Some(way) = way {
+        stream.set_route(way.found);
+    }
+    if !served.config().filters.is_empty()
+        && let Err(reply) = Box::pin(filter::request(&stream, head, way)).await
+    {
+        return Ok(filter_reply(finish, *reply, way));
+    }
+    match decide(&stream, head, way) {
         Verdict::Reply(reply) => Ok(respond::local(finish, *reply)),
         Verdict::Routed(reply, found) => Ok(respond::routed(finish, *reply, found, None)),
         // In a box: it is large, and the codec moves what this function returns about.
         Verdict::Forward(plan) => Box::pin(router::forward(plan, body, upgrade, finish)).await,
+    }
+}
+
+/// The answer of a filter, with the header changes of the route that the request would have been forwarded by.
+fn filter_reply(
+    finish: Finish,
+    reply: LocalReply,
+    way: Option<Way<'_>>,
+) -> Response<DownstreamBody> {
+    match way {
+        Some(Way { found, to: Destination::Cluster(_, _, target), .. }) => {
+            respond::routed(finish, reply, found, target.weighted)
+        }
+        _ => respond::local(finish, reply),
     }
 }
 
@@ -74,50 +98,36 @@ enum Verdict<'a> {
     Forward(Plan<'a>),
 }
 
-fn decide<'a>(stream: &'a Rc<Stream>, head: &'a Head) -> Verdict<'a> {
-    let view = head.view();
-    let Some((table, found)) = find(stream, &view) else { return no_route(stream) };
-    stream.set_route(found);
-    if table.wants_https(found, forwarded_proto(head), stream.internal.get()) {
-        let location = redirect::to_https(&view);
-        let reply = LocalReply::redirect(StatusCode::MOVED_PERMANENTLY, &location);
-        return Verdict::Reply(Box::new(reply));
-    }
-    let Some(route) = table.route(found) else { return no_route(stream) };
-    match &route.action {
-        Action::Forward(action) => {
-            let client = Some(stream.client.get().ip());
-            let target = weighted::target(action, &view, client, stream.random());
-            Verdict::Forward(Plan {
-                stream,
-                head,
-                authority: &head.authority,
-                table,
-                found,
-                route,
-                action,
-                target,
-            })
+fn decide<'a>(stream: &'a Rc<Stream>, head: &'a Head, way: Option<Way<'a>>) -> Verdict<'a> {
+    let Some(Way { table, found, to }) = way else { return no_route(stream) };
+    match to {
+        Destination::Nowhere => no_route(stream),
+        Destination::Https => {
+            let location = redirect::to_https(&head.view());
+            let reply = LocalReply::redirect(StatusCode::MOVED_PERMANENTLY, &location);
+            Verdict::Reply(Box::new(reply))
         }
-        Action::Redirect(redirect) => {
-            stream.served.stats.rq_redirect.inc();
-            Verdict::Routed(Box::new(redirected(redirect, route, head)), found)
+        Destination::Cluster(route, action, target) => {
+            let wishes = stream.filtered().map(|filtered| &filtered.wishes);
+            let authority = wishes.and_then(|wishes| wishes.authority.as_deref());
+            let authority = authority.unwrap_or(&head.authority);
+            Verdict::Forward(Plan { stream, head, authority, table, found, route, action, target })
         }
-        Action::DirectResponse(response) => {
-            stream.served.stats.rq_direct_response.inc();
-            Verdict::Routed(Box::new(direct(response, &view)), found)
+        Destination::Answer(route) => {
+            let reply = match &route.action {
+                Action::Redirect(redirect) => {
+                    stream.served.stats.rq_redirect.inc();
+                    redirected(redirect, route, head)
+                }
+                Action::DirectResponse(response) => {
+                    stream.served.stats.rq_direct_response.inc();
+                    direct(response, &head.view())
+                }
+                Action::Forward(_) => return no_route(stream),
+            };
+            Verdict::Routed(Box::new(reply), found)
         }
     }
-}
-
-fn find<'a>(stream: &'a Stream, view: &RequestHead<'_>) -> Option<(&'a RouteTable, Found)> {
-    let table = stream.table()?;
-    let tls = stream.connection.downstream.tls.as_ref().map_or(TlsPresence::default(), |peer| {
-        TlsPresence { presented: peer.presented(), validated: peer.validated() }
-    });
-    // No filter of this proxy sets metadata.
-    let circumstances = Circumstances { tls, metadata: None };
-    Some((table, table.find(view, stream.random(), circumstances)?))
 }
 
 fn no_route(stream: &Stream) -> Verdict<'static> {

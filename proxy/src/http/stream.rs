@@ -10,6 +10,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use super::connection::{Connection, Served};
+use super::filter::Filtered;
 use crate::config::Name;
 use crate::config::address::HostAddress;
 use crate::config::matcher::RequestHead;
@@ -138,6 +139,7 @@ pub struct Stream {
     extended_connect: Cell<bool>,
     arrival: RefCell<Option<Waker>>,
     trace: Cell<Option<TraceContext>>,
+    filtered: OnceCell<Box<Filtered>>,
     random: u64,
 }
 
@@ -168,6 +170,7 @@ impl Stream {
             extended_connect: Cell::new(false),
             arrival: RefCell::new(None),
             trace: Cell::new(None),
+            filtered: OnceCell::new(),
             random,
             connection,
             served,
@@ -192,6 +195,16 @@ impl Stream {
     /// Notes the trace it belongs to.
     pub fn set_trace(&self, context: TraceContext) {
         self.trace.set(Some(context));
+    }
+
+    /// What filters made of the request; none before they have run, or if there are none.
+    pub fn filtered(&self) -> Option<&Filtered> {
+        self.filtered.get().map(AsRef::as_ref)
+    }
+
+    /// Notes what filters made of the request; the first call decides.
+    pub fn set_filtered(&self, filtered: Filtered) {
+        let _ = self.filtered.set(Box::new(filtered));
     }
 
     /// The random number all of this request's choices are made with.

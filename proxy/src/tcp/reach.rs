@@ -60,6 +60,7 @@ impl Session {
             attempts: if failed.is_empty() { 0 } else { LOOK_FOR_OTHERS },
             hash: hash.map(route::hash::address),
             dynamic: dynamic.as_ref(),
+            override_host: None,
         };
         let Some(host) = self.worker.with_random(|random| cluster.pick(&context, random)) else {
             cluster.stats.upstream_cx_none_healthy.inc();

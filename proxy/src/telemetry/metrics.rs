@@ -26,7 +26,7 @@ pub use sample::{Sample, Samples, Scope, Tag, Value};
 pub use stats::{
     ClusterStats, ConnectionLimitStats, DnsCacheStats, DnsStats, HttpInspectorStats, HttpStats,
     ListenerStats, ProxyProtocolStats, ProxyProtocolVersionStats, ResolutionStats, ServerStats,
-    SubscriptionStats, TcpStats, TlsInspectorStats,
+    SessionStats, SubscriptionStats, TcpStats, TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -38,6 +38,7 @@ pub struct Metrics {
     listeners: Sharded<ListenerStats>,
     tcp: Sharded<TcpStats>,
     connection_limits: Sharded<ConnectionLimitStats>,
+    sessions: Sharded<SessionStats>,
     tls_inspector: Sharded<TlsInspectorStats>,
     http_inspector: Sharded<HttpInspectorStats>,
     proxy_protocol: Sharded<ProxyProtocolStats>,
@@ -115,6 +116,12 @@ impl Metrics {
     /// A fresh shard of `connection_limit.STAT_PREFIX.*` for the calling worker, counted until it is dropped.
     pub fn connection_limit(&self, stat_prefix: &str) -> Arc<ConnectionLimitStats> {
         self.connection_limits.shard(Scope::connection_limit(stat_prefix))
+    }
+
+    /// A fresh shard of `[http.MANAGER.]stateful_session.PREFIX.*` for the calling worker, counted until it is
+    /// dropped.
+    pub fn session(&self, manager: &str, prefix: &str) -> Arc<SessionStats> {
+        self.sessions.shard(Scope::session(manager, prefix))
     }
 
     /// The statistics of one subscription, shared by all that ask for the same `scope`.
@@ -195,6 +202,7 @@ impl Metrics {
         self.lookups.collect(&mut out);
         let limits = kind(|scope| matches!(scope, Scope::ConnectionLimit(_)));
         self.connection_limits.collect(limits, &mut out);
+        self.sessions.collect(kind(|scope| matches!(scope, Scope::Session(..))), &mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
         self.dns_caches.collect(&mut out);
         self.refresh(&out);

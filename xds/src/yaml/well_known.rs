@@ -65,7 +65,7 @@ fn wrapper(
     Some(message)
 }
 
-/// The message named by `@type`, encoded; its fields stand beside `@type`.
+/// The message named by `@type`, encoded; its fields stand beside `@type`. `{}` is no message at all.
 fn any(
     reader: &mut Reader,
     node: &Node<'_>,
@@ -74,6 +74,9 @@ fn any(
     let Value::Map(entries) = &node.value else {
         return reader.refuse(node.at, format!("expected a map with @type, found {}", node.kind()));
     };
+    if entries.is_empty() {
+        return Some(DynamicMessage::new(descriptor.clone()));
+    }
     let Some((_, type_node)) = entries.iter().find(|(key, _)| key.text == "@type") else {
         return reader.refuse(
             node.at,

@@ -122,16 +122,23 @@ fn lb_endpoint(
         hostname: hostname.as_str().into(),
         weight: bounded("load_balancing_weight", *load_balancing_weight, 1, (1, u32::MAX))?,
         locality: Arc::clone(locality),
-        health: match enumeration("health_status", *health_status)? {
-            Health::Unknown | Health::Healthy => HealthStatus::Healthy,
-            Health::Unhealthy | Health::Timeout => HealthStatus::Unhealthy,
-            Health::Draining => HealthStatus::Draining,
-            Health::Degraded => HealthStatus::Degraded,
-        },
+        health: health_status_of("health_status", *health_status)?,
         health_check: optional("endpoint.health_check_config", health_check_config, check)?
             .flatten(),
         hash_key: metadata.as_ref().and_then(hash_key),
         transport_socket_match: optional("metadata", metadata, socket_match)?.unwrap_or_default(),
+    })
+}
+
+/// The health in `field`.
+pub(super) fn health_status_of(field: &str, proto: i32) -> Result<HealthStatus> {
+    Ok(match enumeration(field, proto)? {
+        Health::Unknown => HealthStatus::Unknown,
+        Health::Healthy => HealthStatus::Healthy,
+        Health::Unhealthy => HealthStatus::Unhealthy,
+        Health::Timeout => HealthStatus::Timeout,
+        Health::Draining => HealthStatus::Draining,
+        Health::Degraded => HealthStatus::Degraded,
     })
 }
 

@@ -29,8 +29,7 @@ use super::value::{
 use crate::config::Name;
 use crate::config::cluster::UpstreamHttp;
 use crate::config::dns::{Cache, Refresh};
-use crate::config::http::ForwardProxy;
-use crate::config::route::ForwardRewrite;
+use crate::config::http_filter::ForwardRewrite;
 
 /// Envoy's defaults.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -77,12 +76,12 @@ pub(super) fn cluster(
     cache(proto).at("dns_cache_config")
 }
 
-/// The HTTP filter, called `filter` in its chain.
-pub(super) fn filter(filter: &str, proto: &FilterConfig) -> Result<ForwardProxy> {
+/// The HTTP filter: its cache.
+pub(super) fn filter(proto: &FilterConfig) -> Result<Arc<Cache>> {
     let FilterConfig { implementation_specifier } = proto;
     let ImplementationSpecifier::DnsCacheConfig(proto) =
         required("dns_cache_config", implementation_specifier)?;
-    Ok(ForwardProxy { filter: filter.into(), cache: cache(proto).at("dns_cache_config")? })
+    cache(proto).at("dns_cache_config")
 }
 
 /// The network filter: its cache, and the port of every server.

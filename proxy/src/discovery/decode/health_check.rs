@@ -11,17 +11,20 @@ use xds::envoy::config::core::v3::health_check::payload::Payload as PayloadKind;
 use xds::envoy::config::core::v3::health_check::{
     GrpcHealthCheck, HealthChecker, HttpHealthCheck, Payload, TcpHealthCheck, TlsOptions,
 };
-use xds::envoy::config::core::v3::{HealthCheck, RequestMethod, TypedExtensionConfig};
+use xds::envoy::config::core::v3::{
+    HealthCheck, HealthStatusSet, RequestMethod, TypedExtensionConfig,
+};
 use xds::envoy::extensions::health_check::event_sinks::file::v3::HealthCheckEventFileSink;
 use xds::envoy::r#type::v3::{CodecClientType, Int64Range};
 
-use super::endpoint::socket_criteria;
+use super::endpoint::{health_status_of, socket_criteria};
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::header::{mutations, to_add};
 use super::matcher::string_matcher;
 use super::value::{enumeration, non_empty, optional_duration, positive_duration, whole_percent};
 use crate::config::cluster::{HostPolicy, UpstreamHttp, UpstreamProtocol};
+use crate::config::endpoint::HealthStatuses;
 use crate::config::health_check::{self, Checker, GrpcCheck, HttpCheck, Intervals, TcpCheck};
 
 /// Envoy's defaults.
@@ -44,7 +47,17 @@ pub(super) fn hosts(
         ignore_new_until_first_check: common.is_some_and(|it| it.ignore_new_hosts_until_first_hc),
         close_connections_on_change: common
             .is_some_and(|it| it.close_connections_on_host_set_change),
+        override_statuses: match common.and_then(|it| it.override_host_status.as_ref()) {
+            Some(proto) => override_statuses(proto).at("common_lb_config.override_host_status")?,
+            None => HostPolicy::default().override_statuses,
+        },
     })
+}
+
+fn override_statuses(proto: &HealthStatusSet) -> Result<HealthStatuses> {
+    let HealthStatusSet { statuses } = proto;
+    let statuses = each("statuses", statuses, |status| health_status_of("", *status))?;
+    Ok(statuses.into_iter().collect())
 }
 
 fn health_checks(

@@ -12,25 +12,22 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
     PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation as ServerHeader,
     SetCurrentClientCertDetails, StripPortMode, UpgradeConfig,
 };
-use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, HttpFilter, Rds,
+    HttpConnectionManager, Rds,
 };
 
 use super::access_log::access_log;
 use super::address::cidr_range;
 use super::errors::{At, Result, each, optional, refuse, required};
-use super::extension::{message_name, unpack, unsupported};
-use super::forward_proxy;
+use super::http_filter::filters;
 use super::http_options::{common_http, http1, http2, upgrades};
 use super::route::route_config;
 use super::source::file_source;
-use super::value::{bounded, enumeration, limit, name, non_empty, optional_duration, unless_empty};
+use super::value::{bounded, enumeration, limit, name, optional_duration, unless_empty};
 use crate::config::address::CidrRange;
 use crate::config::http::{
-    self, ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, ForwardProxy,
-    HttpLimits, PathNormalisation, RequestIdOptions, RouteSource, ServerHeaderTransformation,
-    StripPort,
+    self, ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpLimits,
+    PathNormalisation, RequestIdOptions, RouteSource, ServerHeaderTransformation, StripPort,
 };
 use crate::config::source::ResourceSource;
 
@@ -71,10 +68,11 @@ pub(super) fn connection_manager(
         drain_timeout,
         delayed_close_timeout,
     ];
-    let (Router { dynamic_stats: _, start_child_span: _, suppress_envoy_headers }, forward_proxy) =
-        filters(http_filters)?;
+    let stat_prefix = name("stat_prefix", stat_prefix)?;
+    let (Router { dynamic_stats: _, start_child_span: _, suppress_envoy_headers }, filters) =
+        filters(http_filters, &stat_prefix)?;
     Ok(http::HttpConnectionManager {
-        stat_prefix: name("stat_prefix", stat_prefix)?,
+        stat_prefix,
         codec: codec(*codec_type)?,
         routes: routes(route_specifier.as_ref())?,
         server_name: header_value("server_name", server_name)?.unwrap_or(SERVER_NAME.into()),
@@ -105,7 +103,7 @@ pub(super) fn connection_manager(
             (upgrade_type, *enabled)
         })?,
         proxy_100_continue: *proxy_100_continue,
-        forward_proxy,
+        filters,
         access_logs: each("access_log", access_logs, |proto| access_log(proto).map(Arc::new))?,
         stream_error_on_invalid_http_message: stream_error_on_invalid_http_message.unwrap_or(false),
     })
@@ -137,65 +135,6 @@ fn rds(proto: &Rds) -> Result<ResourceSource> {
         name: name("route_config_name", route_config_name)?,
         file: file_source(source).at("config_source")?,
     })
-}
-
-/// A filter that this version has.
-enum Filter {
-    Router(Router),
-    ForwardProxy(ForwardProxy),
-    Skipped,
-}
-
-/// The filters, of which the router must be the last.
-fn filters(protos: &[HttpFilter]) -> Result<(Router, Option<ForwardProxy>)> {
-    let mut filters = each("http_filters", protos, filter)?;
-    let Some(Filter::Router(router)) = filters.pop() else {
-        return refuse("http_filters", "the last filter must be envoy.filters.http.router");
-    };
-    let mut forward_proxy = None;
-    for (index, filter) in filters.into_iter().enumerate() {
-        let path = format!("http_filters[{index}]");
-        match filter {
-            Filter::Router(_) => {
-                return refuse(&path, "a terminal filter must be the last filter of the chain");
-            }
-            Filter::ForwardProxy(_) if forward_proxy.is_some() => {
-                return refuse(&path, "one dynamic_forward_proxy is all that this version has");
-            }
-            Filter::ForwardProxy(filter) => forward_proxy = Some(filter),
-            Filter::Skipped => {}
-        }
-    }
-    Ok((router, forward_proxy))
-}
-
-fn filter(proto: &HttpFilter) -> Result<Filter> {
-    let HttpFilter { name, is_optional, disabled, config_type } = proto;
-    non_empty("name", name)?;
-    let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
-    if let Some(router) = unpack::<Router>(any).at("typed_config")? {
-        if *disabled {
-            return refuse("disabled", "the last filter of the chain cannot be disabled");
-        }
-        return Ok(Filter::Router(router));
-    }
-    if let Some(proto) = unpack(any).at("typed_config")? {
-        let filter = forward_proxy::filter(name, &proto).at("typed_config")?;
-        if *disabled {
-            return refuse("disabled", "a filter that routes can enable is not supported");
-        }
-        return Ok(Filter::ForwardProxy(filter));
-    }
-    if *is_optional || *disabled {
-        let filter = message_name(any);
-        tracing::warn!(
-            name,
-            filter,
-            "this HTTP filter is not supported; it is optional or disabled, so it is skipped"
-        );
-        return Ok(Filter::Skipped);
-    }
-    unsupported(any).at("typed_config")
 }
 
 fn internal_addresses(proto: Option<&InternalAddressConfig>) -> Result<Vec<CidrRange>> {

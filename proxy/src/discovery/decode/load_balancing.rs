@@ -76,6 +76,7 @@ fn common(proto: &CommonLbConfig) -> Result<Common> {
         // These concern hosts and connections, not the choice among them.
         ignore_new_hosts_until_first_hc: _new,
         close_connections_on_host_set_change: _change,
+        override_host_status: _override,
         consistent_hashing_lb_config,
     } = proto;
     let threshold = healthy_panic_threshold.as_ref();

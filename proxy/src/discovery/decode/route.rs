@@ -8,8 +8,8 @@ use xds::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use xds::envoy::config::route::v3::{Route, RouteConfiguration, VirtualCluster, VirtualHost};
 
 use super::errors::{At, Result, both, each, optional, refuse, required};
-use super::extension::per_filter_config;
 use super::header::mutations;
+use super::http_filter::per_filter_config;
 use super::matcher::header_matcher;
 use super::redirect::{direct_response, redirect};
 use super::retry::retry_policy;

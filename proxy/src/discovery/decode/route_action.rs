@@ -15,9 +15,9 @@ use xds::envoy::config::route::v3::{RouteAction, WeightedCluster};
 use xds::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use super::errors::{At, Result, each, optional, refuse, required};
-use super::extension::per_filter_config;
 use super::hash_policy;
 use super::header::mutations;
+use super::http_filter::per_filter_config;
 use super::http_options::upgrades;
 use super::matcher::header_ref;
 use super::retry::retry_policy;

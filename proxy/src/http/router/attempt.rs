@@ -8,7 +8,7 @@ use http::{Request, Response, Version};
 use super::exchange::Exchange;
 use super::failure::Failure;
 use crate::cluster::health_check::IMMEDIATE_FAIL;
-use crate::cluster::{DynamicHost, LocalCluster, LocalHost, Outcome, PickContext};
+use crate::cluster::{DynamicHost, LocalCluster, LocalHost, Outcome, OverrideHost, PickContext};
 use crate::config::cluster::Discovery;
 use crate::config::format::millis;
 use crate::http::{forward_proxy, names, retry};
@@ -115,6 +115,7 @@ impl Exchange<'_> {
             attempts: self.avoids_previous_hosts().unwrap_or(1),
             hash: self.hash(),
             dynamic,
+            override_host: self.override_host(),
         };
         let worker = &stream.connection.worker;
         let picked = worker.with_random(|random| self.cluster.pick(&context, random));
@@ -130,6 +131,13 @@ impl Exchange<'_> {
         facts.remote = None;
         facts.failure = None;
         Ok(host)
+    }
+
+    /// The endpoint that the first attempt goes to if a filter asks for it; a retry may go anywhere.
+    fn override_host(&self) -> Option<OverrideHost<'_>> {
+        let wishes = &self.plan.stream.filtered()?.wishes;
+        let (address, strict) = wishes.override_host.as_ref().filter(|_| self.attempts() <= 1)?;
+        Some(OverrideHost { address, strict: *strict })
     }
 
     /// Sends the request to `host`. A request on a connection that was already dying is sent once more on

@@ -95,7 +95,7 @@ fn described(endpoint: &Endpoint) -> String {
 
 fn refusal(endpoint: &Endpoint) -> Option<&'static str> {
     match endpoint.health {
-        HealthStatus::Healthy => None,
+        HealthStatus::Unknown | HealthStatus::Healthy => None,
         HealthStatus::Degraded => {
             Some("its health_status is DEGRADED: only when healthy ones do not suffice")
         }

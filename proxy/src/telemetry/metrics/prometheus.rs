@@ -1,5 +1,7 @@
 //! Samples in Prometheus' text format, with Envoy's names and labels.
 
+use std::borrow::Cow;
+
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
@@ -25,7 +27,7 @@ pub fn prometheus(mut samples: Vec<Sample>) -> String {
 }
 
 /// What samples of one family share, in the order of the output.
-fn family(sample: &Sample) -> (u8, &'static str, &'static str, &'static str) {
+fn family(sample: &Sample) -> (u8, Cow<'static, str>, &'static str, &'static str) {
     let kind = match sample.value {
         Value::Counter(_) => 0,
         Value::Gauge(_) => 1,

@@ -1,5 +1,6 @@
 //! One reading of every statistic, with what is needed to print it as Envoy does.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub enum Scope {
     Tcp(Arc<str>),
     /// `connection_limit.PREFIX.`
     ConnectionLimit(Arc<str>),
+    /// `http.MANAGER.stateful_session.PREFIX.`, or `stateful_session.PREFIX.` without a manager.
+    Session(Arc<str>, Arc<str>),
 }
 
 impl Scope {
@@ -88,14 +91,20 @@ impl Scope {
         Self::ConnectionLimit(sanitized(prefix))
     }
 
+    /// The scope of sessions with this stat prefix, of connection managers with theirs; theirs is empty for what
+    /// routes say.
+    pub fn session(manager: &str, prefix: &str) -> Self {
+        Self::Session(sanitized(manager), sanitized(prefix))
+    }
+
     /// The Prometheus name of the scope, without `envoy_`, and its labels.
-    pub(super) fn family(&self) -> (&'static str, [Option<(&'static str, &str)>; 2]) {
+    pub(super) fn family(&self) -> (Cow<'static, str>, Labels<'_>) {
         const CLUSTER: &str = "envoy_cluster_name";
         const HTTP: &str = "envoy_http_conn_manager_prefix";
         let proxy = |prefix| {
             Some(("envoy_proxy_protocol_prefix", prefix)).filter(|_| !str::is_empty(prefix))
         };
-        match self {
+        let (name, labels): (_, Labels<'_>) = match self {
             Self::Root => ("", [None, None]),
             Self::Cluster(name) => ("cluster.", [Some((CLUSTER, name)), None]),
             Self::Cds => ("cluster_manager.cds.", [None, None]),
@@ -119,9 +128,21 @@ impl Scope {
             Self::ConnectionLimit(prefix) => {
                 ("connection_limit.", [Some(("envoy_connection_limit_prefix", prefix)), None])
             }
-        }
+            // Envoy makes no label of the prefix.
+            Self::Session(manager, prefix) if manager.is_empty() => {
+                return (format!("stateful_session.{prefix}.").into(), [None, None]);
+            }
+            Self::Session(manager, prefix) => {
+                let name = format!("http.stateful_session.{prefix}.");
+                return (name.into(), [Some((HTTP, manager)), None]);
+            }
+        };
+        (name.into(), labels)
     }
 }
+
+/// Names and values of at most two labels.
+type Labels<'a> = [Option<(&'static str, &'a str)>; 2];
 
 /// What stands before a statistic's own name in `/stats`.
 impl fmt::Display for Scope {
@@ -144,6 +165,12 @@ impl fmt::Display for Scope {
             Self::Sds(name) => write!(f, "sds.{name}."),
             Self::Tcp(prefix) => write!(f, "tcp.{prefix}."),
             Self::ConnectionLimit(prefix) => write!(f, "connection_limit.{prefix}."),
+            Self::Session(manager, prefix) if manager.is_empty() => {
+                write!(f, "stateful_session.{prefix}.")
+            }
+            Self::Session(manager, prefix) => {
+                write!(f, "http.{manager}.stateful_session.{prefix}.")
+            }
         }
     }
 }

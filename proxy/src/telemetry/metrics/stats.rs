@@ -6,6 +6,7 @@ mod http;
 mod listener;
 mod listener_filter;
 mod server;
+mod session;
 mod tcp;
 
 use super::sample::{Samples, Scope};
@@ -18,6 +19,7 @@ pub use listener_filter::{
     HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,
 };
 pub use server::{DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
+pub use session::SessionStats;
 pub use tcp::TcpStats;
 
 /// A group of statistics that is counted in shards and summed when read.

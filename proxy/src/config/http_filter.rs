@@ -1,0 +1,105 @@
+//! HTTP filters as configured, and what route tables say to them.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::Name;
+use super::dns::Cache;
+
+/// A filter that requests pass before the router (Envoy `HttpFilter`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpFilter {
+    /// Its name in the chain, by which routes speak to it.
+    pub name: Name,
+    /// `disabled`: whether requests pass it by unless their route says otherwise.
+    pub disabled: bool,
+    /// What it does.
+    pub kind: FilterKind,
+}
+
+/// Which filter it is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterKind {
+    /// `envoy.filters.http.dynamic_forward_proxy`: hosts are resolved before requests are forwarded.
+    ForwardProxy(Arc<Cache>),
+    /// `envoy.filters.http.stateful_session`
+    StatefulSession(StatefulSession),
+}
+
+/// What a table, virtual host, route or weighted cluster says to one filter (an entry of its
+/// `typed_per_filter_config`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilterOverride {
+    /// The filter's name in its chain.
+    pub filter: Name,
+    /// What it says.
+    pub rule: FilterRule,
+}
+
+/// See [`FilterOverride`]. What is meant for another kind of filter means nothing to this one, as in Envoy, except
+/// that it enables it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterRule {
+    /// `FilterConfig.disabled`
+    Disabled,
+    /// `FilterConfig` with an empty `config`: not disabled, as configured elsewhere.
+    Enabled,
+    /// Envoy `filters.http.dynamic_forward_proxy.v3.PerRouteConfig`
+    ForwardProxy(ForwardRewrite),
+    /// Envoy `filters.http.stateful_session.v3.StatefulSessionPerRoute`; none means no sessions.
+    StatefulSession(Option<StatefulSession>),
+}
+
+/// Envoy `PerRouteConfig.host_rewrite_specifier`: which host is resolved, and forwarded to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ForwardRewrite {
+    /// The request's own.
+    None,
+    /// `host_rewrite_literal`
+    Literal(Box<str>),
+    /// `host_rewrite_header`: the first value of this header, if there is one.
+    Header(HeaderName),
+}
+
+/// Envoy `StatefulSession`: requests of a session go to the endpoint of its first one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatefulSession {
+    /// How clients carry their session; none if they do not.
+    pub state: Option<SessionState>,
+    /// Whether a request fails if its session's endpoint cannot take it.
+    pub strict: bool,
+    /// What it is counted under; none means not at all.
+    pub stats: Option<SessionScope>,
+}
+
+/// `http.MANAGER.stateful_session.PREFIX.`, or `stateful_session.PREFIX.` for what routes say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SessionScope {
+    /// `stat_prefix` of the connection manager; empty for what routes say.
+    pub manager: Name,
+    /// `stat_prefix`
+    pub prefix: Name,
+}
+
+/// How clients carry their session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SessionState {
+    /// Envoy `CookieBasedSessionState`
+    Cookie(SessionCookie),
+    /// Envoy `HeaderBasedSessionState`: the header's name.
+    Header(HeaderName),
+}
+
+/// Envoy `type.http.v3.Cookie`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionCookie {
+    /// Its name.
+    pub name: Box<str>,
+    /// In whole seconds; 0 means as long as the client runs.
+    pub ttl: u64,
+    /// Where it is valid; empty means where it was given.
+    pub path: Box<str>,
+    /// Names and values; a value may be empty.
+    pub attributes: Vec<(Box<str>, Box<str>)>,
+}
