@@ -30,6 +30,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::config::address::HostAddress;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::LoadAssignment;
 use crate::config::{HashMap, Name};
@@ -68,12 +69,21 @@ pub struct ClusterSpec {
 #[derive(Debug)]
 pub struct Clusters {
     metrics: Arc<Metrics>,
-    events: Option<AccessLogger>,
+    reports: Reports,
     /// Tells whoever checks hosts of a new snapshot.
     published: Notify,
     known: Mutex<HashMap<Name, Known>>,
     /// Where this proxy belongs.
     place: OnceLock<Place>,
+}
+
+/// To whom clusters tell what becomes of their hosts.
+#[derive(Debug, Clone, Default)]
+struct Reports {
+    /// Where events of health checks are written.
+    events: Option<AccessLogger>,
+    /// Told when a host that stayed only for its health has failed.
+    departures: Arc<Notify>,
 }
 
 /// A cluster of the newest snapshot.
@@ -92,7 +102,7 @@ impl Clusters {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
-            events: None,
+            reports: Reports::default(),
             published: Notify::new(),
             known: Mutex::default(),
             place: OnceLock::new(),
@@ -102,7 +112,8 @@ impl Clusters {
     /// Writes the events of active health checks with `logger`.
     #[must_use]
     pub fn logging_events(self, logger: AccessLogger) -> Self {
-        Self { events: Some(logger), ..self }
+        let reports = Reports { events: Some(logger), ..self.reports };
+        Self { reports, ..self }
     }
 
     /// Says which cluster this proxy belongs to. To be called once, before anything is published.
@@ -117,7 +128,7 @@ impl Clusters {
         let Place { cluster, locality } = self.place.get()?;
         let mut known = self.known.lock();
         let known = known.get_mut(cluster).filter(|_| cluster != name)?;
-        let shared = Arc::clone(known.live(self.events.as_ref()));
+        let shared = Arc::clone(known.live(&self.reports));
         Some(Rc::new(Home { locality: locality.clone(), shared }))
     }
 
@@ -141,10 +152,22 @@ impl Clusters {
             config.hosts.health_check.is_some() || config.lb_policy.slow_start().is_some()
         };
         for known in known.values_mut().filter(at_once) {
-            known.live(self.events.as_ref());
+            known.live(&self.reports);
         }
         drop(known);
         self.published.notify_one();
+    }
+
+    /// Whether a host of `cluster` at `address` passes its active checks, so that it may stay although it is no
+    /// longer listed (Envoy's PENDING_DYNAMIC_REMOVAL).
+    pub fn may_stay(&self, cluster: &str, address: &HostAddress) -> bool {
+        let live = self.known.lock().get(cluster).and_then(|known| known.live.clone());
+        live.is_some_and(|live| live.current().1.iter().any(|host| host.may_stay(address)))
+    }
+
+    /// Resolves when a host that was allowed to stay should do so no longer.
+    pub async fn departure(&self) {
+        self.reports.departures.notified().await;
     }
 
     /// Resolves when a snapshot has been published since the last time.
@@ -173,7 +196,7 @@ impl Clusters {
         let mut known = self.known.lock();
         let name = Arc::clone(&spec.config.name);
         let known = known.entry(name).or_insert_with(|| Known::new(spec));
-        let live = known.live(self.events.as_ref());
+        let live = known.live(&self.reports);
         live.use_it();
         Arc::clone(live)
     }
@@ -185,9 +208,9 @@ impl Known {
         Self { spec: Arc::clone(spec), live: None, membership_changes: changes }
     }
 
-    fn live(&mut self, events: Option<&AccessLogger>) -> &Arc<SharedCluster> {
+    fn live(&mut self, reports: &Reports) -> &Arc<SharedCluster> {
         self.live.get_or_insert_with(|| {
-            Arc::new(SharedCluster::new(&self.spec, events.cloned(), Instant::now()))
+            Arc::new(SharedCluster::new(&self.spec, reports.clone(), Instant::now()))
         })
     }
 

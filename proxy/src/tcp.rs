@@ -61,6 +61,8 @@ enum Ending {
     Idle,
     /// It reached `max_downstream_connection_duration`.
     TooOld,
+    /// Its host is no longer healthy, and connections to such hosts are cut.
+    HostFailed,
     /// The proxy stops serving it.
     Drained,
 }
@@ -124,9 +126,7 @@ impl Session {
         let reaching = async {
             match self.ahead.take() {
                 Some(reached) => Some(reached),
-                None => {
-                    Some(Reached { endpoint: self.reach(&snapshot).await?, greeting: Vec::new() })
-                }
+                None => self.reach(&snapshot).await,
             }
         };
         let reached = tokio::select! {
@@ -135,7 +135,9 @@ impl Session {
         };
         // Connections may last for days: none keeps an old configuration.
         drop(snapshot);
-        let Some(Reached { mut endpoint, greeting }) = reached else { return Ending::Unreached };
+        let Some(reached) = reached else { return Ending::Unreached };
+        let host_fails = reached.host_fails();
+        let Reached { mut endpoint, greeting, .. } = reached;
         if self.proxy.log_on_connected {
             self.log();
         }
@@ -153,6 +155,7 @@ impl Session {
                 Err(broken) => Ending::Broken(broken),
             },
             ending = self.end(dies, self.proxy.idle_timeout) => ending,
+            () = host_fails => Ending::HostFailed,
         };
         match &ending {
             Ending::Broken(broken) => self.broken(broken, client, &endpoint),

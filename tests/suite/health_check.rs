@@ -12,6 +12,7 @@ use harness::{
 };
 
 mod checkers;
+mod hosts;
 
 on_both!(
     a_host_is_left_out_while_its_checks_fail,

@@ -48,6 +48,7 @@ impl DynamicHost {
             health: HealthStatus::Healthy,
             health_check: None,
             transport_socket_match: HashMap::default(),
+            is_leaving: false,
         }
     }
 }

@@ -26,6 +26,7 @@ use super::host::{Host, HostId};
 use super::shared::{SharedCluster, keys};
 use crate::config::HashMap;
 use crate::config::access_log::LogSink;
+use crate::config::address::HostAddress;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::{Endpoint, Locality};
 use crate::config::health_check::{Checker, HealthCheck};
@@ -219,6 +220,17 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Whether it is the host at `address`, is checked, and has not failed.
+    pub(super) fn may_stay(&self, address: &HostAddress) -> bool {
+        const FAILED: HealthFlags =
+            HealthFlags::FAILED_ACTIVE_HC.union(HealthFlags::FAILED_EDS_HEALTH);
+        self.address() == address
+            && !self.health().has(FAILED)
+            && self.record.lock().check.is_some()
+    }
+}
+
 impl SharedCluster {
     /// Takes in how a check of `host` went, and tells what this has changed. None if it is not checked.
     fn take_in(&self, host: &Host, config: &Cluster, result: CheckResult) -> Option<Transition> {
@@ -244,8 +256,15 @@ impl SharedCluster {
         {
             host.since.restart();
         }
-        if host.health() != before {
+        let now = host.health();
+        if now != before {
             self.health_changed();
+        }
+        if now.has(HealthFlags::FAILED_ACTIVE_HC) && !before.has(HealthFlags::FAILED_ACTIVE_HC) {
+            host.failures.notify_waiters();
+            if now.has(HealthFlags::PENDING_DYNAMIC_REMOVAL) {
+                self.reports.departures.notify_one();
+            }
         }
         Some(verdict.transition)
     }
@@ -264,7 +283,7 @@ impl SharedCluster {
         locality: &Locality,
         events: &[Event],
     ) {
-        let Some(logger) = &self.events else { return };
+        let Some(logger) = &self.reports.events else { return };
         if events.is_empty() || check.event_logs.is_empty() {
             return;
         }

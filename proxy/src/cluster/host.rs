@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::health::{HealthFlags, SharedFlags};
 use super::health_check::Checked;
@@ -45,6 +46,8 @@ pub struct Host {
     pub(super) flags: SharedFlags,
     /// When it joined the cluster, or came back into use: what slow start counts from.
     pub(super) since: Since,
+    /// Told each time it is found unhealthy.
+    pub(super) failures: Notify,
     pub(super) record: Mutex<Record>,
 }
 
@@ -130,6 +133,7 @@ impl Host {
             in_a_row: InARow::default(),
             since: Since::now(),
             flags: SharedFlags::default(),
+            failures: Notify::new(),
             record: Mutex::default(),
         }
     }

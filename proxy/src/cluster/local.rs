@@ -330,6 +330,11 @@ impl LocalHost {
         self.pool.dedicate(permit, client).await
     }
 
+    /// Resolves when it is next found unhealthy, by active checks or outlier detection.
+    pub async fn failure(&self) {
+        self.shared.failures.notified().await;
+    }
+
     /// The name the endpoint was configured or resolved by; may be empty.
     pub fn hostname(&self) -> crate::config::Name {
         self.pool.hostname()

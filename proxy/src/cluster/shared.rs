@@ -12,17 +12,17 @@ use std::time::Instant;
 use fastrand::Rng;
 use parking_lot::Mutex;
 
-use super::ClusterSpec;
 use super::dynamic::DynamicHost;
+use super::health::HealthFlags;
 use super::health_check::Counts;
 use super::host::{Host, HostId, Outcome, Results, Shard};
 use super::load_balancer::hash_table::HashTables;
 use super::outlier_detection::{self, Detector, Found, Population, Rates, Verdict};
+use super::{ClusterSpec, Reports};
 use crate::config::HashMap;
 use crate::config::address::{Address, HostAddress};
 use crate::config::cluster::OutlierDetection;
 use crate::pool::circuit_breaker::Breaker;
-use crate::telemetry::access_log::AccessLogger;
 
 /// One cluster as all workers know it.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub(super) struct SharedCluster {
     pub(super) outliers: OutlierCounts,
     /// Active health checks in numbers.
     pub(super) checks: Counts,
-    /// Where events of health checks are written.
-    pub(super) events: Option<AccessLogger>,
+    /// Who hears what becomes of its hosts.
+    pub(super) reports: Reports,
     /// Whether a worker has ever sent something to it.
     used: AtomicBool,
     /// What hashing policies have made of its endpoints.
@@ -69,7 +69,7 @@ pub(super) struct OutlierCounts {
 }
 
 impl SharedCluster {
-    pub(super) fn new(spec: &Arc<ClusterSpec>, events: Option<AccessLogger>, now: Instant) -> Self {
+    pub(super) fn new(spec: &Arc<ClusterSpec>, reports: Reports, now: Instant) -> Self {
         let [default, high] = &spec.config.circuit_breakers;
         let mut members = Members {
             spec: Arc::clone(spec),
@@ -86,7 +86,7 @@ impl SharedCluster {
             health: AtomicU64::new(0),
             outliers: OutlierCounts::default(),
             checks: Counts::default(),
-            events,
+            reports,
             used: AtomicBool::new(false),
             hash_tables: HashTables::default(),
         }
@@ -185,6 +185,7 @@ impl SharedCluster {
             Verdict::Ejected => {
                 self.outliers.enforced(detector);
                 host.set_ejected(true);
+                host.failures.notify_waiters();
                 self.health_changed();
             }
             Verdict::Overflow => {
@@ -316,6 +317,7 @@ impl Members {
             }
             if let Some(endpoint) = spec.assignment.endpoints.get(index) {
                 host.flags.state(endpoint.health);
+                host.flags.set(HealthFlags::PENDING_DYNAMIC_REMOVAL, endpoint.is_leaving);
                 host.follow_checks(&spec.config, endpoint, new);
             }
             current.push(host);

@@ -21,6 +21,7 @@ fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
         health_check: None,
         hash_key: None,
         transport_socket_match: HashMap::default(),
+        is_leaving: false,
     };
     let endpoints = ports.iter().map(endpoint).collect();
     let mut config = crate::pool::tests::cluster("shop");

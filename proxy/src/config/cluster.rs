@@ -57,6 +57,11 @@ pub struct HostPolicy {
     pub ignore_new_until_first_check: bool,
     /// `common_lb_config.close_connections_on_host_set_change`: no connection outlives a change of hosts.
     pub close_connections_on_change: bool,
+    /// `close_connections_on_host_health_failure`: no TCP connection outlives the health of its host.
+    pub close_connections_on_failure: bool,
+    /// `ignore_health_on_host_removal`: a host that is no longer listed goes at once, even if it passes its
+    /// checks.
+    pub ignore_health_on_removal: bool,
     /// `common_lb_config.override_host_status`: the health with which a host is taken that a session names.
     pub override_statuses: HealthStatuses,
 }
@@ -68,6 +73,8 @@ impl Default for HostPolicy {
             health_check: None,
             ignore_new_until_first_check: false,
             close_connections_on_change: false,
+            close_connections_on_failure: false,
+            ignore_health_on_removal: false,
             override_statuses: [Unknown, Healthy, Degraded].into_iter().collect(),
         }
     }

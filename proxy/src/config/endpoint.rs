@@ -51,6 +51,8 @@ pub struct Endpoint {
     pub locality: Arc<Locality>,
     /// Health as the configuration states it.
     pub health: HealthStatus,
+    /// Whether it is no longer listed, and stays only for as long as it passes its checks.
+    pub is_leaving: bool,
     /// How it is checked; none means at its own address, by the cluster's name.
     pub health_check: Option<Arc<EndpointCheck>>,
     /// `hash_key` of `envoy.lb` metadata: what is hashed in its place, if anything but its address or name.

@@ -33,6 +33,7 @@ use super::dump::ConfigDump;
 use super::file::bootstrap::{self, Sources};
 use super::file::watch::Watch;
 use super::file::{self, Undecodable};
+use crate::cluster::Clusters;
 use crate::config::Invalid;
 use crate::config::source::ResourceSource;
 use crate::snapshot::Snapshot;
@@ -66,6 +67,8 @@ pub struct Assembler {
     found: Found,
     stats: Stats,
     dump: Arc<ConfigDump>,
+    /// What is known of the hosts of published clusters; nothing in a program that only looks.
+    live: Option<Arc<Clusters>>,
 }
 
 impl Assembler {
@@ -86,6 +89,7 @@ impl Assembler {
             found: Found::new(),
             stats: Stats::new(metrics),
             dump: Arc::default(),
+            live: None,
         };
         match assembler.settle(Candidates::default(), None) {
             Ok(()) => Ok(assembler),
@@ -139,6 +143,12 @@ impl Assembler {
         Arc::clone(&self.dump)
     }
 
+    /// Keeps hosts of `clusters` that are no longer listed for as long as they pass their checks.
+    #[must_use]
+    pub fn keeping_hosts_of(self, clusters: Arc<Clusters>) -> Self {
+        Self { live: Some(clusters), ..self }
+    }
+
     /// Publishes the first snapshot once names have had their time to resolve, then every change of a
     /// watched file and every new answer. Returns only with an error.
     ///
@@ -169,6 +179,9 @@ impl Assembler {
             self.found.retain(|query, _| self.linked.queries.contains_key(query));
             tokio::select! {
                 () = watch.changed() => self.refresh(publish),
+                () = departure(self.live.as_deref()) => {
+                    self.publish(Candidates::default(), publish);
+                }
                 event = lookups.event() => {
                     if lookups.take_all(event, &mut self.found) {
                         self.publish(Candidates::default(), publish);
@@ -296,7 +309,8 @@ impl Assembler {
         next.files.extend(candidates.files.iter().map(|(key, it)| (key.clone(), Arc::clone(it))));
         next.bootstrap = Arc::clone(candidates.bootstrap.as_ref().unwrap_or(&next.bootstrap));
         self.complete(&mut next, candidates)?;
-        let mut linked = link(&next, &self.found, &self.linked, self.version + 1)?;
+        let mut linked =
+            link(&next, &self.found, self.live.as_deref(), &self.linked, self.version + 1)?;
         let Some(publish) = publish else { return Ok((next, linked)) };
         if self.version > 0 && unchanged(&linked.snapshot, &self.linked.snapshot) {
             linked.snapshot = Arc::clone(&self.linked.snapshot);
@@ -423,5 +437,13 @@ impl Assembler {
             directories.extend(wanted.directories);
         }
         watch.follow(&files, &directories);
+    }
+}
+
+/// Resolves when a host should be let go of that was kept for its health.
+async fn departure(live: Option<&Clusters>) {
+    match live {
+        Some(clusters) => clusters.departure().await,
+        None => std::future::pending().await,
     }
 }

@@ -76,6 +76,7 @@ pub(super) async fn serve(
     }
     let mut publish = publisher(&shared, &manager);
     let warm = async |snapshot: Arc<Snapshot>| check_hosts(&shared.clusters, &snapshot).await;
+    let assembler = assembler.keeping_hosts_of(Arc::clone(&shared.clusters));
     let discovery = assembler.run(&mut publish, warm, || {
         tracing::info!(workers = workers.len(), "all listeners are open, serving");
         metrics.server().initialization_time.record(millis(started.elapsed()));

@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Session;
+use crate::cluster::LocalHost;
 use crate::net::copy::{Broken, Meter, Side};
 use crate::pool::Dedicated;
 use crate::snapshot::FilterChain;
@@ -25,7 +27,22 @@ pub(super) struct Ahead(RefCell<Option<Reached>>);
 #[derive(Debug)]
 pub(super) struct Reached {
     pub(super) endpoint: Dedicated,
+    /// The host whose failure ends the connection, if it does.
+    pub(super) depends_on: Option<Rc<LocalHost>>,
     pub(super) greeting: Vec<u8>,
+}
+
+impl Reached {
+    /// Resolves when the connection has to end because its host is no longer healthy.
+    pub(super) fn host_fails(&self) -> impl Future<Output = ()> + use<> {
+        let host = self.depends_on.clone();
+        async move {
+            match host {
+                Some(host) => host.failure().await,
+                None => std::future::pending().await,
+            }
+        }
+    }
 }
 
 impl Ahead {
@@ -38,10 +55,10 @@ impl Session {
     /// Reaches the endpoint ahead of [`Session::serve`], and resolves once it has said something. One that
     /// cannot be reached, or ends without a word, is not missed: then this never resolves.
     pub async fn hear(&self, snapshot: &Held) {
-        let Some(endpoint) = self.reach(snapshot).await else {
+        let Some(reached) = self.reach(snapshot).await else {
             return std::future::pending().await;
         };
-        self.ahead.0.replace(Some(Reached { endpoint, greeting: Vec::new() }));
+        self.ahead.0.replace(Some(reached));
         let mut room = vec![0; GREETING];
         std::future::poll_fn(|cx| {
             let mut ahead = self.ahead.0.borrow_mut();

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use super::Session;
+use super::ahead::Reached;
 use crate::cluster::{DynamicHost, HostId, LocalCluster, LocalHost, Outcome, PickContext};
 use crate::config::cluster::Discovery;
 use crate::config::listener::NetworkFilter;
 use crate::config::route::Priority;
 use crate::http::forward_proxy;
-use crate::pool::Dedicated;
 use crate::route;
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::upstream::failure::ConnectError;
@@ -19,7 +19,7 @@ const LOOK_FOR_OTHERS: u32 = 3;
 
 impl Session {
     /// A connection to an endpoint; none if there is none to be had. What was tried is noted.
-    pub(super) async fn reach(&self, snapshot: &Held) -> Option<Dedicated> {
+    pub(super) async fn reach(&self, snapshot: &Held) -> Option<Reached> {
         let name = self.cluster();
         let Some(spec) = snapshot.clusters.get(name) else {
             self.stats.downstream_cx_no_route.inc();
@@ -42,7 +42,7 @@ impl Session {
         &self,
         cluster: &Rc<LocalCluster>,
         failed: &mut Vec<HostId>,
-    ) -> Result<Dedicated, Again> {
+    ) -> Result<Reached, Again> {
         let Some(permit) = cluster.breaker(Priority::Default).try_connection() else {
             cluster.stats.upstream_cx_overflow.inc();
             self.flag(ResponseFlags::UPSTREAM_OVERFLOW);
@@ -75,7 +75,10 @@ impl Session {
                 facts.local = connection.local_address;
                 facts.remote = connection.remote_address;
                 facts.tls.clone_from(&connection.peer);
-                Ok(connection)
+                drop(facts);
+                let cuts = cluster.spec().config.hosts.close_connections_on_failure;
+                let depends_on = cuts.then_some(host);
+                Ok(Reached { endpoint: connection, depends_on, greeting: Vec::new() })
             }
             Err(error) => {
                 self.note_failure(cluster, &host, &error)?;

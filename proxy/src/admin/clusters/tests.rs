@@ -68,6 +68,7 @@ fn host(port: u16) -> HostView {
         health_check: None,
         hash_key: None,
         transport_socket_match: HashMap::default(),
+        is_leaving: false,
     };
     let (success_rate, local_success_rate) = (None, None);
     let health = HealthFlags::default();

@@ -1,14 +1,16 @@
 //! The endpoints of a cluster: as configured, as discovered, or as its names resolve.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::state::State;
+use crate::cluster::{ClusterSpec, Clusters};
 use crate::config::Invalid;
 use crate::config::address::Address;
 use crate::config::cluster::{Cluster, Discovery, Names};
 use crate::config::dns::Resolver;
-use crate::config::endpoint::{Endpoint, LoadAssignment};
+use crate::config::endpoint::{Endpoint, LoadAssignment, Locality};
 use crate::discovery::dns::{Found, Queries, Query};
 
 /// The endpoints `cluster` has now: every address is a literal one. The names it needs go to `queries`.
@@ -42,6 +44,52 @@ pub(super) fn of(
             Ok(resolved(cluster, names, default, found, queries))
         }
     }
+}
+
+/// `assignment`, and those endpoints of `old` that it does not have but that pass their active checks.
+pub(super) fn with_leaving(
+    assignment: Arc<LoadAssignment>,
+    cluster: &Cluster,
+    old: Option<&Arc<ClusterSpec>>,
+    live: Option<&Clusters>,
+) -> Arc<LoadAssignment> {
+    let discovered = match &cluster.discovery {
+        Discovery::Eds(_) => true,
+        Discovery::Dns(names) => !names.logical,
+        Discovery::Static(_) | Discovery::OriginalDst(_) | Discovery::ForwardProxy(_) => false,
+    };
+    let keeps = cluster.hosts.health_check.is_some() && !cluster.hosts.ignore_health_on_removal;
+    let (true, Some(old), Some(live)) = (discovered && keeps, old, live) else {
+        return assignment;
+    };
+    let listed: HashSet<&Address> = assignment.endpoints.iter().map(|it| &it.address).collect();
+    let leaving = old.assignment.endpoints.iter().filter(|endpoint| {
+        let Address::Literal(address) = &endpoint.address else { return false };
+        !listed.contains(&endpoint.address) && live.may_stay(&cluster.name, address)
+    });
+    let leaving: Vec<Endpoint> = leaving
+        .map(|endpoint| Endpoint {
+            is_leaving: true,
+            locality: locality_now(&assignment, &endpoint.locality),
+            ..endpoint.clone()
+        })
+        .collect();
+    if leaving.is_empty() {
+        return assignment;
+    }
+    let mut all = LoadAssignment::clone(&assignment);
+    all.endpoints.extend(leaving);
+    Arc::new(all)
+}
+
+/// A locality as it is listed now; one that is not has no weight.
+fn locality_now(assignment: &LoadAssignment, old: &Arc<Locality>) -> Arc<Locality> {
+    let same = |new: &Locality| {
+        Locality { weight: 0, ..new.clone() } == Locality { weight: 0, ..(**old).clone() }
+    };
+    let listed = assignment.endpoints.iter().map(|endpoint| &endpoint.locality);
+    let listed = listed.into_iter().find(|new| same(new));
+    listed.map_or_else(|| Arc::new(Locality { weight: 0, ..(**old).clone() }), Arc::clone)
 }
 
 fn first_name(assignment: &LoadAssignment) -> Option<&Arc<str>> {

@@ -12,7 +12,7 @@ use super::check;
 use super::contexts::{Context, Contexts, Outcome, Place};
 use super::endpoints;
 use super::state::{Placed, State, TLS_PATH, chains};
-use crate::cluster::ClusterSpec;
+use crate::cluster::{ClusterSpec, Clusters};
 use crate::config::cluster::Cluster;
 use crate::config::http::{HttpConnectionManager, RouteSource};
 use crate::config::listener::{self, ConnectionLimit, NetworkFilter, TerminalFilter};
@@ -50,12 +50,14 @@ pub(super) struct Linked {
 pub(super) fn link(
     state: &State,
     found: &Found,
+    live: Option<&Clusters>,
     last: &Linked,
     version: u64,
 ) -> Result<Linked, Vec<Located>> {
     let mut linker = Linker {
         state,
         found,
+        live,
         last,
         secrets: Secrets::default(),
         next: Linked::default(),
@@ -91,6 +93,7 @@ pub(super) fn link(
 struct Linker<'a> {
     state: &'a State,
     found: &'a Found,
+    live: Option<&'a Clusters>,
     last: &'a Linked,
     secrets: Secrets,
     next: Linked,
@@ -104,7 +107,7 @@ impl Linker<'_> {
         let old = self.last.snapshot.clusters.get(&config.name);
         let resolved = endpoints::of(config, self.state, self.found, &mut self.next.queries);
         let assignment = match resolved {
-            Ok(assignment) => assignment,
+            Ok(assignment) => endpoints::with_leaving(assignment, config, old, self.live),
             Err(error) => {
                 self.errors.push(origin.locate(error));
                 return None;

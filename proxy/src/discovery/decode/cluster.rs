@@ -27,7 +27,7 @@ use super::tls;
 use super::upstream_http::{Legacy, upstream_http};
 use super::value::{name, non_empty, positive_duration};
 use crate::config::Name;
-use crate::config::cluster::{self, UpstreamHttp, UpstreamProtocol};
+use crate::config::cluster::{self, HostPolicy, UpstreamHttp, UpstreamProtocol};
 use crate::config::connecting::ProxyProtocol;
 use crate::config::tls::UpstreamTls;
 
@@ -41,7 +41,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     let Cluster {
         transport_socket_matches: matches, name: cluster_name, alt_stat_name, connect_timeout,
         health_checks: checks, close_connections_on_host_health_failure: cut_on_failure,
-        ignore_health_on_host_removal: _,
+        ignore_health_on_host_removal: forgets_healthy_hosts,
         per_connection_buffer_limit_bytes, lb_policy: policy, max_requests_per_connection,
         circuit_breakers: breakers, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, typed_extension_protocol_options,
@@ -86,7 +86,11 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         buffer_limit: per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT),
         circuit_breakers: optional("circuit_breakers", breakers, circuit_breakers)?
             .unwrap_or_default(),
-        hosts: hosts(checks, common_lb_config.as_ref(), *cut_on_failure, &http)?,
+        hosts: HostPolicy {
+            close_connections_on_failure: *cut_on_failure,
+            ignore_health_on_removal: *forgets_healthy_hosts,
+            ..hosts(checks, common_lb_config.as_ref(), &http)?
+        },
         outlier_detection: optional("outlier_detection", outlier, outlier_detection)?,
         http,
         tls,

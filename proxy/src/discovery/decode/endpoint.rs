@@ -126,6 +126,7 @@ fn lb_endpoint(
         health_check: optional("endpoint.health_check_config", health_check_config, check)?
             .flatten(),
         hash_key: metadata.as_ref().and_then(hash_key),
+        is_leaving: false,
         transport_socket_match: optional("metadata", metadata, socket_match)?.unwrap_or_default(),
     })
 }

@@ -35,13 +35,8 @@ const RESPONSE_BUFFER_SIZE: u64 = 1024;
 pub(super) fn hosts(
     checks: &[HealthCheck],
     common: Option<&CommonLbConfig>,
-    cut_on_failure: bool,
     http: &UpstreamHttp,
 ) -> Result<HostPolicy> {
-    if cut_on_failure {
-        let field = "close_connections_on_host_health_failure";
-        return refuse(field, "connections are not cut by this version");
-    }
     Ok(HostPolicy {
         health_check: health_checks(checks, http)?,
         ignore_new_until_first_check: common.is_some_and(|it| it.ignore_new_hosts_until_first_hc),
@@ -51,6 +46,7 @@ pub(super) fn hosts(
             Some(proto) => override_statuses(proto).at("common_lb_config.override_host_status")?,
             None => HostPolicy::default().override_statuses,
         },
+        ..HostPolicy::default()
     })
 }
 
