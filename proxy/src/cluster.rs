@@ -13,6 +13,7 @@ pub mod host;
 mod latency;
 pub mod load_balancer;
 mod local;
+mod member;
 mod original_dst;
 pub mod outlier_detection;
 mod pick_context;
@@ -20,6 +21,7 @@ mod settings;
 mod shared;
 mod slow_start;
 mod statistics;
+mod subsets;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -24,6 +24,7 @@ pub mod overload;
 pub mod retry;
 pub mod route;
 pub mod source;
+pub mod subset;
 pub mod tcp;
 pub mod tls;
 pub mod tlv;

@@ -75,6 +75,12 @@ pub(crate) const CONTRIB_EXTENSIONS: Difference = Difference(
      that measures for it",
 );
 
+/// Subset selectors some of which have only some of another's keys.
+pub(crate) const FALLBACKS_OF_SELECTORS: Difference = Difference(
+    "Envoy ignores the fallback_policy of a subset selector whose keys, sorted, begin those of one before \
+     it; Outrigger follows it",
+);
+
 /// A name of a forward proxy has another address.
 pub(crate) const OLD_ADDRESSES: Difference = Difference(
     "Envoy's forward proxy sends requests on connections to an address that a name no longer has for as \

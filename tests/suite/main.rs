@@ -69,6 +69,7 @@ mod router_check;
 mod routing;
 mod stale_connections;
 mod stateful_session;
+mod subsets;
 mod tcp;
 mod timeouts;
 mod upgrade;

@@ -40,6 +40,7 @@ impl DynamicHost {
         };
         Endpoint {
             hash_key: None,
+            metadata: None,
             address: Address::Literal(self.address.clone()),
             additional_addresses: Arc::clone(&self.additional_addresses),
             hostname,

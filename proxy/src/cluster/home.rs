@@ -54,7 +54,7 @@ impl Home {
         let mut seen: Vec<[&str; 3]> = Vec::new();
         for ((index, _), host) in keys(&spec).into_iter().zip(&hosts) {
             let Some(endpoint) = spec.assignment.endpoints.get(index) else { continue };
-            let name = super::local::locality_name(endpoint);
+            let name = super::member::locality_name(endpoint);
             if !seen.contains(&name) {
                 seen.push(name);
             }

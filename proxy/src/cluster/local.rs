@@ -12,15 +12,15 @@ use super::dynamic::{DynamicHost, DynamicHosts};
 use super::health::HealthFlags;
 use super::home::Home;
 use super::host::{Host, HostId, Outcome, Shard};
-use super::load_balancer::{Balancer, Candidate, Event, Health, Rules, View};
+use super::load_balancer::Balancer;
+use super::member::{Member, Roster, localities};
 use super::pick_context::PickContext;
 use super::settings::settings;
 use super::shared::{HostKey, SharedCluster, keys};
-use super::slow_start;
+use super::subsets::Subsets;
 use crate::config::HashMap;
 use crate::config::address::HostAddress;
-use crate::config::cluster::{LbPolicy, SlowStart};
-use crate::config::endpoint::Endpoint;
+use crate::config::cluster::LbPolicy;
 use crate::config::route::Priority;
 use crate::pool::circuit_breaker::{ConnectionPermit, LocalBreaker};
 use crate::pool::{Common, Dedicated, HostPool, Lease, Need, Settings};
@@ -41,27 +41,18 @@ pub struct LocalCluster {
     members: Vec<Member>,
     by_key: HashMap<HostKey, Rc<LocalHost>>,
     dynamic: Rc<DynamicHosts>,
-    balancer: RefCell<Balancer>,
-    /// The version of everybody's health that the balancer knows.
+    arrangement: RefCell<Arrangement>,
+    /// The version of everybody's health that the arrangement knows.
     health_version: Cell<u64>,
 }
 
+/// The members, arranged for picking.
 #[derive(Debug)]
-struct Member {
-    host: Rc<LocalHost>,
-    /// Its place in the assignment.
-    place: usize,
-    weight: u32,
-    priority: u32,
-    /// The place of its locality among those of the cluster, in the order of their names.
-    locality: usize,
-    locality_weight: u32,
-}
-
-/// The members, as one pick looks at them.
-struct PickView<'a> {
-    cluster: &'a LocalCluster,
-    context: &'a PickContext<'a>,
+enum Arrangement {
+    /// All together.
+    Whole(Balancer),
+    /// In subsets.
+    Divided(Box<Subsets>),
 }
 
 /// One endpoint as one worker knows it: what all workers share, and this worker's connections.
@@ -113,8 +104,13 @@ impl LocalCluster {
             settings(spec, &wanted.endpoint(&spec.config.name), &wanted.address)
         });
         let health_version = version(shared, home.as_deref());
-        let balancer = balancer(spec, shared, home.as_deref(), &members, &stats, random);
-        Self {
+        let (home_now, stats_now) = (home.as_deref(), &*stats);
+        let roster = Roster { spec, shared, home: home_now, members: &members, stats: stats_now };
+        let arrangement = match &spec.config.subsets {
+            None => Arrangement::Whole(roster.balancer(random)),
+            Some(config) => Arrangement::Divided(Box::new(Subsets::new(config, roster))),
+        };
+        let new = Self {
             spec: Arc::clone(spec),
             shared: Arc::clone(shared),
             home,
@@ -123,8 +119,39 @@ impl LocalCluster {
             members,
             by_key,
             dynamic,
-            balancer: RefCell::new(balancer),
+            arrangement: RefCell::new(arrangement),
             health_version: Cell::new(health_version),
+        };
+        new.count_subsets(before);
+        new
+    }
+
+    fn roster(&self) -> Roster<'_> {
+        let Self { spec, shared, home, members, stats, .. } = self;
+        Roster { spec, shared, home: home.as_deref(), members, stats }
+    }
+
+    /// Counts the subsets that it has, and those of `before` that it has no more.
+    fn count_subsets(&self, before: Option<&Self>) {
+        let before = before.map(|before| (before.arrangement.borrow(), &*before.stats));
+        let old = match before.as_ref().map(|(arrangement, stats)| (&**arrangement, *stats)) {
+            Some((Arrangement::Divided(subsets), stats)) => Some((&**subsets, stats)),
+            _ => None,
+        };
+        match (&*self.arrangement.borrow(), old) {
+            (Arrangement::Divided(new), Some((old, stats)))
+                if std::ptr::eq(stats, &*self.stats) =>
+            {
+                new.count_changes(old, stats);
+            }
+            (new, old) => {
+                if let Some((old, stats)) = old {
+                    old.count_removed(stats);
+                }
+                if let Arrangement::Divided(new) = new {
+                    new.count_created(&self.stats);
+                }
+            }
         }
     }
 
@@ -150,9 +177,10 @@ impl LocalCluster {
         let home = self.home.as_deref();
         let version = version(&self.shared, home);
         if self.health_version.replace(version) != version {
-            let balancer =
-                balancer(&self.spec, &self.shared, home, &self.members, &self.stats, random);
-            *self.balancer.borrow_mut() = balancer;
+            match &mut *self.arrangement.borrow_mut() {
+                Arrangement::Whole(balancer) => *balancer = self.roster().balancer(random),
+                Arrangement::Divided(subsets) => subsets.rearrange(),
+            }
             self.drain_failed();
         }
         if let Some(wanted) = context.override_host {
@@ -161,9 +189,11 @@ impl LocalCluster {
                 return host;
             }
         }
-        let view = PickView { cluster: self, context };
-        let index = self.balancer.borrow_mut().pick(&view, context.attempts, random)?;
-        self.members.get(index).map(|member| Rc::clone(&member.host))
+        let number = match &mut *self.arrangement.borrow_mut() {
+            Arrangement::Whole(balancer) => self.roster().pick(balancer, None, context, random),
+            Arrangement::Divided(subsets) => subsets.pick(self.roster(), context, random),
+        };
+        self.members.get(number?).map(|member| Rc::clone(&member.host))
     }
 
     /// The endpoint at `address`, if its health is good enough for sessions.
@@ -244,6 +274,9 @@ impl LocalCluster {
             member.host.pool.retire();
         }
         self.dynamic.retire();
+        if let Arrangement::Divided(subsets) = &*self.arrangement.borrow() {
+            subsets.count_removed(&self.stats);
+        }
     }
 
     /// Lets go of all connections if it has other hosts than `before`, where that is wanted (Envoy
@@ -341,150 +374,7 @@ impl LocalHost {
     }
 }
 
-/// The names of all localities, in order.
-fn localities(spec: &ClusterSpec) -> Vec<[&str; 3]> {
-    let mut names: Vec<_> = spec.assignment.endpoints.iter().map(locality_name).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-pub(super) fn locality_name(endpoint: &Endpoint) -> [&str; 3] {
-    let locality = &endpoint.locality;
-    [&*locality.region, &*locality.zone, &*locality.sub_zone]
-}
-
-/// A number that changes with everything a balancer is made of.
+/// A number that changes with everything an arrangement is made of.
 fn version(shared: &SharedCluster, home: Option<&Home>) -> u64 {
     shared.health_version().wrapping_add(home.map_or(0, Home::version))
-}
-
-fn balancer(
-    spec: &ClusterSpec,
-    shared: &SharedCluster,
-    home: Option<&Home>,
-    members: &[Member],
-    stats: &ClusterStats,
-    random: &mut Rng,
-) -> Balancer {
-    let slow_start = spec.config.lb_policy.slow_start();
-    let candidates: Vec<Candidate> =
-        members.iter().map(|member| member.candidate(slow_start)).collect();
-    let rules = Rules {
-        policy: spec.config.lb_policy,
-        locality: spec.config.locality_lb,
-        panic_threshold: spec.config.panic_threshold,
-        assignment: spec.assignment.policy,
-        fleet: home.and_then(|home| home.fleet(spec, &localities(spec))),
-    };
-    let balancer = match rules.policy {
-        LbPolicy::Hash(hashing) => {
-            let key = |index: usize| {
-                let member = members.get(index);
-                member.map(|member| member.hash_key(spec, hashing.use_hostname)).unwrap_or_default()
-            };
-            Balancer::hashing(&candidates, &rules, hashing, key, &shared.hash_tables)
-        }
-        _ => Balancer::new(&candidates, &rules, random),
-    };
-    if rules.fleet.is_some() {
-        stats.lb_recalculate_zone_structures.inc();
-    }
-    if let Some(event) = balancer.unzoned() {
-        count(stats, event);
-    }
-    balancer
-}
-
-fn count(stats: &ClusterStats, event: Event) {
-    match event {
-        Event::Panic => stats.lb_healthy_panic.inc(),
-        Event::LocalClusterNotOk => stats.lb_local_cluster_not_ok.inc(),
-        Event::ZoneClusterTooSmall => stats.lb_zone_cluster_too_small.inc(),
-        Event::ZoneDirect => stats.lb_zone_routing_all_directly.inc(),
-        Event::ZoneSampled => stats.lb_zone_routing_sampled.inc(),
-        Event::ZoneCross => stats.lb_zone_routing_cross_zone.inc(),
-        Event::ZoneNoCapacity => stats.lb_zone_no_capacity_left.inc(),
-    }
-}
-
-impl View for PickView<'_> {
-    fn active(&self, index: usize) -> u32 {
-        self.cluster.members.get(index).map_or(0, |member| member.host.shared.active())
-    }
-
-    fn latency(&self, index: usize) -> Option<f64> {
-        let LbPolicy::PeakEwma(config) = &self.cluster.spec.config.lb_policy else { return None };
-        self.cluster.members.get(index)?.host.shared.latency.read(config.decay)
-    }
-
-    fn warmth(&self, index: usize) -> f64 {
-        let member = self.cluster.members.get(index);
-        let slow_start = self.cluster.spec.config.lb_policy.slow_start();
-        member.map_or(1.0, |member| member.warmth(slow_start))
-    }
-
-    fn avoids(&self, index: usize) -> bool {
-        let member = self.cluster.members.get(index);
-        member.is_some_and(|member| self.context.avoid.contains(&member.host.id()))
-    }
-
-    fn hash(&self) -> Option<u64> {
-        self.context.hash
-    }
-
-    fn notes(&self, event: Event) {
-        count(&self.cluster.stats, event);
-    }
-}
-
-impl Member {
-    fn new(
-        host: Rc<LocalHost>,
-        place: usize,
-        endpoint: &Endpoint,
-        localities: &[[&str; 3]],
-    ) -> Self {
-        let Endpoint { weight, ref locality, .. } = *endpoint;
-        Self {
-            host,
-            place,
-            weight,
-            priority: locality.priority,
-            locality: localities.binary_search(&locality_name(endpoint)).unwrap_or_default(),
-            locality_weight: locality.weight,
-        }
-    }
-
-    /// What it stands in a table by.
-    fn hash_key(&self, spec: &ClusterSpec, by_name: bool) -> Box<str> {
-        match spec.assignment.endpoints.get(self.place) {
-            Some(Endpoint { hash_key: Some(key), .. }) => key.clone(),
-            Some(Endpoint { hostname, .. }) if by_name => (&**hostname).into(),
-            _ => self.host.address().to_string().into(),
-        }
-    }
-
-    /// The part of its weight it deserves now; only what is healthy starts slowly.
-    fn warmth(&self, slow_start: Option<&SlowStart>) -> f64 {
-        let host = &self.host.shared;
-        match slow_start {
-            Some(config) if host.health().health() == Health::Healthy => {
-                slow_start::warmth(config, host.since.age())
-            }
-            _ => 1.0,
-        }
-    }
-
-    fn candidate(&self, slow_start: Option<&SlowStart>) -> Candidate {
-        let health = self.host.shared.health().health();
-        Candidate {
-            weight: self.weight,
-            warmth: self.warmth(slow_start),
-            health,
-            priority: self.priority,
-            locality: self.locality,
-            locality_weight: self.locality_weight,
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::dynamic::DynamicHost;
 use super::host::HostId;
+use crate::config::subset::MetadataMatch;
 
 /// What a request or connection brings to the choice of its endpoint.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,6 +14,8 @@ pub struct PickContext<'a> {
     pub attempts: u32,
     /// What the hash policies made of it; none if there are none, or none of them applies.
     pub hash: Option<u64>,
+    /// What is wanted of the endpoint's metadata, for clusters with subsets.
+    pub metadata_match: Option<&'a MetadataMatch>,
     /// The endpoint it names itself, for clusters that are told their endpoints so.
     pub dynamic: Option<&'a DynamicHost>,
     /// The endpoint its session is at.

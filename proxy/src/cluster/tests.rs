@@ -20,6 +20,7 @@ fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
         health: HealthStatus::Healthy,
         health_check: None,
         hash_key: None,
+        metadata: None,
         transport_socket_match: HashMap::default(),
         is_leaving: false,
     };

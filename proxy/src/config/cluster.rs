@@ -10,6 +10,7 @@ use super::health_check::HealthCheck;
 use super::http::Http2Options;
 use super::retry::RetryBudget;
 use super::source::ResourceSource;
+use super::subset::SubsetLb;
 use super::tls::UpstreamTls;
 use super::{HashMap, Name};
 
@@ -28,6 +29,8 @@ pub struct Cluster {
     pub lb_policy: LbPolicy,
     /// How localities are treated.
     pub locality_lb: LocalityLb,
+    /// `lb_subset_config`, if it divides the endpoints.
+    pub subsets: Option<Arc<SubsetLb>>,
     /// `common_lb_config.healthy_panic_threshold`, in whole percent 0 to 100; 50 by default.
     pub panic_threshold: u32,
     /// `per_connection_buffer_limit_bytes`; 1 MiB by default.

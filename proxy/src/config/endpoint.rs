@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::address::{Address, HostAddress};
 use super::matcher::Fraction;
+use super::metadata::Metadata;
 use super::{HashMap, Name};
 
 /// All endpoints of one cluster, as configured or discovered.
@@ -57,6 +58,8 @@ pub struct Endpoint {
     pub health_check: Option<Arc<EndpointCheck>>,
     /// `hash_key` of `envoy.lb` metadata: what is hashed in its place, if anything but its address or name.
     pub hash_key: Option<Box<str>>,
+    /// `metadata`, if there is any.
+    pub metadata: Option<Arc<Metadata>>,
     /// `envoy.transport_socket_match` metadata: decides which transport socket match is used.
     pub transport_socket_match: HashMap<String, String>,
 }

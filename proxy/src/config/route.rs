@@ -15,6 +15,7 @@ use super::http_filter::FilterOverride;
 use super::matcher::{Fraction, HeaderMatcher, HeaderRef, QueryParameterMatcher, Regex};
 use super::metadata::MetadataMatcher;
 use super::retry::RetryPolicy;
+use super::subset::MetadataMatch;
 
 /// Envoy `RouteConfiguration`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -188,6 +189,8 @@ pub struct RouteAction {
     pub cluster: ClusterSpecifier,
     /// Status when the cluster does not exist: 503 (default), 404 or 500.
     pub cluster_not_found_status: StatusCode,
+    /// `metadata_match`: what is wanted of the endpoint, where the cluster has subsets.
+    pub metadata_match: Option<Arc<MetadataMatch>>,
     /// How the path changes.
     pub path_rewrite: PathRewrite,
     /// How the host changes.
@@ -259,6 +262,8 @@ pub enum RandomValue {
 pub struct WeightedCluster {
     /// `name`, or none when `header` decides.
     pub target: ClusterTarget,
+    /// `metadata_match` over the route's; none means the route's.
+    pub metadata_match: Option<Arc<MetadataMatch>>,
     /// Its share of the total.
     pub weight: u32,
     /// Changes to requests.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Name;
 use super::access_log::AccessLog;
+use super::subset::MetadataMatch;
 
 /// Envoy `filters.network.tcp_proxy.v3.TcpProxy`.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,8 @@ pub struct TcpProxy {
     pub stat_prefix: Name,
     /// Where connections go, unless a filter before this one says otherwise.
     pub cluster: TcpCluster,
+    /// `metadata_match`: what is wanted of the endpoint, where the cluster has subsets.
+    pub metadata_match: Option<Arc<MetadataMatch>>,
     /// `idle_timeout`: how long nothing may move in either direction; 1 hour by default, none means forever.
     pub idle_timeout: Option<Duration>,
     /// `max_downstream_connection_duration`
@@ -35,12 +38,23 @@ pub struct TcpProxy {
 }
 
 /// Where connections go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum TcpCluster {
     /// `cluster`
     Name(Name),
-    /// `weighted_clusters`: names with their weights, whose sum is not zero.
-    Weighted(Vec<(Name, u32)>),
+    /// `weighted_clusters`: the sum of the weights is not zero.
+    Weighted(Vec<TcpWeighted>),
+}
+
+/// Envoy `TcpProxy.WeightedCluster.ClusterWeight`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TcpWeighted {
+    /// `name`
+    pub name: Name,
+    /// Its share of the sum of the weights.
+    pub weight: u32,
+    /// `metadata_match` over the proxy's; none means the proxy's.
+    pub metadata_match: Option<Arc<MetadataMatch>>,
 }
 
 /// Envoy `core.v3.BackoffStrategy`: each wait is a random part of an interval that doubles.
@@ -53,20 +67,20 @@ pub struct Backoff {
 }
 
 impl TcpCluster {
-    /// The cluster that `random` falls on, each as often as its weight says.
-    pub fn choose(&self, random: u64) -> &Name {
-        static NONE: std::sync::LazyLock<Name> = std::sync::LazyLock::new(|| Name::from(""));
+    /// The name of the cluster that `random` falls on, each as often as its weight says, and what is wanted there in
+    /// place of the proxy's `metadata_match`.
+    pub fn choose(&self, random: u64) -> (&str, Option<&MetadataMatch>) {
         match self {
-            Self::Name(name) => name,
+            Self::Name(name) => (name, None),
             Self::Weighted(clusters) => {
-                let total: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+                let total: u64 = clusters.iter().map(|it| u64::from(it.weight)).sum();
                 let mut left = random.checked_rem(total).unwrap_or(0);
-                let chosen = clusters.iter().find(|(_, weight)| {
-                    let taken = left < u64::from(*weight);
-                    left = left.saturating_sub(u64::from(*weight));
+                let chosen = clusters.iter().find(|it| {
+                    let taken = left < u64::from(it.weight);
+                    left = left.saturating_sub(u64::from(it.weight));
                     taken
                 });
-                chosen.map_or(&NONE, |(name, _)| name)
+                chosen.map_or(("", None), |it| (&it.name, it.metadata_match.as_deref()))
             }
         }
     }
@@ -86,10 +100,15 @@ mod tests {
 
     #[test]
     fn every_cluster_gets_its_weight() {
-        let cluster = TcpCluster::Weighted(vec![("a".into(), 1), ("b".into(), 0), ("c".into(), 3)]);
-        let chosen: Vec<&str> = (0..5).map(|random| &**cluster.choose(random)).collect();
+        let weighted = |(name, weight): (&str, u32)| TcpWeighted {
+            name: name.into(),
+            weight,
+            metadata_match: None,
+        };
+        let cluster = TcpCluster::Weighted([("a", 1), ("b", 0), ("c", 3)].map(weighted).into());
+        let chosen: Vec<&str> = (0..5).map(|random| cluster.choose(random).0).collect();
         assert_eq!(chosen, ["a", "c", "c", "c", "a"]);
-        assert_eq!(&**TcpCluster::Name("only".into()).choose(7), "only");
+        assert_eq!(TcpCluster::Name("only".into()).choose(7).0, "only");
     }
 
     #[test]

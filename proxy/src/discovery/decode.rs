@@ -44,6 +44,7 @@ mod runtime;
 mod socket_option;
 mod source;
 mod stateful_session;
+mod subset;
 mod tcp;
 #[cfg(test)]
 mod tests;

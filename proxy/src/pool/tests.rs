@@ -26,6 +26,7 @@ pub(crate) fn cluster(name: &str) -> Cluster {
         discovery: Discovery::Static(Arc::default()),
         connect_timeout: Duration::from_secs(5),
         lb_policy: LbPolicy::default(),
+        subsets: None,
         panic_threshold: 50,
         locality_lb: Default::default(),
         buffer_limit: 1 << 20,

@@ -97,6 +97,7 @@ pub(super) fn forward(cluster: ClusterSpecifier) -> RouteAction {
         retry_policy: None,
         priority: Priority::Default,
         hash_policies: Vec::new(),
+        metadata_match: None,
         upgrades: Vec::new(),
     }
 }
@@ -109,6 +110,7 @@ pub(super) fn weighted(name: &str, weight: u32) -> WeightedCluster {
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
         host_rewrite: None,
+        metadata_match: None,
     }
 }
 

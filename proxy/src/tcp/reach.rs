@@ -8,6 +8,7 @@ use crate::cluster::{DynamicHost, HostId, LocalCluster, LocalHost, Outcome, Pick
 use crate::config::cluster::Discovery;
 use crate::config::listener::NetworkFilter;
 use crate::config::route::Priority;
+use crate::config::subset::MetadataMatch;
 use crate::http::forward_proxy;
 use crate::route;
 use crate::telemetry::response_flags::ResponseFlags;
@@ -20,7 +21,7 @@ const LOOK_FOR_OTHERS: u32 = 3;
 impl Session {
     /// A connection to an endpoint; none if there is none to be had. What was tried is noted.
     pub(super) async fn reach(&self, snapshot: &Held) -> Option<Reached> {
-        let name = self.cluster();
+        let (name, wanted) = self.cluster();
         let Some(spec) = snapshot.clusters.get(name) else {
             self.stats.downstream_cx_no_route.inc();
             self.flag(ResponseFlags::NO_CLUSTER_FOUND);
@@ -30,7 +31,7 @@ impl Session {
         let cluster = self.worker.clusters.get(spec);
         let mut failed = Vec::new();
         loop {
-            match self.attempt(&cluster, &mut failed).await {
+            match self.attempt(&cluster, wanted, &mut failed).await {
                 Ok(connection) => return Some(connection),
                 Err(Again(true)) => self.back_off(failed.len()).await,
                 Err(Again(false)) => return None,
@@ -41,6 +42,7 @@ impl Session {
     async fn attempt(
         &self,
         cluster: &Rc<LocalCluster>,
+        wanted: Option<&MetadataMatch>,
         failed: &mut Vec<HostId>,
     ) -> Result<Reached, Again> {
         let Some(permit) = cluster.breaker(Priority::Default).try_connection() else {
@@ -59,6 +61,7 @@ impl Session {
             avoid: failed,
             attempts: if failed.is_empty() { 0 } else { LOOK_FOR_OTHERS },
             hash: hash.map(route::hash::address),
+            metadata_match: wanted,
             dynamic: dynamic.as_ref(),
             override_host: None,
         };
@@ -148,11 +151,15 @@ impl Session {
         }
     }
 
-    /// The cluster's name, as a filter before this one or its configuration says.
-    fn cluster(&self) -> &str {
+    /// The cluster's name, as a filter before this one or its configuration says, and what is wanted there.
+    fn cluster(&self) -> (&str, Option<&MetadataMatch>) {
         let by_name = self.chain.config.filters.contains(&NetworkFilter::SniCluster);
         let server_name = self.downstream.server_name.as_deref().filter(|_| by_name);
-        server_name.unwrap_or_else(|| self.proxy.cluster.choose(self.random))
+        let (name, own) = match server_name {
+            Some(name) => (name, None),
+            None => self.proxy.cluster.choose(self.random),
+        };
+        (name, own.or(self.proxy.metadata_match.as_deref()))
     }
 }
 

@@ -27,6 +27,7 @@ fn cluster(outlier_detection: Option<OutlierDetection>) -> Cluster {
         discovery: Discovery::Static(Arc::new(LoadAssignment::default())),
         connect_timeout: Duration::from_millis(250),
         lb_policy: LbPolicy::default(),
+        subsets: None,
         panic_threshold: 50,
         locality_lb: Default::default(),
         buffer_limit: 1 << 20,
@@ -67,6 +68,7 @@ fn host(port: u16) -> HostView {
         health: HealthStatus::Healthy,
         health_check: None,
         hash_key: None,
+        metadata: None,
         transport_socket_match: HashMap::default(),
         is_leaving: false,
     };

@@ -23,6 +23,7 @@ use super::listener::BUFFER_LIMIT;
 use super::load_balancing::load_balancing;
 use super::outlier::outlier_detection;
 use super::proxy_protocol;
+use super::subset;
 use super::tls;
 use super::upstream_http::{Legacy, upstream_http};
 use super::value::{name, non_empty, positive_duration};
@@ -48,13 +49,13 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         outlier_detection: outlier, common_lb_config, transport_socket, metadata: _,
         protocol_selection, upstream_connection_options, upstream_bind_config, track_cluster_stats: _, lb_config,
         load_balancing_policy,
-        // Read by `discovery`.
+        // Read by `discovery` and `subset`.
         cluster_discovery_type: _discovery, load_assignment: _assignment,
         eds_cluster_config: _eds, dns_refresh_rate: _rate, dns_jitter: _jitter,
         dns_failure_refresh_rate: _failure, respect_dns_ttl: _ttl, dns_lookup_family: _family,
         dns_resolvers: _servers, use_tcp_for_dns_lookups: _tcp, dns_resolution_config: _resolution,
         typed_dns_resolver_config: _resolver, wait_for_warm_on_init: _warm,
-        cleanup_interval: _cleanup,
+        cleanup_interval: _cleanup, lb_subset_config: _subsets,
     } = proto;
     let cluster_name = name("name", cluster_name)?;
     let legacy = Legacy {
@@ -73,6 +74,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     // There is no choice among endpoints that requests name; `discovery` has looked at the policy.
     let policy = if discovery.cleanup_interval().is_some() { 0 } else { *policy };
     let lb = load_balancing(policy, lb_config.as_ref(), common_lb_config, load_balancing_policy)?;
+    let subsets = subset::subsets(proto, &discovery, lb.locality)?;
     hash_lb::may_hash_names(common_lb_config.as_ref(), &discovery)?;
     Ok(cluster::Cluster {
         stat_name: stat_name(alt_stat_name, &cluster_name),
@@ -82,6 +84,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
             .unwrap_or(CONNECT_TIMEOUT),
         lb_policy: lb.policy,
         locality_lb: lb.locality,
+        subsets,
         panic_threshold: lb.panic_threshold,
         buffer_limit: per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT),
         circuit_breakers: optional("circuit_breakers", breakers, circuit_breakers)?

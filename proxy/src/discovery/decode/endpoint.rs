@@ -21,12 +21,10 @@ use crate::config::endpoint::{
     self, AssignmentPolicy, EndpointCheck, HealthStatus, LoadAssignment,
 };
 use crate::config::matcher::Fraction;
+use crate::config::subset::LOAD_BALANCING;
 
 /// The namespace of metadata that chooses a transport socket.
 const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
-
-/// The namespace of metadata that load balancers read.
-const LOAD_BALANCING: &str = "envoy.lb";
 
 /// The lowest priority there can be.
 const LAST_PRIORITY: u32 = 128;
@@ -127,6 +125,7 @@ fn lb_endpoint(
             .flatten(),
         hash_key: metadata.as_ref().and_then(hash_key),
         is_leaving: false,
+        metadata: metadata.as_ref().and_then(super::metadata::metadata),
         transport_socket_match: optional("metadata", metadata, socket_match)?.unwrap_or_default(),
     })
 }
@@ -176,7 +175,7 @@ fn hash_key(proto: &Metadata) -> Option<Box<str>> {
     }
 }
 
-/// Other namespaces are for subset balancing, which is refused at the cluster.
+/// What decides about the transport socket.
 fn socket_match(proto: &Metadata) -> Result<HashMap<String, String>> {
     let Metadata { filter_metadata } = proto;
     match filter_metadata.get(TRANSPORT_SOCKET_MATCH) {

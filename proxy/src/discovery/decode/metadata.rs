@@ -1,8 +1,11 @@
 //! Metadata, and conditions on it.
 
+use std::sync::Arc;
+
 use prost_types::value::Kind;
 use prost_types::{Struct, Value as ProtoValue};
 use serde_json::{Map, Value};
+use xds::envoy::config::core::v3::Metadata;
 use xds::envoy::r#type::matcher::v3::double_matcher::MatchPattern as DoublePattern;
 use xds::envoy::r#type::matcher::v3::list_matcher::MatchPattern as ListPattern;
 use xds::envoy::r#type::matcher::v3::metadata_matcher::PathSegment;
@@ -22,6 +25,16 @@ use crate::config::metadata;
 pub fn json(proto: &Struct) -> Map<String, Value> {
     let Struct { fields } = proto;
     fields.iter().map(|(key, value)| (key.clone(), json_value(value))).collect()
+}
+
+/// Metadata as a whole; none if there is nothing in it.
+pub(super) fn metadata(proto: &Metadata) -> Option<Arc<metadata::Metadata>> {
+    let Metadata { filter_metadata } = proto;
+    let mut metadata = metadata::Metadata::default();
+    for (namespace, values) in filter_metadata {
+        metadata.set(namespace, json(values));
+    }
+    (!filter_metadata.is_empty()).then(|| Arc::new(metadata))
 }
 
 fn json_value(proto: &ProtoValue) -> Value {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use serde_json::{Map, Value};
 use xds::envoy::config::core::v3::RoutingPriority;
 use xds::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier as ClusterKind, HostRewriteSpecifier,
@@ -22,6 +23,7 @@ use super::http_options::upgrades;
 use super::matcher::header_ref;
 use super::retry::retry_policy;
 use super::rewrite::regex_rewrite;
+use super::subset;
 use super::value::{
     enumeration, header_name, limit, name, optional_duration, unless_empty, unless_zero,
 };
@@ -31,14 +33,19 @@ use crate::config::route::{
     ClusterSpecifier, ClusterTarget, HostRewrite, PathRewrite, Priority, RandomValue,
     WeightedClusters,
 };
+use crate::config::subset::MetadataMatch;
 
 /// Envoy's default for a route's timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What the route wants of endpoints.
+type Wanted<'a> = Option<&'a Map<String, Value>>;
 
 /// What a forwarding route does.
 pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAction> {
     let RouteAction {
         cluster_not_found_response_code,
+        metadata_match,
         prefix_rewrite,
         regex_rewrite,
         path_rewrite,
@@ -53,8 +60,10 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
         cluster_specifier,
         host_rewrite_specifier,
     } = proto;
+    let wanted = subset::wanted(metadata_match.as_ref());
     Ok(config::route::RouteAction {
-        cluster: cluster(cluster_specifier.as_ref())?,
+        cluster: cluster(cluster_specifier.as_ref(), wanted.as_ref())?,
+        metadata_match: wanted.as_ref().map(|wanted| Arc::new(MetadataMatch::new(wanted))),
         cluster_not_found_status: not_found_status(*cluster_not_found_response_code)?,
         path_rewrite: path(prefix_rewrite, regex_rewrite.as_ref(), path_rewrite)?,
         host_rewrite: host(host_rewrite_specifier.as_ref())?,
@@ -91,27 +100,27 @@ fn not_found_status(proto: i32) -> Result<StatusCode> {
     })
 }
 
-fn cluster(proto: Option<&ClusterKind>) -> Result<ClusterSpecifier> {
+fn cluster(proto: Option<&ClusterKind>, wanted: Wanted<'_>) -> Result<ClusterSpecifier> {
     Ok(match proto {
         Some(ClusterKind::Cluster(text)) => ClusterSpecifier::Name(name("cluster", text)?),
         Some(ClusterKind::ClusterHeader(text)) => {
             ClusterSpecifier::Header(header_ref(text).at("cluster_header")?)
         }
         Some(ClusterKind::WeightedClusters(proto)) => {
-            ClusterSpecifier::Weighted(weighted_clusters(proto).at("weighted_clusters")?)
+            ClusterSpecifier::Weighted(weighted_clusters(proto, wanted).at("weighted_clusters")?)
         }
         None => return refuse("", "required: cluster, cluster_header or weighted_clusters"),
     })
 }
 
-fn weighted_clusters(proto: &WeightedCluster) -> Result<WeightedClusters> {
+fn weighted_clusters(proto: &WeightedCluster, wanted: Wanted<'_>) -> Result<WeightedClusters> {
     let WeightedCluster {
         clusters,
         total_weight: _,
         runtime_key_prefix: _,
         random_value_specifier,
     } = proto;
-    let clusters = each("clusters", clusters, weighted_cluster)?;
+    let clusters = each("clusters", clusters, |proto| weighted_cluster(proto, wanted))?;
     let total: u64 = clusters.iter().map(|cluster| u64::from(cluster.weight)).sum();
     if total == 0 {
         return refuse("clusters", "the sum of the weights must be greater than 0");
@@ -129,11 +138,15 @@ fn weighted_clusters(proto: &WeightedCluster) -> Result<WeightedClusters> {
     Ok(WeightedClusters { clusters, total, random_value })
 }
 
-fn weighted_cluster(proto: &ClusterWeight) -> Result<config::route::WeightedCluster> {
+fn weighted_cluster(
+    proto: &ClusterWeight,
+    route: Wanted<'_>,
+) -> Result<config::route::WeightedCluster> {
     let ClusterWeight {
         name,
         cluster_header,
         weight,
+        metadata_match,
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,
@@ -151,6 +164,7 @@ fn weighted_cluster(proto: &ClusterWeight) -> Result<config::route::WeightedClus
     Ok(config::route::WeightedCluster {
         filters,
         target,
+        metadata_match: subset::over(route, metadata_match.as_ref()),
         weight: *required("weight", weight)?,
         request_headers: mutations("request", request_headers_to_add, request_headers_to_remove)?,
         response_headers: mutations(

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use xds::envoy::config::core::v3::BackoffStrategy;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::weighted_cluster::ClusterWeight;
@@ -15,9 +16,10 @@ use xds::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp};
 
 use super::access_log::access_log;
 use super::errors::{At, Result, each, optional, refuse, required};
+use super::subset;
 use super::value::{limit, name, percent, positive_duration};
-use crate::config::Name;
-use crate::config::tcp::{self, Backoff, TcpCluster};
+use crate::config::subset::MetadataMatch;
+use crate::config::tcp::{self, Backoff, TcpCluster, TcpWeighted};
 
 /// Envoy's default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -27,6 +29,7 @@ pub(super) fn tcp_proxy(proto: &TcpProxy) -> Result<tcp::TcpProxy> {
     let TcpProxy {
         stat_prefix,
         cluster_specifier,
+        metadata_match,
         idle_timeout,
         access_log: logs,
         max_connect_attempts,
@@ -49,14 +52,16 @@ pub(super) fn tcp_proxy(proto: &TcpProxy) -> Result<tcp::TcpProxy> {
     if hash_policy.len() > 1 {
         return refuse("hash_policy", "there may be only one");
     }
+    let wanted = subset::wanted(metadata_match.as_ref());
     Ok(tcp::TcpProxy {
         stat_prefix: name("stat_prefix", stat_prefix)?,
         cluster: match required("cluster", cluster_specifier)? {
             ClusterSpecifier::Cluster(cluster) => TcpCluster::Name(name("cluster", cluster)?),
             ClusterSpecifier::WeightedClusters(clusters) => {
-                TcpCluster::Weighted(weighted(clusters).at("weighted_clusters")?)
+                TcpCluster::Weighted(weighted(clusters, wanted.as_ref()).at("weighted_clusters")?)
             }
         },
+        metadata_match: wanted.as_ref().map(|wanted| Arc::new(MetadataMatch::new(wanted))),
         idle_timeout: limit("idle_timeout", idle_timeout.as_ref(), Some(IDLE_TIMEOUT))?,
         max_duration: positive_duration(
             "max_downstream_connection_duration",
@@ -108,17 +113,21 @@ impl LogOptions {
     }
 }
 
-fn weighted(proto: &WeightedCluster) -> Result<Vec<(Name, u32)>> {
+fn weighted(
+    proto: &WeightedCluster,
+    wanted: Option<&Map<String, Value>>,
+) -> Result<Vec<TcpWeighted>> {
     let WeightedCluster { clusters } = proto;
     if clusters.is_empty() {
         return refuse("clusters", "must not be empty");
     }
     each("clusters", clusters, |proto| {
-        let ClusterWeight { name: cluster, weight } = proto;
+        let ClusterWeight { name: cluster, weight, metadata_match } = proto;
         if *weight == 0 {
             return refuse("weight", "must be at least 1");
         }
-        Ok((name("name", cluster)?, *weight))
+        let metadata_match = subset::over(wanted, metadata_match.as_ref());
+        Ok(TcpWeighted { name: name("name", cluster)?, weight: *weight, metadata_match })
     })
 }
 

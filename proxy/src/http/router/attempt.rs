@@ -114,6 +114,7 @@ impl Exchange<'_> {
             avoid: &self.avoid,
             attempts: self.avoids_previous_hosts().unwrap_or(1),
             hash: self.hash(),
+            metadata_match: self.plan.metadata_match(),
             dynamic,
             override_host: self.override_host(),
         };

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Request, Uri};
 use super::Plan;
 use crate::config::matcher::RequestHead;
 use crate::config::route::{ClusterSpecifier, HostRewrite, WeightedCluster};
+use crate::config::subset::MetadataMatch;
 use crate::http::names;
 use crate::http::overrides::Overrides;
 use crate::http::timeout::Timeouts;
@@ -112,6 +113,12 @@ impl<'a> Plan<'a> {
             ClusterSpecifier::Weighted(weighted) => weighted.clusters.get(self.target.weighted?),
             ClusterSpecifier::Name(_) | ClusterSpecifier::Header(_) => None,
         }
+    }
+
+    /// What is wanted of the endpoint's metadata.
+    pub(super) fn metadata_match(&self) -> Option<&'a MetadataMatch> {
+        let own = self.weighted().and_then(|weighted| weighted.metadata_match.as_deref());
+        own.or(self.action.metadata_match.as_deref())
     }
 
     /// Whether the host becomes the endpoint's name, which is known only once it is chosen.

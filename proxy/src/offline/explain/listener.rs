@@ -180,7 +180,7 @@ fn through(
     match &chain.terminal {
         Terminal::Tcp(tcp) => {
             let request = "the connection's bytes".to_owned();
-            let name = tcp.cluster.choose(random).to_string();
+            let name = tcp.cluster.choose(random).0.to_owned();
             (vec![step], End::Cluster { name, why: Vec::new(), request })
         }
         Terminal::Http(http) => {

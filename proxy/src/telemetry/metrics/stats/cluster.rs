@@ -117,6 +117,18 @@ statistics! {
         lb_zone_routing_cross_zone: Counter = "lb_zone_routing_cross_zone",
         /// Requests sent to any zone because none had capacity left.
         lb_zone_no_capacity_left: Counter = "lb_zone_no_capacity_left",
+        /// Subsets of the hosts there are now, by worker.
+        lb_subsets_active: Gauge = "lb_subsets_active",
+        /// Subsets that came to be.
+        lb_subsets_created: Counter = "lb_subsets_created",
+        /// Subsets that went with their last host.
+        lb_subsets_removed: Counter = "lb_subsets_removed",
+        /// Requests balanced over the subset they wanted.
+        lb_subsets_selected: Counter = "lb_subsets_selected",
+        /// Requests balanced by the fallback policy of subsets.
+        lb_subsets_fallback: Counter = "lb_subsets_fallback",
+        /// Requests balanced over all hosts because the fallback had none.
+        lb_subsets_fallback_panic: Counter = "lb_subsets_fallback_panic",
         /// TLS handshakes completed.
         ssl_handshake: SparseCounter = "ssl.handshake",
         /// TLS handshakes that failed for a reason other than the certificate.
