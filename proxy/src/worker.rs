@@ -19,7 +19,7 @@ use crate::overload::Overload;
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
 use crate::telemetry::metrics::{
-    ConnectionLimitStats, HttpInspectorStats, HttpStats, ListenerStats, Metrics,
+    ConnectionLimitStats, CorsStats, HttpInspectorStats, HttpStats, ListenerStats, Metrics,
     ProxyProtocolShards, SessionStats, TcpStats, TlsInspectorStats,
 };
 
@@ -62,6 +62,7 @@ pub struct Worker {
     http_inspector_stats: OnceCell<Arc<HttpInspectorStats>>,
     tcp_stats: RefCell<HashMap<Name, Arc<TcpStats>>>,
     connection_limit_stats: RefCell<HashMap<Name, Arc<ConnectionLimitStats>>>,
+    cors_stats: RefCell<HashMap<Name, Arc<CorsStats>>>,
     session_stats: RefCell<HashMap<SessionScope, Arc<SessionStats>>>,
     proxy_protocol_stats: RefCell<HashMap<Name, Rc<ProxyProtocolShards>>>,
     /// As the newest snapshot has them.
@@ -107,6 +108,7 @@ impl Worker {
             http_inspector_stats: OnceCell::new(),
             tcp_stats: RefCell::default(),
             connection_limit_stats: RefCell::default(),
+            cors_stats: RefCell::default(),
             session_stats: RefCell::default(),
             proxy_protocol_stats: RefCell::default(),
             dns_caches: RefCell::default(),
@@ -191,6 +193,13 @@ impl Worker {
     pub fn tcp_stats(&self, stat_prefix: &Name) -> Arc<TcpStats> {
         let mut known = self.tcp_stats.borrow_mut();
         let make = || self.shared.metrics.tcp(stat_prefix);
+        Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
+    }
+
+    /// This worker's shard of the statistics of `cors` filters.
+    pub fn cors_stats(&self, stat_prefix: &Name) -> Arc<CorsStats> {
+        let mut known = self.cors_stats.borrow_mut();
+        let make = || self.shared.metrics.cors(stat_prefix);
         Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
     }
 

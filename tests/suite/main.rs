@@ -42,6 +42,7 @@ mod admin;
 mod canary;
 mod circuit_breaker;
 mod cli;
+mod cors;
 mod differences;
 mod dns;
 mod drain;

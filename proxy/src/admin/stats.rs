@@ -129,16 +129,18 @@ fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
     match &chain.terminal {
         Terminal::Http(http) => {
             scopes.push(Scope::http(&http.config.stat_prefix));
-            scopes.extend(http.config.filters.iter().filter_map(http_filter_scope));
+            let scope = |filter| http_filter_scope(filter, &http.config.stat_prefix);
+            scopes.extend(http.config.filters.iter().filter_map(scope));
         }
         Terminal::Tcp(tcp) => scopes.push(Scope::tcp(&tcp.stat_prefix)),
     }
     scopes
 }
 
-/// What an HTTP filter counts under.
-fn http_filter_scope(filter: &HttpFilter) -> Option<Scope> {
+/// What an HTTP filter of a connection manager with this `stat_prefix` counts under.
+fn http_filter_scope(filter: &HttpFilter, stat_prefix: &str) -> Option<Scope> {
     match &filter.kind {
+        FilterKind::Cors => Some(Scope::cors(stat_prefix)),
         FilterKind::ForwardProxy(_) => None,
         FilterKind::StatefulSession(config) => {
             config.stats.as_ref().map(|it| Scope::session(&it.manager, &it.prefix))

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use super::Name;
 use super::dns::Cache;
+use super::matcher::{Fraction, StringMatcher};
 
 /// A filter that requests pass before the router (Envoy `HttpFilter`).
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,8 @@ pub enum FilterKind {
     ForwardProxy(Arc<Cache>),
     /// `envoy.filters.http.stateful_session`
     StatefulSession(StatefulSession),
+    /// `envoy.filters.http.cors`: what is allowed is said by routes alone.
+    Cors,
 }
 
 /// What a table, virtual host, route or weighted cluster says to one filter (an entry of its
@@ -49,6 +52,8 @@ pub enum FilterRule {
     ForwardProxy(ForwardRewrite),
     /// Envoy `filters.http.stateful_session.v3.StatefulSessionPerRoute`; none means no sessions.
     StatefulSession(Option<StatefulSession>),
+    /// Envoy `filters.http.cors.v3.CorsPolicy`
+    Cors(CorsPolicy),
 }
 
 /// Envoy `PerRouteConfig.host_rewrite_specifier`: which host is resolved, and forwarded to.
@@ -60,6 +65,33 @@ pub enum ForwardRewrite {
     Literal(Box<str>),
     /// `host_rewrite_header`: the first value of this header, if there is one.
     Header(HeaderName),
+}
+
+/// Envoy `CorsPolicy`. What it leaves out is said by the next less specific policy, if there is one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CorsPolicy {
+    /// `allow_origin_string_match`
+    pub allow_origins: Vec<StringMatcher>,
+    /// `allow_methods`; `*` allows the method asked for.
+    pub allow_methods: Option<HeaderValue>,
+    /// `allow_headers`; `*` allows the headers asked for.
+    pub allow_headers: Option<HeaderValue>,
+    /// `expose_headers`
+    pub expose_headers: Option<HeaderValue>,
+    /// `max_age`
+    pub max_age: Option<HeaderValue>,
+    /// `allow_credentials`; not, if nobody says so.
+    pub allow_credentials: Option<bool>,
+    /// `filter_enabled`: the share of requests; none means all. Only the most specific one counts.
+    pub enabled: Option<Fraction>,
+    /// `shadow_enabled`: the share of the other requests whose origin is only counted. Only the most specific one
+    /// counts.
+    pub shadow_enabled: Option<Fraction>,
+    /// `allow_private_network_access`; not, if nobody says so.
+    pub allow_private_network_access: Option<bool>,
+    /// `forward_not_matching_preflights`: whether preflights of other origins are forwarded; they are, if nobody says
+    /// otherwise.
+    pub forward_not_matching_preflights: Option<bool>,
 }
 
 /// Envoy `StatefulSession`: requests of a session go to the endpoint of its first one.

@@ -11,6 +11,7 @@ mod circuit_breaker;
 mod cluster;
 mod cluster_type;
 mod connecting;
+mod cors;
 mod dns;
 mod endpoint;
 mod errors;

@@ -5,12 +5,13 @@
 //! variant of [`FilterKind`]; what routes say to it is put together when their table is compiled
 //! ([`RouteTable::said`](crate::route::RouteTable::said)).
 
+mod cors;
 mod forward_proxy;
 mod stateful_session;
 
 use std::rc::Rc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use super::local_reply::LocalReply;
 use super::stream::{Head, Stream};
@@ -45,6 +46,17 @@ enum Memory {
     Nothing,
     /// Of `stateful_session`, if the request may have a session: the endpoint that it has asked for.
     Session(Option<Box<str>>),
+    /// Of `cors`: the origin whose pages may see the response.
+    Cors(Option<HeaderValue>),
+}
+
+/// Why a request goes no further: a filter has answered it.
+#[derive(Debug)]
+pub enum Stopped {
+    /// As the proxy answers for others, with the header changes of the route.
+    Reply(Box<LocalReply>),
+    /// By a response of the filter's own making.
+    Response(Box<LocalReply>),
 }
 
 /// A request as one of its filters sees it.
@@ -64,7 +76,7 @@ pub async fn request(
     stream: &Rc<Stream>,
     head: &Head,
     way: Option<Way<'_>>,
-) -> Result<(), Box<LocalReply>> {
+) -> Result<(), Stopped> {
     let route = way.as_ref().and_then(|way| match way.to {
         // Like one without a route.
         Destination::Nowhere | Destination::Https => None,
@@ -96,10 +108,15 @@ async fn pass(
     request: &Passing<'_>,
     memory: &mut Memory,
     wishes: &mut Wishes,
-) -> Result<(), Box<LocalReply>> {
+) -> Result<(), Stopped> {
     match &filter.kind {
         FilterKind::ForwardProxy(cache) => {
-            forward_proxy::request(cache, &filter.name, request, wishes).await
+            let result = forward_proxy::request(cache, &filter.name, request, wishes).await;
+            result.map_err(Stopped::Reply)
+        }
+        FilterKind::Cors => {
+            *memory = cors::request(&filter.name, request)?;
+            Ok(())
         }
         FilterKind::StatefulSession(config) => {
             *memory = stateful_session::request(config, &filter.name, request, wishes);
@@ -118,6 +135,11 @@ pub fn response(stream: &Stream, headers: &mut HeaderMap) {
         let Some(memory) = memory else { continue };
         match &filter.kind {
             FilterKind::ForwardProxy(_) => {}
+            FilterKind::Cors => {
+                if let Memory::Cors(origin) = memory {
+                    cors::response(&filter.name, said, origin.as_ref(), headers);
+                }
+            }
             FilterKind::StatefulSession(config) => {
                 if let Memory::Session(wanted) = memory {
                     let config = stateful_session::effective(config, &filter.name, said);

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 
 use super::body::{CutShort, DownstreamBody};
 use super::connection::Connection;
+use super::filter::Stopped;
 use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::router::{self, Plan};
@@ -46,9 +47,9 @@ pub async fn serve(
         stream.set_route(way.found);
     }
     if !served.config().filters.is_empty()
-        && let Err(reply) = Box::pin(filter::request(&stream, head, way)).await
+        && let Err(stopped) = Box::pin(filter::request(&stream, head, way)).await
     {
-        return Ok(filter_reply(finish, *reply, way));
+        return Ok(filter_reply(finish, stopped, way));
     }
     match decide(&stream, head, way) {
         Verdict::Reply(reply) => Ok(respond::local(finish, *reply)),
@@ -58,17 +59,17 @@ pub async fn serve(
     }
 }
 
-/// The answer of a filter, with the header changes of the route that the request would have been forwarded by.
+/// The answer of a filter. The route that the request would have been forwarded by may change its headers.
 fn filter_reply(
     finish: Finish,
-    reply: LocalReply,
+    stopped: Stopped,
     way: Option<Way<'_>>,
 ) -> Response<DownstreamBody> {
-    match way {
-        Some(Way { found, to: Destination::Cluster(_, _, target), .. }) => {
-            respond::routed(finish, reply, found, target.weighted)
+    match (stopped, way.map(|way| (way.found, way.to))) {
+        (Stopped::Reply(reply), Some((found, Destination::Cluster(_, _, target)))) => {
+            respond::routed(finish, *reply, found, target.weighted)
         }
-        _ => respond::local(finish, reply),
+        (Stopped::Reply(reply) | Stopped::Response(reply), _) => respond::local(finish, *reply),
     }
 }
 

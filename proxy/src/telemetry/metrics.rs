@@ -24,9 +24,9 @@ pub use cell::{
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{Sample, Samples, Scope, Tag, Value};
 pub use stats::{
-    ClusterStats, ConnectionLimitStats, DnsCacheStats, DnsStats, HttpInspectorStats, HttpStats,
-    ListenerStats, ProxyProtocolStats, ProxyProtocolVersionStats, ResolutionStats, ServerStats,
-    SessionStats, SubscriptionStats, TcpStats, TlsInspectorStats,
+    ClusterStats, ConnectionLimitStats, CorsStats, DnsCacheStats, DnsStats, HttpInspectorStats,
+    HttpStats, ListenerStats, ProxyProtocolStats, ProxyProtocolVersionStats, ResolutionStats,
+    ServerStats, SessionStats, SubscriptionStats, TcpStats, TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -39,6 +39,7 @@ pub struct Metrics {
     tcp: Sharded<TcpStats>,
     connection_limits: Sharded<ConnectionLimitStats>,
     sessions: Sharded<SessionStats>,
+    cors: Sharded<CorsStats>,
     tls_inspector: Sharded<TlsInspectorStats>,
     http_inspector: Sharded<HttpInspectorStats>,
     proxy_protocol: Sharded<ProxyProtocolStats>,
@@ -124,6 +125,11 @@ impl Metrics {
         self.sessions.shard(Scope::session(manager, prefix))
     }
 
+    /// A fresh shard of `http.STAT_PREFIX.cors.*` for the calling worker, counted until it is dropped.
+    pub fn cors(&self, stat_prefix: &str) -> Arc<CorsStats> {
+        self.cors.shard(Scope::cors(stat_prefix))
+    }
+
     /// The statistics of one subscription, shared by all that ask for the same `scope`.
     pub fn subscription(&self, scope: Scope) -> Arc<SubscriptionStats> {
         self.subscriptions.get(scope)
@@ -203,6 +209,7 @@ impl Metrics {
         let limits = kind(|scope| matches!(scope, Scope::ConnectionLimit(_)));
         self.connection_limits.collect(limits, &mut out);
         self.sessions.collect(kind(|scope| matches!(scope, Scope::Session(..))), &mut out);
+        self.cors.collect(kind(|scope| matches!(scope, Scope::Cors(_))), &mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
         self.dns_caches.collect(&mut out);
         self.refresh(&out);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prost_types::Any;
 use xds::envoy::config::route::v3::FilterConfig;
+use xds::envoy::extensions::filters::http::cors::v3::Cors;
 use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
@@ -12,7 +13,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 use super::errors::{At, Result, each, refuse, required};
 use super::extension::{message_name, unpack, unsupported};
 use super::value::non_empty;
-use super::{forward_proxy, stateful_session};
+use super::{cors, forward_proxy, stateful_session};
 use crate::config::Name;
 use crate::config::http_filter::{self, FilterKind, FilterOverride, FilterRule};
 
@@ -81,6 +82,9 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
         let filter = stateful_session::filter(&proto, stat_prefix);
         return filter.map(|it| Some(FilterKind::StatefulSession(it)));
     }
+    if let Some(Cors {}) = unpack(any)? {
+        return Ok(Some(FilterKind::Cors));
+    }
     Ok(None)
 }
 
@@ -132,6 +136,9 @@ fn rule(any: &Any) -> Result<Option<FilterRule>> {
     }
     if let Some(proto) = unpack(any)? {
         return stateful_session::route(&proto).map(|it| Some(FilterRule::StatefulSession(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        return cors::policy(&proto).map(|it| Some(FilterRule::Cors(it)));
     }
     Ok(None)
 }

@@ -41,6 +41,8 @@ pub enum Scope {
     ConnectionLimit(Arc<str>),
     /// `http.MANAGER.stateful_session.PREFIX.`, or `stateful_session.PREFIX.` without a manager.
     Session(Arc<str>, Arc<str>),
+    /// `http.PREFIX.cors.`
+    Cors(Arc<str>),
 }
 
 impl Scope {
@@ -97,6 +99,11 @@ impl Scope {
         Self::Session(sanitized(manager), sanitized(prefix))
     }
 
+    /// The scope of `cors` filters of connection managers with this stat prefix.
+    pub fn cors(prefix: &str) -> Self {
+        Self::Cors(sanitized(prefix))
+    }
+
     /// The Prometheus name of the scope, without `envoy_`, and its labels.
     pub(super) fn family(&self) -> (Cow<'static, str>, Labels<'_>) {
         const CLUSTER: &str = "envoy_cluster_name";
@@ -128,6 +135,7 @@ impl Scope {
             Self::ConnectionLimit(prefix) => {
                 ("connection_limit.", [Some(("envoy_connection_limit_prefix", prefix)), None])
             }
+            Self::Cors(prefix) => ("http.cors.", [Some((HTTP, prefix)), None]),
             // Envoy makes no label of the prefix.
             Self::Session(manager, prefix) if manager.is_empty() => {
                 return (format!("stateful_session.{prefix}.").into(), [None, None]);
@@ -165,6 +173,7 @@ impl fmt::Display for Scope {
             Self::Sds(name) => write!(f, "sds.{name}."),
             Self::Tcp(prefix) => write!(f, "tcp.{prefix}."),
             Self::ConnectionLimit(prefix) => write!(f, "connection_limit.{prefix}."),
+            Self::Cors(prefix) => write!(f, "http.{prefix}.cors."),
             Self::Session(manager, prefix) if manager.is_empty() => {
                 write!(f, "stateful_session.{prefix}.")
             }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod connection_limit;
+mod cors;
 mod http;
 mod listener;
 mod listener_filter;
@@ -13,6 +14,7 @@ use super::sample::{Samples, Scope};
 
 pub use cluster::ClusterStats;
 pub use connection_limit::ConnectionLimitStats;
+pub use cors::CorsStats;
 pub use http::HttpStats;
 pub use listener::ListenerStats;
 pub use listener_filter::{

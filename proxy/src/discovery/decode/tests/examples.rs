@@ -9,20 +9,10 @@ use super::super::{bootstrap, route_config};
 use super::decode;
 
 /// What each of Envoy's example bootstraps is refused for, by the end of the path; all others are accepted.
-const REFUSED: [(&str, &[&str]); 14] = [
-    (
-        "cors__backend__envoy.yaml",
-        &["http_filters[0].typed_config", "typed_per_filter_config[\"envoy.filters.http.cors\"]"],
-    ),
-    ("cors__frontend__envoy.yaml", &["http_filters[0].typed_config"]),
+const REFUSED: [(&str, &[&str]); 12] = [
     (
         "csrf__samesite__envoy.yaml",
-        &[
-            "http_filters[0].typed_config",
-            "http_filters[1].typed_config",
-            "typed_per_filter_config[\"envoy.filters.http.cors\"]",
-            "typed_per_filter_config[\"envoy.filters.http.csrf\"]",
-        ],
+        &["http_filters[1].typed_config", "typed_per_filter_config[\"envoy.filters.http.csrf\"]"],
     ),
     ("dynamic-config-cp__envoy.yaml", &["dynamic_resources.ads_config"]),
     ("ext_authz__config__grpc-service__v3.yaml", &["http_filters[0].typed_config"]),
