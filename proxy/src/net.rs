@@ -2,10 +2,12 @@
 
 pub mod body;
 pub mod copy;
+mod hostname;
 pub mod own_address;
 pub mod proxy_protocol;
 pub mod readable;
 pub mod socket;
 pub mod splice;
 
+pub use hostname::hostname;
 pub use own_address::own_address;

@@ -69,6 +69,12 @@ pub(crate) const LEAN_SILENCE: Difference = Difference(
      puts them away",
 );
 
+/// Names of clusters that are no authorities, in checks over HTTP/2.
+pub(crate) const AUTHORITIES: Difference = Difference(
+    "Envoy sends a cluster's name as :authority of a check even if strict servers refuse that; Outrigger \
+     sends such a name as host",
+);
+
 /// What only some builds of Envoy have.
 pub(crate) const CONTRIB_EXTENSIONS: Difference = Difference(
     "The published Envoy has none of the contrib extensions; Outrigger has PEAK_EWMA, and needs no filter \

@@ -305,6 +305,14 @@ impl Format {
         }
     }
 
+    /// Its operators, in output order.
+    pub fn operators(&self) -> impl Iterator<Item = &Operator> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Operator(operator, _) => Some(operator),
+        })
+    }
+
     /// The text, if the format holds no operator.
     pub fn literal(&self) -> Option<&str> {
         match self.pieces.as_slice() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::HashMap;
+use super::format::Operator;
 use super::header::HeaderMutations;
 use super::matcher::StringMatcher;
 use crate::config::header::HeaderToAdd;
@@ -39,6 +40,22 @@ pub struct HealthCheck {
     pub socket_criteria: Option<HashMap<String, String>>,
 }
 
+impl HealthCheck {
+    /// Whether `operator` can say something in a header of a check, for which there is no client and no route.
+    pub fn has_value(operator: &Operator) -> bool {
+        matches!(
+            operator,
+            Operator::StartTime(_)
+                | Operator::EmitTime(_)
+                | Operator::Protocol
+                | Operator::UpstreamHost
+                | Operator::UpstreamHostName
+                | Operator::Hostname
+                | Operator::UniqueId
+        )
+    }
+}
+
 /// When checks are made. All but the jitters are longer than zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intervals {
@@ -66,7 +83,7 @@ pub struct Intervals {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Checker {
     /// `http_health_check`
-    Http(HttpCheck),
+    Http(Box<HttpCheck>),
     /// `tcp_health_check`
     Tcp(TcpCheck),
     /// `grpc_health_check`
@@ -86,6 +103,8 @@ pub struct HttpCheck {
     pub http2: bool,
     /// `request_headers_to_add` and `request_headers_to_remove`.
     pub headers: HeaderMutations,
+    /// `send`: the request's body.
+    pub send: Vec<u8>,
     /// `expected_statuses`; 200 by default.
     pub expected: Vec<Range<u16>>,
     /// `retriable_statuses`: failures that count towards the threshold.

@@ -83,7 +83,7 @@ fn downstream(
             downstream.server_name.as_deref().is_some_and(|name| text(name, out))
         }
         Operator::ConnectionId => number(downstream.id, out),
-        Operator::Hostname => text(hostname(), out),
+        Operator::Hostname => text(crate::net::hostname(), out),
         _ => return None,
     })
 }
@@ -178,14 +178,5 @@ fn upstream(facts: &Upstream, operator: &Operator, out: &mut Vec<u8>) -> Option<
         }
         Operator::UpstreamRequestAttemptCount => number(facts.attempts.into(), out),
         _ => return None,
-    })
-}
-
-/// This machine's name.
-fn hostname() -> &'static str {
-    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    NAME.get_or_init(|| {
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        name.trim().to_owned()
     })
 }

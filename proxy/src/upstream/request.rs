@@ -21,7 +21,7 @@ pub fn for_http1<B>(request: &mut Request<B>) {
 }
 
 /// Puts a request into the form HTTP/2 wants: scheme and authority in the target, no `Host`.
-/// A target without a scheme gets `scheme`.
+/// A target without a scheme gets `scheme`. An authority that cannot stand in a target stays in `Host`.
 pub fn for_http2<B>(request: &mut Request<B>, scheme: Scheme) {
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers_mut().remove(HOST);
@@ -31,8 +31,18 @@ pub fn for_http2<B>(request: &mut Request<B>, scheme: Scheme) {
         return;
     }
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    parts.authority = parts.authority.or(authority);
+    if let Some(host) = host
+        && parts.authority.is_none()
+    {
+        match Authority::try_from(host.as_bytes()) {
+            Ok(authority) => parts.authority = Some(authority),
+            Err(_) => drop(request.headers_mut().insert(HOST, host)),
+        }
+    }
+    if parts.authority.is_none() {
+        // As if it came over HTTP/1.1: of HTTP/2's own an authority would be demanded.
+        *request.version_mut() = Version::HTTP_11;
+    }
     // The type knows no target with a scheme and a path but no authority.
     parts.scheme = parts.authority.is_some().then_some(parts.scheme.unwrap_or(scheme));
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
@@ -90,5 +100,12 @@ mod tests {
         let mut origin = request("GET", "/cart", None);
         for_http2(&mut origin, Scheme::HTTP);
         assert_eq!(origin.uri(), "/cart");
+
+        let mut odd = request("GET", "/cart", Some("outbound|80||shop"));
+        for_http2(&mut odd, Scheme::HTTP);
+        assert_eq!(
+            (odd.uri().path(), &odd.headers()[HOST]),
+            ("/cart", &"outbound|80||shop".parse().unwrap())
+        );
     }
 }

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use harness::port::Port;
-use harness::{Answer, Backend, Program, Value, json};
+use harness::{Answer, Backend, Bootstrap, Program, Route, Value, json};
+
+use crate::differences::{AUTHORITIES, Differs as _};
 
 use super::{Moody, check, cluster, flags, http, start, until_flags};
 
 on_both!(
     the_request_of_a_check_is_as_configured,
+    a_check_has_a_body_and_says_whom_it_asks,
+    a_cluster_may_have_any_name,
     expected_and_retriable_statuses,
     a_body_without_the_expected_text_is_a_failure,
     a_port_is_checked_by_connecting_or_by_talking,
@@ -38,6 +42,47 @@ async fn the_request_of_a_check_is_as_configured(program: Program) {
     let call = &plain.calls()[0];
     assert_eq!((call.method.as_str(), &*call.host), ("GET", "app"), "the cluster's name");
     assert_eq!(call.header("user-agent"), Some("Envoy/HC"));
+}
+
+async fn a_check_has_a_body_and_says_whom_it_asks(program: Program) {
+    let app = Backend::echo("app").await;
+    let header = |key: &str, value: &str| json!({"header": {"key": key, "value": value}});
+    let checker = json!({
+        "path": "/ping", "method": "POST", "send": {"text": "68656c6c6f"},
+        "request_headers_to_add": [
+            header("x-host", "%UPSTREAM_HOST% by %PROTOCOL%"),
+            header("x-year", "%START_TIME(%Y)%"),
+            header("x-name", "%UPSTREAM_HOST_NAME%"),
+        ],
+    });
+    let proxy = start(program, cluster(check("http_health_check", checker)).endpoint(&app)).await;
+    until_flags(&proxy, app.address(), "healthy").await;
+    let call = &app.calls()[0];
+    assert_eq!((&call.body[..], call.header("content-length")), (&b"hello"[..], Some("5")));
+    assert_eq!(call.header("x-host"), Some(&*format!("{} by HTTP/1.1", app.address())));
+    assert!(call.header("x-year").unwrap().starts_with("20"));
+    let address = app.address().to_string();
+    assert_eq!(call.header("x-name"), Some(&*address), "the endpoint has no other name");
+}
+
+async fn a_cluster_may_have_any_name(program: Program) {
+    let app = Backend::echo("app").await;
+    let name = "outbound|80||app";
+    let checked = cluster(http()).with("name", name).endpoint(&app);
+    let routes = [Route::prefix("/").to(name)];
+    let proxy = Bootstrap::routing(routes).cluster(checked).start(program).await;
+    proxy.until_stat("cluster.outbound|80||app.membership_healthy", |count| count == 1).await;
+    assert_eq!(app.calls()[0].host, name);
+    if program.differs(AUTHORITIES) {
+        return;
+    }
+    let app = Backend::echo("app").await;
+    let http2 = json!({"path": "/healthz", "codec_client_type": "HTTP2"});
+    let checked = cluster(check("http_health_check", http2)).with("name", name).endpoint(&app);
+    let routes = [Route::prefix("/").to(name)];
+    let proxy = Bootstrap::routing(routes).cluster(checked).start(program).await;
+    proxy.until_stat("cluster.outbound|80||app.membership_healthy", |count| count == 1).await;
+    assert_eq!(app.calls()[0].header("host"), Some(name));
 }
 
 async fn expected_and_retriable_statuses(program: Program) {

@@ -27,7 +27,9 @@ use crate::upstream::{Dialed, Security, dial};
 pub(super) struct Target {
     pub(super) cluster: Arc<Cluster>,
     pub(super) check: Arc<HealthCheck>,
-    /// Where it is checked, which need not be where requests go.
+    /// Where requests go.
+    pub(super) host_address: HostAddress,
+    /// Where it is checked, which need not be the same.
     pub(super) address: HostAddress,
     /// The name to send as `Host`, if the endpoint has one for checks.
     pub(super) check_host: Box<str>,
@@ -46,6 +48,7 @@ impl Target {
     ) -> Option<Self> {
         let check = Arc::clone(spec.config.hosts.health_check.as_ref()?);
         let own = endpoint.health_check.as_deref();
+        let host_address = address.clone();
         let mut address = own.and_then(|own| own.address.as_ref()).unwrap_or(address).clone();
         if let (HostAddress::Ip(socket), Some(port)) = (&mut address, own.and_then(|own| own.port))
         {
@@ -57,6 +60,7 @@ impl Target {
             tls: transport(spec, criteria)?,
             cluster: Arc::clone(&spec.config),
             check,
+            host_address,
             address,
             check_host: own.map(|own| own.hostname.clone()).unwrap_or_default(),
             hostname: Arc::clone(&endpoint.hostname),

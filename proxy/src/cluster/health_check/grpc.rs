@@ -80,13 +80,13 @@ fn request(target: &Target, check: &GrpcCheck) -> Request<RequestBody> {
     *request.method_mut() = Method::POST;
     *request.uri_mut() = http::Uri::from_static("/grpc.health.v1.Health/Check");
     let headers = request.headers_mut();
-    if let Ok(host) = HeaderValue::from_str(target.host(&check.authority)) {
+    if let Ok(host) = HeaderValue::from_bytes(target.host(&check.authority).as_bytes()) {
         headers.insert(HOST, host);
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(TE, HeaderValue::from_static("trailers"));
     headers.insert(USER_AGENT, AGENT);
-    headers::add(&check.metadata, headers);
+    headers::add(&check.metadata, target, "HTTP/2", headers);
     if let Ok(timeout) = HeaderValue::from_str(&grpc_timeout(target.check.timeout)) {
         headers.insert("grpc-timeout", timeout);
     }

@@ -59,16 +59,17 @@ impl HttpProbe {
 }
 
 fn request(target: &Target, check: &HttpCheck) -> Request<RequestBody> {
-    let mut request = Request::new(RequestBody::Empty);
+    let mut request = Request::new(RequestBody::full(check.send.clone().into()));
     *request.method_mut() = check.method.clone();
     // Checked when it was read.
     *request.uri_mut() = check.path.parse().unwrap_or_default();
     let headers = request.headers_mut();
-    if let Ok(host) = HeaderValue::from_str(target.host(&check.host)) {
+    if let Ok(host) = HeaderValue::from_bytes(target.host(&check.host).as_bytes()) {
         headers.insert(HOST, host);
     }
     headers.insert(USER_AGENT, AGENT);
-    headers::add(&check.headers.add, headers);
+    let protocol = if check.http2 { "HTTP/2" } else { "HTTP/1.1" };
+    headers::add(&check.headers.add, target, protocol, headers);
     for name in &check.headers.remove {
         headers.remove(name);
     }

@@ -12,7 +12,7 @@ use xds::envoy::config::core::v3::health_check::{
     GrpcHealthCheck, HealthChecker, HttpHealthCheck, Payload, TcpHealthCheck, TlsOptions,
 };
 use xds::envoy::config::core::v3::{
-    HealthCheck, HealthStatusSet, RequestMethod, TypedExtensionConfig,
+    HeaderValueOption, HealthCheck, HealthStatusSet, RequestMethod, TypedExtensionConfig,
 };
 use xds::envoy::extensions::health_check::event_sinks::file::v3::HealthCheckEventFileSink;
 use xds::envoy::r#type::v3::{CodecClientType, Int64Range};
@@ -25,6 +25,7 @@ use super::matcher::string_matcher;
 use super::value::{enumeration, non_empty, optional_duration, positive_duration, whole_percent};
 use crate::config::cluster::{HostPolicy, UpstreamHttp, UpstreamProtocol};
 use crate::config::endpoint::HealthStatuses;
+use crate::config::header::{HeaderMutations, HeaderToAdd};
 use crate::config::health_check::{self, Checker, GrpcCheck, HttpCheck, Intervals, TcpCheck};
 
 /// Envoy's defaults.
@@ -157,7 +158,7 @@ fn event_logs(path: &str, loggers: &[TypedExtensionConfig]) -> Result<Vec<PathBu
 fn checker(proto: &HealthChecker, http: &UpstreamHttp) -> Result<Checker> {
     match proto {
         HealthChecker::HttpHealthCheck(proto) => {
-            http_check(proto).map(Checker::Http).at("http_health_check")
+            http_check(proto).map(|check| Checker::Http(Box::new(check))).at("http_health_check")
         }
         HealthChecker::TcpHealthCheck(proto) => {
             tcp_check(proto).map(Checker::Tcp).at("tcp_health_check")
@@ -175,7 +176,7 @@ fn http_check(proto: &HttpHealthCheck) -> Result<HttpCheck> {
     // One name a line would fill a screen.
     #[rustfmt::skip]
     let HttpHealthCheck {
-        host, path, receive, response_buffer_size, request_headers_to_add,
+        host, path, send, receive, response_buffer_size, request_headers_to_add,
         request_headers_to_remove, expected_statuses, retriable_statuses, codec_client_type,
         service_name_matcher, method,
     } = proto;
@@ -184,6 +185,13 @@ fn http_check(proto: &HttpHealthCheck) -> Result<HttpCheck> {
         return refuse("path", format!("{path:?} is no path"));
     }
     let receive = each("receive", receive, payload)?;
+    let method = request_method(*method)?;
+    let send = optional("send", send, payload)?.unwrap_or_default();
+    if !send.is_empty()
+        && !matches!(method, Method::POST | Method::PUT | Method::PATCH | Method::OPTIONS)
+    {
+        return refuse("send", format!("a request with method {method} has no body"));
+    }
     let body_limit = response_buffer_size.unwrap_or(RESPONSE_BUFFER_SIZE);
     let wanted: usize = receive.iter().map(Vec::len).sum();
     if body_limit != 0 && wanted as u64 > body_limit {
@@ -196,7 +204,8 @@ fn http_check(proto: &HttpHealthCheck) -> Result<HttpCheck> {
     Ok(HttpCheck {
         host: host_name("host", host)?,
         path: path.into(),
-        method: request_method(*method)?,
+        method,
+        send,
         http2: match enumeration("codec_client_type", *codec_client_type)? {
             CodecClientType::Http1 => false,
             CodecClientType::Http2 => true,
@@ -204,7 +213,10 @@ fn http_check(proto: &HttpHealthCheck) -> Result<HttpCheck> {
                 return refuse("codec_client_type", "HTTP3 is not supported by this version");
             }
         },
-        headers: mutations("request", request_headers_to_add, request_headers_to_remove)?,
+        headers: HeaderMutations {
+            add: each("request_headers_to_add", request_headers_to_add, header)?,
+            ..mutations("request", &[], request_headers_to_remove)?
+        },
         expected,
         retriable: each("retriable_statuses", retriable_statuses, statuses)?,
         receive,
@@ -258,8 +270,17 @@ fn grpc_check(proto: &GrpcHealthCheck) -> Result<GrpcCheck> {
     Ok(GrpcCheck {
         service: service_name.clone(),
         authority: host_name("authority", authority)?,
-        metadata: each("initial_metadata", initial_metadata, to_add)?,
+        metadata: each("initial_metadata", initial_metadata, header)?,
     })
+}
+
+/// A header of a check, in which only what a check knows can stand.
+fn header(proto: &HeaderValueOption) -> Result<HeaderToAdd> {
+    let header = to_add(proto)?;
+    if header.value.operators().all(health_check::HealthCheck::has_value) {
+        return Ok(header);
+    }
+    refuse("header.value", "holds an operator that has no value in a health check")
 }
 
 /// The bytes of a payload: hexadecimal text, or as they are.
