@@ -23,6 +23,7 @@ pub mod metadata;
 pub mod overload;
 pub mod retry;
 pub mod route;
+pub mod sharing;
 pub mod source;
 pub mod subset;
 pub mod tcp;

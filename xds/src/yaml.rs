@@ -12,6 +12,8 @@ mod value;
 mod well_known;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::{Message, Name};
@@ -71,18 +73,52 @@ impl fmt::Display for Error {
 #[derive(Debug, Clone)]
 pub struct Document {
     name: Arc<str>,
-    text: Arc<str>,
+    /// None at rest.
+    text: Option<Arc<str>>,
+    file: Option<Arc<Source>>,
+}
+
+/// The file a text was read from.
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    /// Of the text.
+    digest: u64,
 }
 
 impl Document {
     /// A document called `name` in errors, usually its file's path.
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Self {
-        Self { name: name.into(), text: text.into() }
+        Self { name: name.into(), text: Some(text.into()), file: None }
     }
 
-    /// The text.
-    pub fn text(&self) -> &Arc<str> {
-        &self.text
+    /// A document with the text of the file at `path`, and called by it.
+    pub fn of_file(path: &Path, text: impl Into<Arc<str>>) -> Self {
+        let text = text.into();
+        // A pipe, for one, gives its text only once.
+        let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+        let source = Source { path: path.to_owned(), digest: digest(&text) };
+        Self {
+            file: is_file.then(|| Arc::new(source)),
+            ..Self::new(path.display().to_string(), text)
+        }
+    }
+
+    /// The same document without its text, if it comes from a file: what is seldom wanted is read again then.
+    #[must_use]
+    pub fn at_rest(&self) -> Self {
+        let text = if self.file.is_some() { None } else { self.text.clone() };
+        Self { text, name: Arc::clone(&self.name), file: self.file.clone() }
+    }
+
+    /// The text; none if it was put to rest, and its file is gone or says something else by now.
+    pub fn text(&self) -> Option<Arc<str>> {
+        if let Some(text) = &self.text {
+            return Some(Arc::clone(text));
+        }
+        let Source { path, digest: wanted } = self.file.as_deref()?;
+        let text = std::fs::read_to_string(path).ok()?;
+        (digest(&text) == *wanted).then(|| text.into())
     }
 
     /// What the document is called in errors.
@@ -92,7 +128,11 @@ impl Document {
 
     /// Reads the document as a message. Errors come in the order of the text, never empty.
     pub fn read<M: Message + Name + Default>(&self) -> Result<M, Vec<Error>> {
-        let root = tree::parse(&self.text)
+        let Some(text) = self.text() else {
+            let reason = "the file has changed since it was read";
+            return Err(vec![self.error(None, String::new(), reason.into())]);
+        };
+        let root = tree::parse(&text)
             .map_err(|error| vec![self.error(Some(error.at), error.path, error.reason)])?;
         let descriptor = DESCRIPTOR_POOL.get_message_by_name(&M::full_name()).ok_or_else(|| {
             vec![self.error(None, String::new(), format!("{} has no descriptor", M::full_name()))]
@@ -110,17 +150,19 @@ impl Document {
             .map_err(|error| vec![self.error(None, String::new(), error.to_string())])
     }
 
-    /// Where the value at `path` starts, or its nearest ancestor; none if the text is no YAML.
+    /// Where the value at `path` starts, or its nearest ancestor; none if there is no text, or it is no YAML.
     ///
     /// The text is parsed anew: positions are wanted only when something is wrong.
     pub fn locate(&self, path: &str) -> Option<Position> {
-        let root = tree::parse(&self.text).ok()?;
+        let text = self.text()?;
+        let root = tree::parse(&text).ok()?;
         Some(path::locate(&root, path).0)
     }
 
     /// Whether there is a value at `path`.
     pub fn contains(&self, path: &str) -> bool {
-        tree::parse(&self.text).is_ok_and(|root| path::locate(&root, path).1.is_empty())
+        let Some(text) = self.text() else { return false };
+        tree::parse(&text).is_ok_and(|root| path::locate(&root, path).1.is_empty())
     }
 
     /// An error of the field at `path`, with its place in this document.
@@ -132,6 +174,13 @@ impl Document {
     fn error(&self, at: Option<Position>, path: String, reason: String) -> Error {
         Error { file: self.name.clone(), at, path, reason }
     }
+}
+
+/// Tells one text from another.
+fn digest(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -263,6 +312,24 @@ static_resources:
         assert!(errors[1].contains("2:7: name: expected a string, found 12: put it in quotes"));
         assert!(errors[2].contains("3:36: per_connection_buffer_limit_bytes: expected an integer"));
         assert!(errors[3].contains("4:18: load_assignment: expected the fields of a"));
+    }
+
+    #[test]
+    fn a_document_at_rest_finds_its_places_as_long_as_its_file_is_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.yaml");
+        std::fs::write(&path, LISTENER).unwrap();
+        let document = Document::of_file(&path, LISTENER).at_rest();
+        let place = |path: &str| document.locate(path).map(|at| at.to_string());
+        assert_eq!(place("static_resources.listeners[0].name").unwrap(), "4:11");
+        assert!(document.contains("static_resources") && !document.contains("admin"));
+        assert!(document.read::<Bootstrap>().is_ok());
+        std::fs::write(&path, format!("admin: {{}}{LISTENER}")).unwrap();
+        assert_eq!(place("static_resources"), None);
+        assert!(!document.contains("static_resources"));
+        assert!(document.read::<Bootstrap>().is_err());
+        assert!(Document::new("x", "a: 1").at_rest().contains("a"));
+        assert!(Document::of_file("/dev/null".as_ref(), "a: 1").at_rest().contains("a"));
     }
 
     #[test]

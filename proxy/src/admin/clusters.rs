@@ -55,7 +55,7 @@ impl Listed<'_> {
             let threshold = known(threshold);
             writeln!(out, "{name}::outlier::{kind}success_rate_ejection_threshold::{threshold}")?;
         }
-        for (priority, limits) in ["default", "high"].iter().zip(&config.circuit_breakers) {
+        for (priority, limits) in ["default", "high"].iter().zip(&*config.circuit_breakers) {
             let prefix = format!("{name}::{priority}_priority");
             writeln!(out, "{prefix}::max_connections::{}", limits.max_connections)?;
             writeln!(out, "{prefix}::max_pending_requests::{}", limits.max_pending_requests)?;
@@ -68,7 +68,7 @@ impl Listed<'_> {
 
     fn json(&self) -> Value {
         let config = &self.view.spec.config;
-        let thresholds = [None, Some("HIGH")].into_iter().zip(&config.circuit_breakers);
+        let thresholds = [None, Some("HIGH")].into_iter().zip(&*config.circuit_breakers);
         let thresholds = thresholds.map(|(priority, limits)| {
             without_defaults(json!({
                 "priority": priority,

@@ -70,7 +70,7 @@ pub(super) struct OutlierCounts {
 
 impl SharedCluster {
     pub(super) fn new(spec: &Arc<ClusterSpec>, reports: Reports, now: Instant) -> Self {
-        let [default, high] = &spec.config.circuit_breakers;
+        let [default, high] = &*spec.config.circuit_breakers;
         let mut members = Members {
             spec: Arc::clone(spec),
             current: Vec::new(),
@@ -94,7 +94,7 @@ impl SharedCluster {
 
     /// Takes over a changed configuration; endpoints that stay keep their state.
     pub(super) fn adopt(&self, spec: &Arc<ClusterSpec>) {
-        for (breaker, thresholds) in self.breakers.iter().zip(&spec.config.circuit_breakers) {
+        for (breaker, thresholds) in self.breakers.iter().zip(&*spec.config.circuit_breakers) {
             breaker.set_thresholds(thresholds);
         }
         let mut members = self.members.lock();

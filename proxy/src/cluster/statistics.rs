@@ -112,7 +112,7 @@ impl Probe for Clusters {
                     }
                 }
                 None => {
-                    let [default, high] = &known.spec.config.circuit_breakers;
+                    let [default, high] = &*known.spec.config.circuit_breakers;
                     breaker(&Breaker::new(default), &scope, DEFAULT, out);
                     breaker(&Breaker::new(high), &scope, HIGH, out);
                     if known.spec.config.outlier_detection.is_some() {

@@ -42,7 +42,7 @@ fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
 fn detecting(edit: impl FnOnce(&mut OutlierDetection)) -> impl FnOnce(&mut Cluster) {
     let mut detection = outlier_detection::tests::config();
     edit(&mut detection);
-    move |cluster| cluster.outlier_detection = Some(detection)
+    move |cluster| cluster.outlier_detection = Some(detection.into())
 }
 
 fn snapshot(spec: &Arc<ClusterSpec>) -> HashMap<Name, Arc<ClusterSpec>> {

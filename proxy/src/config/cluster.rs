@@ -9,6 +9,7 @@ use super::endpoint::{HealthStatus, HealthStatuses, LoadAssignment};
 use super::health_check::HealthCheck;
 use super::http::Http2Options;
 use super::retry::RetryBudget;
+use super::sharing::Shared;
 use super::source::ResourceSource;
 use super::subset::SubsetLb;
 use super::tls::UpstreamTls;
@@ -36,19 +37,19 @@ pub struct Cluster {
     /// `per_connection_buffer_limit_bytes`; 1 MiB by default.
     pub buffer_limit: u32,
     /// Thresholds of priority DEFAULT and HIGH, in this order.
-    pub circuit_breakers: [Thresholds; 2],
+    pub circuit_breakers: Shared<[Thresholds; 2]>,
     /// Passive health checking; none means off.
-    pub outlier_detection: Option<OutlierDetection>,
+    pub outlier_detection: Option<Shared<OutlierDetection>>,
     /// How hosts are watched, and what their coming and going means.
     pub hosts: HostPolicy,
     /// What is spoken to endpoints.
-    pub http: UpstreamHttp,
+    pub http: Shared<UpstreamHttp>,
     /// TLS to endpoints; none means plain text.
     pub tls: Option<Arc<UpstreamTls>>,
     /// `transport_socket_matches`, first match wins, else `tls`.
     pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// How connections are made.
-    pub connecting: Connecting,
+    pub connecting: Shared<Connecting>,
 }
 
 /// How hosts are watched, and what their coming and going means.
@@ -89,7 +90,7 @@ pub enum Discovery {
     /// STATIC
     Static(Arc<LoadAssignment>),
     /// STRICT_DNS, LOGICAL_DNS and `envoy.clusters.dns`
-    Dns(Names),
+    Dns(Box<Names>),
     /// EDS: the `ClusterLoadAssignment` by name.
     Eds(ResourceSource),
     /// ORIGINAL_DST: requests name their endpoint.

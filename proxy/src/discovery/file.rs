@@ -21,6 +21,7 @@ use xds::envoy::service::discovery::v3::{DiscoveryResponse, Resource as Wrapped}
 use xds::yaml::{Document, Error as Located};
 
 use super::decode;
+use crate::config::sharing::Parts;
 use crate::config::{self, Invalid, Name};
 
 /// Most errors reported of one file: locating each costs a pass over the text.
@@ -160,6 +161,12 @@ impl Origin {
         Self { file: Arc::clone(file), document: None, prefix: String::new() }
     }
 
+    /// The same place without the text, which is read again when it is wanted.
+    fn at_rest(&self) -> Self {
+        let document = self.document.as_ref().map(Document::at_rest);
+        Self { document, file: Arc::clone(&self.file), prefix: self.prefix.clone() }
+    }
+
     /// The resource below this one at `path`.
     pub(super) fn below(&self, path: &str) -> Self {
         let prefix = Invalid::new(path, "").under(&self.prefix).path;
@@ -204,6 +211,7 @@ pub(super) fn decode_resources(
     last: Option<&ResourceFile>,
 ) -> Result<ResourceFile, Undecodable> {
     let (response, origin) = response(&key.path, content)?;
+    let mut parts = Parts::default();
     let message = key.kind.message();
     let type_name = type_name(&response.type_url);
     if !type_name.is_empty() && type_name != message {
@@ -217,7 +225,7 @@ pub(super) fn decode_resources(
             break;
         }
         let origin = origin.below(&format!("resources[{index}]"));
-        let item = match item(key.kind, any, &response.version_info, &origin) {
+        let item = match item(key.kind, any, &response.version_info, &origin, &mut parts) {
             Ok(item) => item,
             Err(invalid) => {
                 errors.extend(origin.locate_all(invalid));
@@ -274,7 +282,7 @@ fn response(path: &Path, content: &Content) -> Result<(DiscoveryResponse, Origin
     if text.trim().is_empty() {
         return Err(refuse("the file is empty; write `resources: []` for none".to_owned()));
     }
-    let document = Document::new(file, text);
+    let document = Document::of_file(path, text);
     let response = document.read().map_err(|errors| match document.locate("") {
         Some(_) => Undecodable::Content(errors),
         None => Undecodable::Text(errors),
@@ -282,7 +290,13 @@ fn response(path: &Path, content: &Content) -> Result<(DiscoveryResponse, Origin
     Ok((response, Origin::in_document(&document, "")))
 }
 
-fn item(kind: Kind, any: Any, version: &str, origin: &Origin) -> Result<Item, Vec<Invalid>> {
+fn item(
+    kind: Kind,
+    any: Any,
+    version: &str,
+    origin: &Origin,
+    parts: &mut Parts,
+) -> Result<Item, Vec<Invalid>> {
     let (raw, version, origin) = match unpack::<Wrapped>(&any) {
         Some(wrapped) => {
             let (resource, version) = wrapped.and_then(unwrap).map_err(|error| vec![error])?;
@@ -297,16 +311,21 @@ fn item(kind: Kind, any: Any, version: &str, origin: &Origin) -> Result<Item, Ve
     let resource = match kind {
         Kind::Listener => decode::listener(&expect(&raw, wrong)?)
             .map(|listener| Resource::Listener(Arc::new(listener))),
-        Kind::Cluster => decode::cluster(&expect(&raw, wrong)?)
-            .map(|cluster| Resource::Cluster(Arc::new(cluster))),
+        Kind::Cluster => decode::cluster(&expect(&raw, wrong)?).map(|mut cluster| {
+            parts.share(&mut cluster);
+            Resource::Cluster(Arc::new(cluster))
+        }),
         Kind::Routes => decode::route_config(&expect(&raw, wrong)?)
             .map(|routes| Resource::Routes(Arc::new(routes))),
-        Kind::Endpoints => decode::load_assignment(&expect(&raw, wrong)?)
-            .map(|assignment| Resource::Endpoints(Arc::new(assignment))),
+        Kind::Endpoints => decode::load_assignment(&expect(&raw, wrong)?).map(|mut assignment| {
+            parts.share_endpoints(&mut assignment);
+            Resource::Endpoints(Arc::new(assignment))
+        }),
         Kind::Secret => {
             decode::secret(&expect(&raw, wrong)?).map(|secret| Resource::Secret(Arc::new(secret)))
         }
     }?;
+    let origin = origin.at_rest();
     Ok(Item { version, updated: SystemTime::now(), raw, origin, resource })
 }
 

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 
 use super::circuit_breaker::{Breaker, LocalBreaker};
 use super::*;
-use crate::config::cluster::{Discovery, HostPolicy, LbPolicy, Thresholds, UpstreamHttp};
+use crate::config::cluster::{Discovery, HostPolicy, LbPolicy, UpstreamHttp};
 use crate::net::body::RequestBody;
 
 /// A cluster with Envoy's defaults and no endpoints.
@@ -30,7 +30,7 @@ pub(crate) fn cluster(name: &str) -> Cluster {
         panic_threshold: 50,
         locality_lb: Default::default(),
         buffer_limit: 1 << 20,
-        circuit_breakers: [Thresholds::default(); 2],
+        circuit_breakers: Default::default(),
         outlier_detection: None,
         http: UpstreamHttp {
             protocol: UpstreamProtocol::Http1,
@@ -44,7 +44,8 @@ pub(crate) fn cluster(name: &str) -> Cluster {
             enable_trailers: false,
             max_headers_count: 100,
             max_response_headers: 60 << 10,
-        },
+        }
+        .into(),
         tls: None,
         transport_socket_matches: Vec::new(),
         hosts: HostPolicy::default(),

@@ -31,8 +31,8 @@ fn cluster(outlier_detection: Option<OutlierDetection>) -> Cluster {
         panic_threshold: 50,
         locality_lb: Default::default(),
         buffer_limit: 1 << 20,
-        circuit_breakers: [limits, Thresholds::default()],
-        outlier_detection,
+        circuit_breakers: [limits, Thresholds::default()].into(),
+        outlier_detection: outlier_detection.map(Into::into),
         http: UpstreamHttp {
             protocol: UpstreamProtocol::Http1,
             http2: Default::default(),
@@ -45,7 +45,8 @@ fn cluster(outlier_detection: Option<OutlierDetection>) -> Cluster {
             enable_trailers: false,
             max_headers_count: 100,
             max_response_headers: 60 << 10,
-        },
+        }
+        .into(),
         tls: None,
         transport_socket_matches: Vec::new(),
         hosts: HostPolicy::default(),

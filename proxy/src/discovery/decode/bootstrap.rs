@@ -23,6 +23,7 @@ use super::value::unless_empty;
 use crate::config::cluster::Cluster;
 use crate::config::connecting::BindConfig;
 use crate::config::overload::Overload;
+use crate::config::sharing::Parts;
 use crate::config::source::FileSource;
 use crate::config::{self, Name};
 
@@ -117,10 +118,15 @@ fn cluster_manager(proto: &ClusterManager) -> Result<Manager> {
 /// The static resources, in a bootstrap that holds nothing else yet.
 fn statics(proto: &StaticResources) -> Result<config::bootstrap::Bootstrap> {
     let StaticResources { listeners, clusters, secrets } = proto;
+    let mut parts = Parts::default();
     let (listeners, (clusters, secrets)) = both(
         each("listeners", listeners, |proto: &Listener| listener(proto).map(Arc::new)),
         both(
-            each("clusters", clusters, |proto| cluster(proto).map(Arc::new)),
+            each("clusters", clusters, |proto| {
+                let mut cluster = cluster(proto)?;
+                parts.share(&mut cluster);
+                Ok(Arc::new(cluster))
+            }),
             each("secrets", secrets, secret),
         ),
     )?;

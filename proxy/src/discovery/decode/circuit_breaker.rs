@@ -7,15 +7,19 @@ use xds::envoy::config::core::v3::RoutingPriority;
 
 use super::errors::{Result, each, optional};
 use super::value::{enumeration, percent};
+use crate::config::sharing::Shared;
 use crate::config::{cluster, retry};
 
 /// The thresholds of priority DEFAULT and HIGH.
-pub(super) fn circuit_breakers(proto: &CircuitBreakers) -> Result<[cluster::Thresholds; 2]> {
+pub(super) fn circuit_breakers(
+    proto: &CircuitBreakers,
+) -> Result<Shared<[cluster::Thresholds; 2]>> {
     let CircuitBreakers { thresholds } = proto;
     let all = each("thresholds", thresholds, decode)?;
     // As in Envoy, the first of a priority counts.
     let of = |wanted| all.iter().find(|(priority, _)| *priority == wanted).map(|(_, found)| *found);
-    Ok([RoutingPriority::Default, RoutingPriority::High].map(|it| of(it).unwrap_or_default()))
+    let both = [RoutingPriority::Default, RoutingPriority::High];
+    Ok(both.map(|it| of(it).unwrap_or_default()).into())
 }
 
 fn decode(proto: &Thresholds) -> Result<(RoutingPriority, cluster::Thresholds)> {

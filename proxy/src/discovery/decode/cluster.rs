@@ -95,10 +95,10 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
             ..hosts(checks, common_lb_config.as_ref(), &http)?
         },
         outlier_detection: optional("outlier_detection", outlier, outlier_detection)?,
-        http,
+        http: http.into(),
         tls,
         transport_socket_matches: each("transport_socket_matches", matches, socket_match)?,
-        connecting: connecting(upstream_connection_options, upstream_bind_config, proxy)?,
+        connecting: connecting(upstream_connection_options, upstream_bind_config, proxy)?.into(),
     })
 }
 

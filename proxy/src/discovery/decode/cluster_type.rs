@@ -49,7 +49,7 @@ pub(super) fn discovery(proto: &Cluster, http: &mut UpstreamHttp) -> Result<Disc
         }
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
             let fields = legacy(proto)?;
-            names(&fields, kind == DiscoveryType::LogicalDns, proto).map(Discovery::Dns)
+            names(&fields, kind == DiscoveryType::LogicalDns, proto)
         }
         DiscoveryType::Eds => discovered(proto),
         DiscoveryType::OriginalDst => original_dst(proto).map(Discovery::OriginalDst),
@@ -74,7 +74,7 @@ fn extension(
         return unsupported(any).at(path);
     };
     let (fields, logical) = typed(&dns).at(path)?;
-    names(&fields, logical, proto).map(Discovery::Dns)
+    names(&fields, logical, proto)
 }
 
 /// What is said of the lookup of names in either way.
@@ -151,7 +151,7 @@ fn typed(proto: &DnsCluster) -> Result<(Lookup, bool)> {
     Ok((lookup, *all_addresses_in_single_endpoint))
 }
 
-fn names(lookup: &Lookup, logical: bool, proto: &Cluster) -> Result<Names> {
+fn names(lookup: &Lookup, logical: bool, proto: &Cluster) -> Result<Discovery> {
     let mut assignment = assignment(proto)?;
     if logical {
         only_one(proto)?;
@@ -159,14 +159,14 @@ fn names(lookup: &Lookup, logical: bool, proto: &Cluster) -> Result<Names> {
             of_first_priority(endpoint);
         }
     }
-    Ok(Names {
+    Ok(Discovery::Dns(Box::new(Names {
         assignment: Arc::new(assignment),
         logical,
         family: dns::family(lookup.family.into())?,
         refresh: lookup.refresh,
         resolver: lookup.resolver.clone(),
         warming: proto.wait_for_warm_on_init.unwrap_or(true),
-    })
+    })))
 }
 
 fn only_one(proto: &Cluster) -> Result<()> {

@@ -15,13 +15,13 @@ use xds::envoy::config::endpoint::v3::{
 use super::address::{self, port_number};
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::value::{bounded, enumeration, fraction, name, non_empty, unless_empty};
-use crate::config::HashMap;
 use crate::config::address::{Address, HostAddress};
 use crate::config::endpoint::{
     self, AssignmentPolicy, EndpointCheck, HealthStatus, LoadAssignment,
 };
 use crate::config::matcher::Fraction;
 use crate::config::subset::LOAD_BALANCING;
+use crate::config::{HashMap, Name};
 
 /// The namespace of metadata that chooses a transport socket.
 const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
@@ -33,9 +33,12 @@ const LAST_PRIORITY: u32 = 128;
 pub(super) fn load_assignment(proto: &ClusterLoadAssignment) -> Result<LoadAssignment> {
     let ClusterLoadAssignment { cluster_name, endpoints, policy } = proto;
     let localities = each("endpoints", endpoints, locality_endpoints)?;
+    // Exactly as many as there are: this stays in memory.
+    let mut flat = Vec::with_capacity(localities.iter().map(Vec::len).sum());
+    flat.extend(localities.into_iter().flatten());
     Ok(LoadAssignment {
         cluster_name: name("cluster_name", cluster_name)?,
-        endpoints: localities.into_iter().flatten().collect(),
+        endpoints: flat,
         policy: optional("policy", policy, assignment_policy)?.unwrap_or_default(),
     })
 }
@@ -116,8 +119,13 @@ fn lb_endpoint(
     })?;
     Ok(endpoint::Endpoint {
         address,
-        additional_addresses: additional.into(),
-        hostname: hostname.as_str().into(),
+        // Nothing costs nothing only as the default.
+        additional_addresses: if additional.is_empty() {
+            Arc::default()
+        } else {
+            additional.into()
+        },
+        hostname: unless_empty(hostname).map_or_else(Name::default, Name::from),
         weight: bounded("load_balancing_weight", *load_balancing_weight, 1, (1, u32::MAX))?,
         locality: Arc::clone(locality),
         health: health_status_of("health_status", *health_status)?,

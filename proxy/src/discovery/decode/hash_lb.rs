@@ -8,7 +8,7 @@ use xds::envoy::config::cluster::v3::cluster::{
 
 use super::errors::{At, Result, refuse};
 use super::value::{bounded, enumeration};
-use crate::config::cluster::{Discovery, HashFunction, HashLb, HashTableKind, Names};
+use crate::config::cluster::{Discovery, HashFunction, HashLb, HashTableKind};
 
 /// Largest ring, and Envoy's default for the limit.
 const LARGEST_RING: u32 = 8 << 20;
@@ -105,7 +105,8 @@ pub(super) fn balance_factor(proto: Option<u32>) -> Result<Option<u32>> {
 pub(super) fn may_hash_names(common: Option<&CommonLbConfig>, discovery: &Discovery) -> Result<()> {
     let hashing = common.and_then(|common| common.consistent_hashing_lb_config.as_ref());
     let wanted = hashing.is_some_and(|hashing| hashing.use_hostname_for_hashing);
-    if !wanted || matches!(discovery, Discovery::Dns(Names { logical: false, .. })) {
+    let strict = matches!(discovery, Discovery::Dns(names) if !names.logical);
+    if !wanted || strict {
         return Ok(());
     }
     let field = "common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing";

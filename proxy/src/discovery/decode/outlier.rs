@@ -7,6 +7,7 @@ use xds::envoy::config::cluster::v3::OutlierDetection;
 use super::errors::{Result, refuse};
 use super::value::{optional_duration, positive_duration, whole_percent};
 use crate::config::cluster::{self, RateDetection};
+use crate::config::sharing::Shared;
 
 /// Envoy's defaults.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -14,7 +15,9 @@ const BASE_EJECTION_TIME: Duration = Duration::from_secs(30);
 const MAX_EJECTION_TIME: Duration = Duration::from_secs(300);
 
 /// Outlier detection; absent fields have Envoy's defaults.
-pub(super) fn outlier_detection(proto: &OutlierDetection) -> Result<cluster::OutlierDetection> {
+pub(super) fn outlier_detection(
+    proto: &OutlierDetection,
+) -> Result<Shared<cluster::OutlierDetection>> {
     // One name a line would fill a screen.
     #[rustfmt::skip]
     let OutlierDetection {
@@ -47,7 +50,7 @@ pub(super) fn outlier_detection(proto: &OutlierDetection) -> Result<cluster::Out
         ("max_ejection_percent", max_ejection_percent, 10),
         ("failure_percentage_threshold", failure_percentage_threshold, 85),
     ])?;
-    Ok(cluster::OutlierDetection {
+    let detection = cluster::OutlierDetection {
         consecutive_5xx: consecutive_5xx.unwrap_or(5),
         consecutive_gateway_failure: consecutive_gateway_failure.unwrap_or(5),
         consecutive_local_origin_failure: consecutive_local_origin_failure.unwrap_or(5),
@@ -74,7 +77,8 @@ pub(super) fn outlier_detection(proto: &OutlierDetection) -> Result<cluster::Out
         failure_percentage_threshold: threshold,
         always_eject_one_host: always_eject_one_host.unwrap_or(false),
         uneject_on_active_success: successful_active_health_check_uneject_host.unwrap_or(true),
-    })
+    };
+    Ok(detection.into())
 }
 
 fn jitter(proto: Option<&prost_types::Duration>) -> Result<Duration> {

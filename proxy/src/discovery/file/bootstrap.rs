@@ -2,7 +2,6 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use prost::Message;
@@ -87,16 +86,16 @@ pub(in crate::discovery) fn read(sources: &Sources) -> Result<BootstrapText, Loc
     }
     let mut hasher = DefaultHasher::new();
     for document in &documents {
-        hasher.write(document.text().as_bytes());
+        hasher.write(document.text().unwrap_or_default().as_bytes());
     }
     Ok(BootstrapText { digest: hasher.finish(), documents })
 }
 
 fn read_document(path: &Path) -> Result<Document, Located> {
-    let file: Arc<str> = path.display().to_string().into();
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Document::new(file, text)),
+        Ok(text) => Ok(Document::of_file(path, text)),
         Err(error) => {
+            let file = path.display().to_string().into();
             let reason = format!("cannot be read: {error}; check --config-path");
             Err(Located { file, at: None, path: String::new(), reason })
         }
@@ -111,7 +110,7 @@ pub(in crate::discovery) fn decode(
     let mut merged: Option<Bootstrap> = None;
     let mut parts = Vec::new();
     for document in text.documents {
-        if document.text().trim().is_empty() {
+        if document.text().unwrap_or_default().trim().is_empty() {
             // What a program leaves behind that was stopped before it wrote.
             let reason = "the file is empty; write `{}` for a bootstrap without anything";
             return Err(vec![document.error_at("", reason)]);
@@ -144,6 +143,9 @@ pub(in crate::discovery) fn decode(
         let reported = errors.into_iter().take(MAX_REPORTED);
         reported.map(|error| file.locate(error)).collect::<Vec<_>>()
     })?;
+    for part in &mut file.parts {
+        part.document = part.document.at_rest();
+    }
     if let Some(last) = last.filter(|last| last.proto() == proto) {
         file.updated = last.updated;
     }

@@ -149,7 +149,7 @@ fn a_sidecars_clusters() {
     let config = read(SIDECAR);
     let [inbound, dns, eds] = config.clusters.as_slice() else { panic!("three clusters") };
     assert_eq!(inbound.lb_policy, LbPolicy::Random);
-    let [default, high] = &inbound.circuit_breakers;
+    let [default, high] = &*inbound.circuit_breakers;
     assert_eq!((default.max_connections, default.max_requests), (u32::MAX, 7));
     assert_eq!((default.max_pending_requests, default.track_remaining), (1024, true));
     assert_eq!((high.max_retries, high.retry_budget.unwrap().min_concurrency), (9, 3));
