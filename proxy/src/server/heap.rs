@@ -8,8 +8,9 @@ use tokio::time::MissedTickBehavior;
 /// How often freed memory is given back.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// A block of this many bytes is too large to share a page with others.
-const LARGE: usize = 8 << 20;
+/// A block of this many bytes is just too large to share a page with others. While it is there, what was freed
+/// where it lies cannot be given back: it should be no larger than that.
+const LARGE: usize = 1 << 20;
 
 /// Gives freed memory back for as long as it is polled.
 ///
