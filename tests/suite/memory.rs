@@ -1,5 +1,6 @@
-//! What little is kept for clients that are silent, and that they notice nothing of it.
+//! What little is kept for clients that are silent and for clusters that are not used, and that nobody notices it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use harness::{Backend, Bootstrap, Cluster, Http, Program, Proxy, RawConnection, Route};
@@ -15,6 +16,7 @@ on_both!(
 on_outrigger_only!(
     a_silent_connection_ends_with_its_proxy because GRACEFUL_SIGTERM,
     silent_connections_cost_little because LEAN_SILENCE,
+    unused_clusters_cost_little because LEAN_CLUSTERS,
 );
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -144,4 +146,27 @@ async fn silent_connections_cost_little(program: Program) {
     .await;
     let mut last = connections.pop().unwrap();
     ask(&mut last).await;
+}
+
+async fn unused_clusters_cost_little(program: Program) {
+    // The allocator keeps some MiB of what a large file needed for a moment: it does so in both.
+    const FEW: u32 = 1000;
+    const MANY: u32 = 5000;
+    let with = async |clusters: u32| {
+        let mut bootstrap = Bootstrap::http(directly());
+        for number in 0..clusters {
+            let endpoint = (Ipv4Addr::from_bits(0x0a00_0000 + number), 9000);
+            let cluster = Cluster::new(&format!("service-{number:05}"));
+            bootstrap = bootstrap.cluster(cluster.endpoint(SocketAddr::from(endpoint)));
+        }
+        bootstrap.start(program).await
+    };
+    let (few, many) = (with(FEW).await, with(MANY).await);
+    harness::eventually::eventually_true("little memory for unused clusters", async || {
+        let added = many.private_memory().saturating_sub(few.private_memory());
+        added / u64::from(MANY - FEW) < 3 * 1024
+    })
+    .await;
+    let stats = many.admin().get("/stats?filter=service-04999.upstream_rq").send().await.text();
+    assert!(stats.contains("cluster.service-04999.upstream_rq_total: 0"), "{stats}");
 }
