@@ -3,6 +3,7 @@
 pub mod accept;
 mod access_logs;
 mod admission;
+pub mod balance;
 mod connection_limit;
 mod filters;
 mod first_words;

@@ -19,8 +19,8 @@ use crate::overload::Overload;
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
 use crate::telemetry::metrics::{
-    ConnectionLimitStats, CorsStats, HttpInspectorStats, HttpStats, ListenerStats, Metrics,
-    ProxyProtocolShards, SessionStats, TcpStats, TlsInspectorStats,
+    ConnectionLimitStats, CorsStats, HttpInspectorStats, HttpStats, ListenerStats,
+    ListenerWorkerStats, Metrics, ProxyProtocolShards, SessionStats, TcpStats, TlsInspectorStats,
 };
 
 /// What all workers share.
@@ -58,6 +58,7 @@ pub struct Worker {
     connections: RefCell<HashMap<Name, Rc<ConnectionSet>>>,
     http_stats: RefCell<HashMap<Name, Arc<HttpStats>>>,
     listener_stats: RefCell<HashMap<Name, Arc<ListenerStats>>>,
+    own_listener_stats: RefCell<HashMap<Name, Arc<ListenerWorkerStats>>>,
     tls_inspector_stats: OnceCell<Arc<TlsInspectorStats>>,
     http_inspector_stats: OnceCell<Arc<HttpInspectorStats>>,
     tcp_stats: RefCell<HashMap<Name, Arc<TcpStats>>>,
@@ -104,6 +105,7 @@ impl Worker {
             connections: RefCell::default(),
             http_stats: RefCell::default(),
             listener_stats: RefCell::default(),
+            own_listener_stats: RefCell::default(),
             tls_inspector_stats: OnceCell::new(),
             http_inspector_stats: OnceCell::new(),
             tcp_stats: RefCell::default(),
@@ -169,6 +171,13 @@ impl Worker {
     pub fn listener_stats(&self, stat_prefix: &Name) -> Arc<ListenerStats> {
         let mut known = self.listener_stats.borrow_mut();
         let make = || self.shared.metrics.listener(stat_prefix);
+        Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
+    }
+
+    /// What of a listener is counted for this worker alone.
+    pub fn own_listener_stats(&self, stat_prefix: &Name) -> Arc<ListenerWorkerStats> {
+        let mut known = self.own_listener_stats.borrow_mut();
+        let make = || self.shared.metrics.listener_worker(stat_prefix, self.id);
         Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
     }
 

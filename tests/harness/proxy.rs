@@ -172,10 +172,13 @@ impl Drop for Proxy {
 
 fn spawn(program: Program, dir: &Path, arguments: &[String]) -> Child {
     let log = File::create(dir.join("proxy.log")).unwrap();
+    let are_given = arguments.iter().any(|argument| argument == "--concurrency");
+    let workers: &[&str] = if are_given { &[] } else { &["--concurrency", "1"] };
     command(program)
         .arg("-c")
         .arg(dir.join("bootstrap.yaml"))
-        .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
+        .args(workers)
+        .args(["--disable-hot-restart", "--log-level", "warning"])
         .args(arguments)
         .current_dir(dir)
         .stdin(Stdio::null())

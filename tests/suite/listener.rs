@@ -8,7 +8,8 @@ use harness::{
     Bootstrap, Cluster, Http, Listener, Program, Proxy, RawConnection, Route, Tcp, TcpBackend,
     Value, json,
 };
-use tokio::io::AsyncWriteExt as _;
+use socket2::Protocol;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 on_both!(
     a_proxy_header_says_who_the_client_is,
@@ -26,6 +27,8 @@ on_both!(
     a_slow_client_may_go_on_after_the_timeout,
     a_listener_has_several_addresses,
     socket_options_are_set_on_the_sockets,
+    connections_may_be_spread_evenly_among_the_workers,
+    clients_may_use_several_paths,
 );
 
 on_outrigger_only!(
@@ -335,6 +338,62 @@ async fn socket_options_are_set_on_the_sockets(program: Program) {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let mss = socket2::SockRef::from(&stream).tcp_mss().unwrap();
         assert!((longest - 100..=longest).contains(&mss), "{mss}");
+    }
+}
+
+async fn clients_may_use_several_paths(program: Program) {
+    let multipath =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, Some(Protocol::MPTCP));
+    let Ok(client) = multipath else {
+        eprintln!("SKIPPED: the kernel has no Multipath TCP");
+        return;
+    };
+    let proxy = start(program, Listener::new("main", answering("ok")).with("enable_mptcp", true));
+    let proxy = proxy.await;
+    let before = multipath_connections();
+    client.connect(&proxy.address("main").into()).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let mut client = tokio::net::TcpStream::from_std(client.into()).unwrap();
+    client.write_all(REQUEST.as_bytes()).await.unwrap();
+    let mut whole = String::new();
+    client.read_to_string(&mut whole).await.unwrap();
+    assert_eq!(body(&whole), "ok");
+    assert_eq!(body(&answer(&proxy, REQUEST).await), "ok", "one path will do, too");
+    assert!(multipath_connections() > before);
+}
+
+/// How many connections with Multipath TCP this machine has taken.
+fn multipath_connections() -> u64 {
+    let netstat = std::fs::read_to_string("/proc/net/netstat").unwrap();
+    let mut lines = netstat.lines().filter(|line| line.starts_with("MPTcpExt: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut columns = names.split(' ').zip(values.split(' '));
+    columns.find(|(name, _)| *name == "MPCapableACKRX").unwrap().1.parse().unwrap()
+}
+
+async fn connections_may_be_spread_evenly_among_the_workers(program: Program) {
+    const EACH: i64 = 12;
+    let listener = Listener::new("main", answering("ok"))
+        .with("connection_balance_config", json!({"exact_balance": {}}));
+    let proxy = Bootstrap::new().argument("--concurrency").argument("2").listener(listener);
+    let proxy = proxy.start(program).await;
+    let active = |worker: u8| of_listener(&proxy, &format!("worker_{worker}.downstream_cx_active"));
+    let mut connections = Vec::new();
+    for _ in 0..2 * EACH {
+        connections.push(RawConnection::open(proxy.address("main")).await);
+    }
+    for worker in [0, 1] {
+        proxy.until_stat(&active(worker), |count| i64::try_from(count) == Ok(EACH)).await;
+    }
+    // Wherever it is served, it is served.
+    for connection in &mut connections {
+        connection.write(REQUEST).await;
+        assert_eq!(body(&connection.read_to_end().await), "ok");
+    }
+    for worker in [0, 1] {
+        proxy.until_stat(&active(worker), |count| count == 0).await;
+        let total = of_listener(&proxy, &format!("worker_{worker}.downstream_cx_total"));
+        assert_eq!(i64::try_from(proxy.stat(&total).await), Ok(EACH));
     }
 }
 

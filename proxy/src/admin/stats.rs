@@ -97,7 +97,9 @@ impl Selection {
 
     fn collect(&self, state: &AdminState) -> Vec<Sample> {
         refresh(state);
-        let mut samples = state.metrics.collect(&configured(&state.snapshots.load()));
+        let mut samples = state
+            .metrics
+            .collect(&configured(&state.snapshots.load(), state.info.options.concurrency));
         samples.retain(|sample| self.wants(sample));
         samples
     }
@@ -111,13 +113,15 @@ impl Selection {
 }
 
 /// The listeners, connection managers and clusters there are, whether or not traffic has met them.
-fn configured(snapshot: &Snapshot) -> BTreeSet<Scope> {
+fn configured(snapshot: &Snapshot, workers: usize) -> BTreeSet<Scope> {
     let clusters = snapshot.clusters.values().map(|spec| Scope::cluster(&spec.config.stat_name));
     let listeners = snapshot.listeners.values().flat_map(|listener| {
         let chains = listener.chains.iter().chain(&listener.default_chain);
         let chains = chains.flat_map(|chain| chain_scopes(chain));
         let filters = listener.config.listener_filters.iter().flat_map(filter_scopes);
-        chains.chain(filters).chain([Scope::listener(&listener.config.stat_prefix)])
+        let prefix = &listener.config.stat_prefix;
+        let workers = (0..workers).map(|id| Scope::listener_worker(prefix, id));
+        chains.chain(filters).chain([Scope::listener(prefix)]).chain(workers)
     });
     clusters.chain(listeners).collect()
 }

@@ -47,6 +47,8 @@ pub struct Listener {
     pub ignore_global_conn_limit: bool,
     /// `bypass_overload_manager`: it serves however little memory is left.
     pub bypass_overload_manager: bool,
+    /// `connection_balance_config.exact_balance`: connections go to the worker that has the fewest of them.
+    pub exact_balance: bool,
     /// Whether inbound traffic of a sidecar, outbound, or neither is said.
     pub direction: TrafficDirection,
 }

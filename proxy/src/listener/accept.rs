@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use super::admission;
+use super::balance::{Place, Seat};
 use super::first_words::FirstWords;
 use super::receive::receive;
 use crate::config::Name;
@@ -66,20 +67,51 @@ impl Acceptor {
 
 /// Accepts connections until `acceptor` is closed, then takes what already waits in the socket's queue,
 /// so that closing it resets nobody.
-pub async fn run(worker: Rc<Worker>, acceptor: Rc<Acceptor>, socket: TcpListener) {
+pub async fn run(worker: Rc<Worker>, acceptor: Rc<Acceptor>, socket: TcpListener, mut seat: Seat) {
     loop {
-        let accepted = tokio::select! {
+        let arrived = tokio::select! {
             biased;
             () = acceptor.stop.notified() => break,
-            accepted = accept(&worker, &acceptor, &socket) => accepted,
+            Some(handed) = seat.next() => handed.map(Some),
+            accepted = accept(&worker, &acceptor, &socket) => {
+                accepted.and_then(|(stream, remote)| {
+                    let placed = place(&worker, &acceptor, &seat, stream, remote)?;
+                    Ok(placed.map(|(stream, place)| (stream, remote, place)))
+                })
+            }
         };
-        match accepted {
-            Ok((stream, remote)) => spawn(&worker, &acceptor, stream, remote),
+        match arrived {
+            Ok(Some((stream, remote, place))) => spawn(&worker, &acceptor, stream, remote, place),
+            Ok(None) => {}
             Err(error) => pause_after(&acceptor.listener(), &error).await,
         }
     }
     while let Some(Ok((stream, remote))) = accept_waiting(&socket).await {
-        spawn(&worker, &acceptor, stream, remote);
+        spawn(&worker, &acceptor, stream, remote, seat.here());
+    }
+    seat.leave();
+    while let Some(handed) = seat.next().await {
+        match handed {
+            Ok((stream, remote, place)) => spawn(&worker, &acceptor, stream, remote, place),
+            Err(error) => pause_after(&acceptor.listener(), &error).await,
+        }
+    }
+}
+
+/// Decides which worker serves a connection; none comes back if it is another one.
+fn place(
+    worker: &Worker,
+    acceptor: &Acceptor,
+    seat: &Seat,
+    stream: TcpStream,
+    remote: SocketAddr,
+) -> io::Result<Option<(TcpStream, Place)>> {
+    let snapshot = worker.snapshot();
+    let listener = snapshot.listener(&acceptor.listener(), acceptor.address);
+    if listener.is_some_and(|listener| listener.config.exact_balance) {
+        seat.assign(stream, remote)
+    } else {
+        Ok(Some((stream, seat.here())))
     }
 }
 
@@ -118,7 +150,13 @@ async fn pause_after(name: &Name, error: &io::Error) {
     }
 }
 
-fn spawn(worker: &Rc<Worker>, acceptor: &Rc<Acceptor>, stream: TcpStream, remote: SocketAddr) {
+fn spawn(
+    worker: &Rc<Worker>,
+    acceptor: &Rc<Acceptor>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    place: Place,
+) {
     let Some(permit) = admission::admit(worker, acceptor) else { return };
     let membership = acceptor.connections.join();
     let (worker, acceptor) = (Rc::clone(worker), Rc::clone(acceptor));
@@ -134,6 +172,6 @@ fn spawn(worker: &Rc<Worker>, acceptor: &Rc<Acceptor>, stream: TcpStream, remote
         if let Ok(received) = Box::pin(receiving).await {
             received.run().await;
         }
-        drop(permit);
+        drop((permit, place));
     });
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::access_logs::Sinks;
+use super::balance::{self, Seat};
 use crate::config::listener::{ListenAddress, Listener, TrafficDirection};
 use crate::config::{Invalid, Name};
 use crate::net::socket::{self, BindError, ListenOptions};
@@ -29,8 +30,9 @@ pub enum Command {
         name: Name,
         /// Its address in the snapshot: port 0 asks for any.
         address: SocketAddr,
-        /// This worker's own socket; none for a listener that others hand connections to.
-        socket: Option<TcpListener>,
+        /// This worker's own socket, and its seat among the workers that have one; none for a listener that
+        /// others hand connections to.
+        socket: Option<(TcpListener, Seat)>,
     },
     /// The socket `id` is another listener's from now on: drain the connections of the one before.
     Pass {
@@ -202,7 +204,8 @@ impl Manager {
         }
         for ((name, address), open, sockets) in prepared.bound {
             let id = open.id;
-            let mut sockets = sockets.into_iter();
+            let seats = balance::seats(sockets.len());
+            let mut sockets = sockets.into_iter().zip(seats);
             for worker in &self.workers {
                 let name = Arc::clone(&name);
                 let socket = sockets.next();

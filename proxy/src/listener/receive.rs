@@ -15,7 +15,7 @@ use super::serve::{self, Arrival, Serving};
 use crate::drain::connections::Membership;
 use crate::filter_chain::ConnectionFacts;
 use crate::snapshot::{FilterChain, Listener, Snapshot};
-use crate::telemetry::metrics::ListenerStats;
+use crate::telemetry::metrics::{ListenerStats, ListenerWorkerStats};
 use crate::worker::Worker;
 
 /// Takes one accepted connection to its filter chain and serves it there.
@@ -53,7 +53,8 @@ pub(super) async fn receive(
         return Err(io::Error::other("no filter chain matches it"));
     };
     let raced = raced.filter(|session| Arc::ptr_eq(session.chain(), &chain));
-    let open = OpenConnection::count(&stats);
+    let own = worker.own_listener_stats(&listener.config.stat_prefix);
+    let open = OpenConnection::count(&stats, own);
     let name = Arc::clone(&listener.config.name);
     let buffer_limit = listener.config.buffer_limit;
     let stats = &stats;
@@ -105,19 +106,25 @@ pub(super) fn pick(listener: &Listener, seen: &Seen) -> Option<Arc<FilterChain>>
 }
 
 /// Counts a connection on its listener while it is open.
-struct OpenConnection(Arc<ListenerStats>);
+struct OpenConnection {
+    stats: Arc<ListenerStats>,
+    own: Arc<ListenerWorkerStats>,
+}
 
 impl OpenConnection {
-    fn count(stats: &Arc<ListenerStats>) -> Self {
+    fn count(stats: &Arc<ListenerStats>, own: Arc<ListenerWorkerStats>) -> Self {
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
-        Self(Arc::clone(stats))
+        own.downstream_cx_total.inc();
+        own.downstream_cx_active.inc();
+        Self { stats: Arc::clone(stats), own }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.downstream_cx_active.dec();
-        self.0.downstream_cx_destroy.inc();
+        self.stats.downstream_cx_active.dec();
+        self.stats.downstream_cx_destroy.inc();
+        self.own.downstream_cx_active.dec();
     }
 }

@@ -23,6 +23,8 @@ pub struct ListenOptions {
     pub transparent: bool,
     /// Whether the address may be one that this machine does not have (Envoy `freebind`).
     pub freebind: bool,
+    /// Whether clients may use several paths (Envoy `enable_mptcp`).
+    pub mptcp: bool,
     /// Others, in the order they are set (Envoy `socket_options`).
     pub others: Vec<SocketOption>,
 }
@@ -106,7 +108,8 @@ fn open(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener>
 
 fn bind(address: SocketAddr, options: &ListenOptions, share: bool) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let protocol = if options.mptcp { Protocol::MPTCP } else { Protocol::TCP };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(protocol))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(share)?;
     if domain == Domain::IPV6 {

@@ -95,7 +95,10 @@ async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drai
 fn obey(worker: &Rc<Worker>, sockets: &mut Sockets, command: Command) {
     match command {
         Command::Listen { id, name, address, socket } => {
-            let listener = match socket.map(tokio::net::TcpListener::from_std).transpose() {
+            let watched = socket.map(|(socket, seat)| {
+                Ok::<_, std::io::Error>((tokio::net::TcpListener::from_std(socket)?, seat))
+            });
+            let listener = match watched.transpose() {
                 Ok(listener) => listener,
                 Err(error) => {
                     tracing::error!(listener = %name, %error, "cannot watch its socket: check `ulimit -n`");
@@ -104,8 +107,9 @@ fn obey(worker: &Rc<Worker>, sockets: &mut Sockets, command: Command) {
             };
             let acceptor = Rc::new(Acceptor::new(Arc::clone(&name), address));
             worker.set_connections_of(name, Rc::clone(&acceptor.connections));
-            if let Some(listener) = listener {
-                let accepting = accept::run(Rc::clone(worker), Rc::clone(&acceptor), listener);
+            if let Some((listener, seat)) = listener {
+                let accepting =
+                    accept::run(Rc::clone(worker), Rc::clone(&acceptor), listener, seat);
                 tokio::task::spawn_local(accepting);
             }
             sockets.insert(id, acceptor);

@@ -25,8 +25,8 @@ pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{Sample, Samples, Scope, Tag, Value};
 pub use stats::{
     ClusterStats, ConnectionLimitStats, CorsStats, DnsCacheStats, DnsStats, HttpInspectorStats,
-    HttpStats, ListenerStats, ProxyProtocolStats, ProxyProtocolVersionStats, ResolutionStats,
-    ServerStats, SessionStats, SubscriptionStats, TcpStats, TlsInspectorStats,
+    HttpStats, ListenerStats, ListenerWorkerStats, ProxyProtocolStats, ProxyProtocolVersionStats,
+    ResolutionStats, ServerStats, SessionStats, SubscriptionStats, TcpStats, TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -36,6 +36,7 @@ pub struct Metrics {
     clusters: Sharded<ClusterStats>,
     http: Sharded<HttpStats>,
     listeners: Sharded<ListenerStats>,
+    listener_workers: Sharded<ListenerWorkerStats>,
     tcp: Sharded<TcpStats>,
     connection_limits: Sharded<ConnectionLimitStats>,
     sessions: Sharded<SessionStats>,
@@ -87,6 +88,11 @@ impl Metrics {
     /// A fresh shard of `listener.STAT_PREFIX.*` for the calling worker, counted until it is dropped.
     pub fn listener(&self, stat_prefix: &str) -> Arc<ListenerStats> {
         self.listeners.shard(Scope::listener(stat_prefix))
+    }
+
+    /// The statistics `listener.STAT_PREFIX.worker_ID.*` for that worker.
+    pub fn listener_worker(&self, stat_prefix: &str, id: usize) -> Arc<ListenerWorkerStats> {
+        self.listener_workers.shard(Scope::listener_worker(stat_prefix, id))
     }
 
     /// A fresh shard of `tls_inspector.*` for the calling worker.
@@ -196,6 +202,8 @@ impl Metrics {
         self.clusters.collect(kind(|scope| matches!(scope, Scope::Cluster(_))), &mut out);
         self.http.collect(kind(|scope| matches!(scope, Scope::Http(_))), &mut out);
         self.listeners.collect(kind(|scope| matches!(scope, Scope::Listener(_))), &mut out);
+        let workers = kind(|scope| matches!(scope, Scope::ListenerWorker(..)));
+        self.listener_workers.collect(workers, &mut out);
         self.tls_inspector.collect(kind(|scope| *scope == Scope::TlsInspector), &mut out);
         self.http_inspector.collect(kind(|scope| *scope == Scope::HttpInspector), &mut out);
         self.proxy_protocol

@@ -5,6 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use xds::envoy::config::core::v3::{Address, SocketOptionsOverride, TrafficDirection as Direction};
+use xds::envoy::config::listener::v3::listener::ConnectionBalanceConfig;
+use xds::envoy::config::listener::v3::listener::connection_balance_config::{
+    BalanceType, ExactBalance,
+};
 use xds::envoy::config::listener::v3::{AdditionalAddress, FilterChain, Listener, ListenerFilter};
 
 use super::address::listening;
@@ -28,21 +32,6 @@ const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 /// The kernel cuts this down to its own limit, `net.core.somaxconn`.
 const BACKLOG: u32 = i32::MAX as u32;
 
-/// Refuses what sockets of this version cannot do.
-fn unsupported_options(balance: bool, mptcp: bool, fast_open: Option<u32>) -> Result<()> {
-    if balance {
-        return refuse("connection_balance_config", "is not supported by this version");
-    }
-    if mptcp {
-        return refuse("enable_mptcp", "Multipath TCP is not supported by this version");
-    }
-    if fast_open.is_some_and(|length| length != 0) {
-        let reason = "TCP Fast Open is not supported by this version";
-        return refuse("tcp_fast_open_queue_length", reason);
-    }
-    Ok(())
-}
-
 /// A listener.
 pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
     // One name a line would fill a screen.
@@ -56,13 +45,17 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         max_connections_to_accept_per_socket_event: _, bind_to_port, enable_mptcp,
         ignore_global_conn_limit, bypass_overload_manager,
     } = proto;
-    unsupported_options(balance.is_some(), *enable_mptcp, *tcp_fast_open_queue_length)?;
+    no_fast_open(*tcp_fast_open_queue_length)?;
+    let bind_to_port = *bind_to_port != Some(false);
+    let exact_balance =
+        exact_balance(balance.as_ref(), bind_to_port).at("connection_balance_config")?;
     let backlog = bounded("tcp_backlog_size", *tcp_backlog_size, BACKLOG, (1, u32::MAX))?;
     let options = ListenOptions {
         backlog: i32::try_from(backlog).unwrap_or(i32::MAX),
         ipv4_compat: false,
         transparent: *transparent == Some(true),
         freebind: *freebind == Some(true),
+        mptcp: *enable_mptcp,
         others: each("socket_options", socket_options, socket_option)?,
     };
     let addresses = listen_addresses(address, additional_addresses, &options)?;
@@ -77,7 +70,7 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
     Ok(listener::Listener {
         name: unless_empty(name).map_or_else(|| main.as_str().into(), Name::from),
         addresses,
-        bind_to_port: *bind_to_port != Some(false),
+        bind_to_port,
         use_original_dst,
         stat_prefix: unless_empty(stat_prefix)
             .map_or_else(|| main.replace(':', "_").into(), Name::from),
@@ -93,12 +86,32 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         buffer_limit: per_connection_buffer_limit_bytes.unwrap_or(BUFFER_LIMIT),
         ignore_global_conn_limit: *ignore_global_conn_limit,
         bypass_overload_manager: *bypass_overload_manager,
+        exact_balance,
         direction: match enumeration("traffic_direction", *traffic_direction)? {
             Direction::Unspecified => TrafficDirection::Unspecified,
             Direction::Inbound => TrafficDirection::Inbound,
             Direction::Outbound => TrafficDirection::Outbound,
         },
     })
+}
+
+fn no_fast_open(queue_length: Option<u32>) -> Result<()> {
+    match queue_length {
+        None | Some(0) => Ok(()),
+        Some(_) => {
+            refuse("tcp_fast_open_queue_length", "TCP Fast Open is not supported by this version")
+        }
+    }
+}
+
+/// Whether connections are balanced: exactly is the only way there is.
+fn exact_balance(proto: Option<&ConnectionBalanceConfig>, bind_to_port: bool) -> Result<bool> {
+    let Some(ConnectionBalanceConfig { balance_type }) = proto else { return Ok(false) };
+    let BalanceType::ExactBalance(ExactBalance {}) = required("exact_balance", balance_type)?;
+    if !bind_to_port {
+        return refuse("", "a listener that others hand connections to serves them where they are");
+    }
+    Ok(true)
 }
 
 /// All addresses of a listener, each opened with `options` or with some of its own.

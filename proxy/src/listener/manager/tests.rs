@@ -29,7 +29,7 @@ impl World {
         while let Ok(command) = self.told.try_recv() {
             told.push(match command {
                 Command::Listen { id, name, address, socket } => {
-                    self.sockets.extend(socket.map(|socket| (id, socket)));
+                    self.sockets.extend(socket.map(|(socket, _)| (id, socket)));
                     format!("listen {id} {name} {}", place(listeners, address))
                 }
                 Command::Pass { id, to } => format!("pass {id} {to}"),
@@ -74,6 +74,7 @@ fn snapshot(listeners: &[(&str, SocketAddr)]) -> Snapshot {
             buffer_limit: 1 << 20,
             ignore_global_conn_limit: false,
             bypass_overload_manager: false,
+            exact_balance: false,
             direction: TrafficDirection::Unspecified,
         }),
         matcher: crate::filter_chain::FilterChainMatcher::compile(&[]).unwrap(),

@@ -23,6 +23,8 @@ pub enum Scope {
     Rds(Arc<str>, Arc<str>),
     /// `listener.ADDRESS.`
     Listener(Arc<str>),
+    /// `listener.ADDRESS.worker_N.`
+    ListenerWorker(Arc<str>, Arc<str>),
     /// `tls_inspector.`
     TlsInspector,
     /// `http_inspector.`
@@ -69,6 +71,11 @@ impl Scope {
     /// The scope of the listener with this stat prefix or address.
     pub fn listener(prefix: &str) -> Self {
         Self::Listener(sanitized(prefix))
+    }
+
+    /// The scope of the listener with this stat prefix or address on one worker.
+    pub fn listener_worker(prefix: &str, id: usize) -> Self {
+        Self::ListenerWorker(sanitized(prefix), id.to_string().into())
     }
 
     /// The scopes of PROXY filters with this stat prefix: its own, and those of both versions.
@@ -123,6 +130,10 @@ impl Scope {
             Self::Listener(address) => {
                 ("listener.", [Some(("envoy_listener_address", address)), None])
             }
+            Self::ListenerWorker(address, id) => {
+                let labels = [("envoy_worker_id", &**id), ("envoy_listener_address", address)];
+                ("listener.worker.", labels.map(Some))
+            }
             Self::TlsInspector => ("tls_inspector.", [None, None]),
             Self::HttpInspector => ("http_inspector.", [None, None]),
             Self::ProxyProtocol(prefix) => ("proxy_proto.", [proxy(prefix), None]),
@@ -163,6 +174,7 @@ impl fmt::Display for Scope {
             Self::Http(prefix) => write!(f, "http.{prefix}."),
             Self::Rds(prefix, table) => write!(f, "http.{prefix}.rds.{table}."),
             Self::Listener(address) => write!(f, "listener.{address}."),
+            Self::ListenerWorker(address, id) => write!(f, "listener.{address}.worker_{id}."),
             Self::TlsInspector => f.write_str("tls_inspector."),
             Self::HttpInspector => f.write_str("http_inspector."),
             Self::ProxyProtocol(prefix) => write!(f, "proxy_proto.{}", Dotted(prefix)),

@@ -16,7 +16,7 @@ pub use cluster::ClusterStats;
 pub use connection_limit::ConnectionLimitStats;
 pub use cors::CorsStats;
 pub use http::HttpStats;
-pub use listener::ListenerStats;
+pub use listener::{ListenerStats, ListenerWorkerStats};
 pub use listener_filter::{
     HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,
 };

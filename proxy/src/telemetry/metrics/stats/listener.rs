@@ -5,6 +5,16 @@ use super::super::sample::{Name, Samples, Scope};
 use super::{Group, statistics};
 
 statistics! {
+    /// `listener.ADDRESS.worker_N.*`.
+    ListenerWorkerStats {
+        /// Connections this worker has served.
+        downstream_cx_total: Counter = "downstream_cx_total",
+        /// Connections open on this worker now.
+        downstream_cx_active: Gauge = "downstream_cx_active",
+    }
+}
+
+statistics! {
     /// One worker's share of `listener.ADDRESS.*`.
     ListenerStats {
         /// Connections accepted.
