@@ -1,13 +1,9 @@
 //! Before the filter chain: what listener filters learn of a connection, and which chain that leads to.
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
 
 use harness::bootstrap::socket_address;
-use harness::{
-    Bootstrap, Cluster, Http, Listener, Program, Proxy, RawConnection, Route, Tcp, TcpBackend,
-    Value, json,
-};
+use harness::{Bootstrap, Http, Listener, Program, Proxy, RawConnection, Route, Value, json};
 use socket2::Protocol;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -31,9 +27,7 @@ on_both!(
     clients_may_use_several_paths,
 );
 
-on_outrigger_only!(
-    a_server_may_speak_first_behind_inspectors because SERVERS_MAY_SPEAK_FIRST,
-);
+mod server_first;
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
 const V1: &str = "PROXY TCP4 1.2.3.4 5.6.7.8 1111 80\r\n";
@@ -395,59 +389,4 @@ async fn connections_may_be_spread_evenly_among_the_workers(program: Program) {
         let total = of_listener(&proxy, &format!("worker_{worker}.downstream_cx_total"));
         assert_eq!(i64::try_from(proxy.stat(&total).await), Ok(EACH));
     }
-}
-
-/// The time until the first bytes of the server.
-async fn greeted_after(address: SocketAddr) -> Duration {
-    let start = Instant::now();
-    let mut connection = RawConnection::open(address).await;
-    assert_eq!(connection.read_exactly(8).await, b"8.0-db\r\n");
-    let after = start.elapsed();
-    connection.write("ping").await;
-    assert_eq!(connection.read_exactly(4).await, b"ping");
-    after
-}
-
-async fn a_server_may_speak_first_behind_inspectors(program: Program) {
-    let database = TcpBackend::scripted(|mut stream| async move {
-        stream.write_all(b"8.0-db\r\n").await.unwrap();
-        let (mut reads, mut writes) = stream.split();
-        let _ = tokio::io::copy(&mut reads, &mut writes).await;
-    })
-    .await;
-    let http = json!({"application_protocols": ["http/1.0", "http/1.1", "h2c"]});
-    let listener = Listener::new("main", Tcp::to("db"))
-        .chain(http, None, answering("http"))
-        .tls_inspector()
-        .listener_filter("http_inspector", "HttpInspector", json!({}));
-    let cluster = || Cluster::new("db").endpoint(&database);
-    let bootstrap = || Bootstrap::new().cluster(cluster());
-    let proxy = bootstrap().listener(listener.clone()).start(program).await;
-    let mut times = Vec::new();
-    for _ in 0..21 {
-        times.push((
-            greeted_after(proxy.address("main")).await,
-            greeted_after(database.address()).await,
-        ));
-    }
-    let median = |mut times: Vec<Duration>| {
-        times.sort();
-        times[times.len() / 2]
-    };
-    let (through, direct): (Vec<_>, Vec<_>) = times.into_iter().unzip();
-    let (through, direct) = (median(through), median(direct));
-    eprintln!("first byte through the proxy after {through:?}, without it after {direct:?}");
-    // Far below listener_filters_timeout, which is 15 s; the machine may be busy.
-    assert!(through < Duration::from_secs(1), "{through:?}");
-    let name = of_listener(&proxy, "downstream_pre_cx_timeout");
-    assert_eq!(proxy.stat(&name).await, 0);
-
-    // A client that speaks first is inspected, and the endpoint soon left alone.
-    let proxy = bootstrap().listener(listener).start(program).await;
-    let before = database.connections();
-    for _ in 0..10 {
-        assert_eq!(proxy.get("/").send().await.text(), "http");
-    }
-    assert!(database.connections() - before <= 1, "{}", database.connections() - before);
-    assert_eq!(proxy.stat("http_inspector.http11_found").await, 10);
 }

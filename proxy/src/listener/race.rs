@@ -1,6 +1,11 @@
 //! Protocols in which the server speaks first: while inspectors wait for the client's first bytes, the endpoint
 //! that silence would lead to is reached already. If it says something before the client does, there is
 //! nothing to inspect.
+//!
+//! A list of ports on which servers are known to speak first would add nothing: the endpoint is dialled at once
+//! whatever the port, and what speaks first there is remembered ([`super::first_words`]). It would take something
+//! away, though, for HTTP on such a port would no longer be found. Where a protocol is declared, the listener has
+//! no inspectors, and nothing waits or races.
 
 use std::io;
 use std::rc::Rc;
