@@ -15,6 +15,7 @@ on_both!(
     lists_stand_for_each_of_their_elements,
     a_subset_may_be_a_single_host,
     criteria_are_tried_one_after_the_other,
+    the_policy_may_be_an_extension,
 );
 
 on_outrigger_only!(the_order_of_selectors_does_not_matter because FALLBACKS_OF_SELECTORS);
@@ -267,6 +268,49 @@ async fn weighted_clusters_add_their_wishes(program: Program) {
     assert_eq!(users(&proxy, "/split").await, [1, 2]);
     assert_eq!(users(&proxy, "/routes").await, [3]);
     assert_eq!(users(&proxy, "/alone").await, NOBODY, "no subset is for v alone");
+}
+
+async fn the_policy_may_be_an_extension(program: Program) {
+    let app = Everywhere::start().await;
+    let labels = || [json!({"v": 1, "s": 1}), json!({"v": 2, "s": 1}), json!({"v": 2})];
+    let policy = |redundant: bool| {
+        let prefix = "type.googleapis.com/envoy.extensions.load_balancing_policies";
+        let named = |name: &str, mut config: Value| {
+            config["@type"] = format!("{prefix}.{name}").into();
+            json!({"policies": [{"typed_extension_config": {"name": name, "typed_config": config}}]})
+        };
+        named(
+            "subset.v3.Subset",
+            json!({
+                "subset_selectors": [{"keys": ["v"]}, {"keys": ["v", "s"], "fallback_policy": "NO_FALLBACK"}],
+                "fallback_policy": "DEFAULT_SUBSET",
+                "default_subset": {"s": 1},
+                "allow_redundant_keys": redundant,
+                "subset_lb_policy": named("random.v3.Random", json!({})),
+            }),
+        )
+    };
+    let proxy = async |redundant: bool| {
+        let endpoints = (1..).zip(labels()).map(|(at, labels)| endpoint(&app, at, labels));
+        let cluster = endpoints.fold(Cluster::new("app"), Cluster::lb_endpoint);
+        let routes = vec![
+            route("/exact", json!({"v": 2})),
+            route("/more", json!({"v": 2, "x": 1})),
+            route("/both", json!({"v": 2, "s": 1, "x": 1})),
+            route("/neither", json!({"v": 2, "s": 2, "x": 1})),
+            route("/less", json!({"s": 1, "x": 1})),
+        ];
+        start(program, cluster.with("load_balancing_policy", policy(redundant)), routes).await
+    };
+    let strict = proxy(false).await;
+    assert_eq!(users(&strict, "/exact").await, [2, 3]);
+    assert_eq!(users(&strict, "/more").await, [1, 2]);
+    let lenient = proxy(true).await;
+    assert_eq!(users(&lenient, "/exact").await, [2, 3]);
+    assert_eq!(users(&lenient, "/more").await, [2, 3]);
+    assert_eq!(users(&lenient, "/both").await, [2]);
+    assert_eq!(users(&lenient, "/neither").await, NOBODY, "the longest selector decides");
+    assert_eq!(users(&lenient, "/less").await, [1, 2]);
 }
 
 async fn lists_stand_for_each_of_their_elements(program: Program) {

@@ -15,8 +15,10 @@ const FALLBACK_LIST: &str = "fallback_list";
 /// Envoy `LbSubsetConfig`
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubsetLb {
-    /// `subset_selectors`, no two with the same keys.
+    /// `subset_selectors`, no two with the same keys; those with more keys first if there may be redundant ones.
     pub selectors: Vec<Selector>,
+    /// `allow_redundant_keys`: of what a request wants only the keys of the first selector count that has no others.
+    pub redundant_keys: bool,
     /// `fallback_policy`: where requests go that no subset is found for.
     pub fallback: Fallback,
     /// `default_subset`
@@ -137,6 +139,11 @@ impl Criteria {
     /// Whether these are exactly the keys, which are sorted.
     pub fn has_keys(&self, keys: &[Box<str>]) -> bool {
         self.entries.iter().map(|(key, _)| key).eq(keys)
+    }
+
+    /// Whether these are among the keys.
+    pub fn include_keys(&self, keys: &[Box<str>]) -> bool {
+        keys.iter().all(|key| self.entries.iter().any(|(known, _)| known == key))
     }
 
     /// Whether an endpoint with this metadata meets them all.

@@ -2,7 +2,7 @@
 
 use crate::config::HashMap;
 use crate::config::metadata::Metadata;
-use crate::config::subset::{Criteria, Fallback, SelectorFallback, SubsetLb};
+use crate::config::subset::{Criteria, Fallback, Selector, SelectorFallback, SubsetLb};
 
 /// The number of the part with all endpoints.
 pub(super) const ANY: usize = 0;
@@ -93,6 +93,14 @@ impl Division {
         let mut keys: Option<&[Box<str>]> = None;
         // Each time round, there are fewer keys.
         loop {
+            if config.redundant_keys {
+                let includes = |selector: &&Selector| match keys {
+                    None => wanted.include_keys(&selector.keys),
+                    Some(keys) => selector.keys.iter().all(|key| keys.contains(key)),
+                };
+                let longest = config.selectors.iter().find(includes);
+                keys = longest.map(|selector| &*selector.keys).or(keys);
+            }
             let name = match keys {
                 None => wanted.name(),
                 Some(keys) => {

@@ -74,7 +74,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     // There is no choice among endpoints that requests name; `discovery` has looked at the policy.
     let policy = if discovery.cleanup_interval().is_some() { 0 } else { *policy };
     let lb = load_balancing(policy, lb_config.as_ref(), common_lb_config, load_balancing_policy)?;
-    let subsets = subset::subsets(proto, &discovery, lb.locality)?;
+    let subsets = subset::subsets(proto, &discovery, &lb)?;
     hash_lb::may_hash_names(common_lb_config.as_ref(), &discovery)?;
     Ok(cluster::Cluster {
         stat_name: stat_name(alt_stat_name, &cluster_name),

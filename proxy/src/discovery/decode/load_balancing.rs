@@ -2,6 +2,8 @@
 
 mod extension;
 
+use std::sync::Arc;
+
 use prost_types::Duration;
 use xds::envoy::config::cluster::v3::LoadBalancingPolicy;
 use xds::envoy::config::cluster::v3::cluster::common_lb_config::{
@@ -18,6 +20,7 @@ use super::errors::{At, Result, optional, refuse, required};
 use super::hash_lb::{self, Consistent, consistent_hashing};
 use super::value::{bounded, enumeration, optional_duration, percent, unless_zero};
 use crate::config::cluster::{LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware};
+use crate::config::subset::SubsetLb;
 
 /// Envoy's defaults.
 const PANIC_THRESHOLD: u32 = 50;
@@ -28,6 +31,8 @@ pub(super) struct LoadBalancing {
     pub(super) policy: LbPolicy,
     pub(super) locality: LocalityLb,
     pub(super) panic_threshold: u32,
+    /// Subsets that `load_balancing_policy` makes.
+    pub(super) subsets: Option<Arc<SubsetLb>>,
 }
 
 /// What `common_lb_config` says.
@@ -57,15 +62,15 @@ pub(super) fn load_balancing(
     let Some(proto) = extension else {
         let locality = locality.unwrap_or_default();
         let policy = lb_policy(kind, config, hashing)?;
-        return Ok(LoadBalancing { policy, locality, panic_threshold });
+        return Ok(LoadBalancing { policy, locality, panic_threshold, subsets: None });
     };
     if locality.is_some() {
         let reason = "localities are the policy's own business (its locality_lb_config) when \
                       load_balancing_policy is set";
         return refuse("common_lb_config", reason);
     }
-    let (policy, locality) = extension::policy(proto).at(field)?;
-    Ok(LoadBalancing { policy, locality, panic_threshold })
+    let ((policy, locality), subsets) = extension::policy(proto).at(field)?;
+    Ok(LoadBalancing { policy, locality, panic_threshold, subsets })
 }
 
 fn common(proto: &CommonLbConfig) -> Result<Common> {

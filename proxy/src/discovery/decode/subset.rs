@@ -10,8 +10,11 @@ use xds::envoy::config::cluster::v3::cluster::lb_subset_config::{
     LbSubsetFallbackPolicy, LbSubsetMetadataFallbackPolicy, LbSubsetSelector,
 };
 use xds::envoy::config::core::v3::Metadata;
+use xds::envoy::extensions::load_balancing_policies::subset::v3::Subset;
+use xds::envoy::extensions::load_balancing_policies::subset::v3::subset::LbSubsetSelector as SubsetSelector;
 
 use super::errors::{Result, each, optional, refuse};
+use super::load_balancing::LoadBalancing;
 use super::metadata::json;
 use super::value::enumeration;
 use crate::config::cluster::{Discovery, LocalityLb};
@@ -19,26 +22,69 @@ use crate::config::subset::{
     Criteria, Fallback, LOAD_BALANCING, MetadataMatch, Selector, SelectorFallback, SubsetLb,
 };
 
-/// The subsets of a cluster.
+/// The subsets of a cluster, of one source or the other.
 pub(super) fn subsets(
     proto: &Cluster,
     discovery: &Discovery,
-    locality: LocalityLb,
+    lb: &LoadBalancing,
 ) -> Result<Option<Arc<SubsetLb>>> {
     let field = "lb_subset_config";
-    let weighted = locality == LocalityLb::Weighted;
-    let decode = |proto: &LbSubsetConfig| subset_lb(proto, weighted);
+    let weighted = lb.locality == LocalityLb::Weighted;
+    let decode = |proto: &LbSubsetConfig| {
+        if proto.locality_weight_aware && !weighted {
+            return refuse("locality_weight_aware", "needs locality_weighted_lb_config");
+        }
+        subset_lb(proto, false)
+    };
     let subsets = optional(field, &proto.lb_subset_config, decode)?.flatten();
     let named_by_requests = discovery.cleanup_interval().is_some();
     if subsets.is_some() && (named_by_requests || proto.load_balancing_policy.is_some()) {
         let reason = "cannot be combined with load_balancing_policy or CLUSTER_PROVIDED";
         return refuse(field, reason);
     }
-    Ok(subsets)
+    Ok(subsets.or_else(|| lb.subsets.clone()))
 }
 
-/// Subsets; none without selectors, as in Envoy. `weighted` says whether localities have weights.
-fn subset_lb(proto: &LbSubsetConfig, weighted: bool) -> Result<Option<Arc<SubsetLb>>> {
+/// The subsets of the policy: the same as those of a cluster, but for `allow_redundant_keys`.
+pub(super) fn policy(proto: &Subset) -> Result<Option<Arc<SubsetLb>>> {
+    let Subset {
+        fallback_policy,
+        default_subset,
+        subset_selectors,
+        allow_redundant_keys,
+        locality_weight_aware,
+        scale_locality_weight,
+        panic_mode_any,
+        list_as_any,
+        metadata_fallback_policy,
+        // Read by the caller.
+        subset_lb_policy: _within,
+    } = proto;
+    let selector = |proto: &SubsetSelector| {
+        let SubsetSelector { keys, single_host_per_subset, fallback_policy, fallback_keys_subset } =
+            proto;
+        LbSubsetSelector {
+            keys: keys.clone(),
+            single_host_per_subset: *single_host_per_subset,
+            fallback_policy: *fallback_policy,
+            fallback_keys_subset: fallback_keys_subset.clone(),
+        }
+    };
+    let same = LbSubsetConfig {
+        fallback_policy: *fallback_policy,
+        default_subset: default_subset.clone(),
+        subset_selectors: subset_selectors.iter().map(selector).collect(),
+        locality_weight_aware: *locality_weight_aware,
+        scale_locality_weight: *scale_locality_weight,
+        panic_mode_any: *panic_mode_any,
+        list_as_any: *list_as_any,
+        metadata_fallback_policy: *metadata_fallback_policy,
+    };
+    subset_lb(&same, *allow_redundant_keys)
+}
+
+/// Subsets; none without selectors, as in Envoy.
+fn subset_lb(proto: &LbSubsetConfig, redundant_keys: bool) -> Result<Option<Arc<SubsetLb>>> {
     let LbSubsetConfig {
         fallback_policy,
         default_subset,
@@ -49,9 +95,6 @@ fn subset_lb(proto: &LbSubsetConfig, weighted: bool) -> Result<Option<Arc<Subset
         list_as_any,
         metadata_fallback_policy,
     } = proto;
-    if *locality_weight_aware && !weighted {
-        return refuse("locality_weight_aware", "needs locality_weighted_lb_config");
-    }
     let mut selectors: Vec<Selector> = Vec::new();
     for selector in each("subset_selectors", subset_selectors, selector)? {
         // As in Envoy, no keys select nothing, and of several selectors with the same keys the first decides.
@@ -59,7 +102,11 @@ fn subset_lb(proto: &LbSubsetConfig, weighted: bool) -> Result<Option<Arc<Subset
             selectors.push(selector);
         }
     }
+    if redundant_keys {
+        selectors.sort_by_key(|selector| std::cmp::Reverse(selector.keys.len()));
+    }
     let subsets = SubsetLb {
+        redundant_keys,
         fallback: match enumeration("fallback_policy", *fallback_policy)? {
             LbSubsetFallbackPolicy::NoFallback => Fallback::None,
             LbSubsetFallbackPolicy::AnyEndpoint => Fallback::Any,

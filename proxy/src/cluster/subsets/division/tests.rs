@@ -33,6 +33,7 @@ fn selector(keys: &[&str], fallback: Option<SelectorFallback>) -> Selector {
 fn config(selectors: Vec<Selector>) -> SubsetLb {
     SubsetLb {
         selectors,
+        redundant_keys: false,
         fallback: Fallback::Any,
         default_subset: Criteria::default(),
         panic_mode_any: false,
@@ -112,6 +113,23 @@ fn a_selector_may_have_its_own_fallback() {
     assert_eq!(members(&division, &config, wanted(1, 2)), [1], "b alone");
     assert_eq!(find(&division, &config, wanted(1, 3)), Target::Selector(Fallback::None));
     assert_eq!(find(&division, &config, json!({"a": 1})), Target::Fallback, "no selector");
+}
+
+#[test]
+fn redundant_keys_may_be_left_out() {
+    let none = || Some(SelectorFallback::To(Fallback::None));
+    let mut config = config(vec![selector(&["a", "b"], none()), selector(&["a"], None)]);
+    let division = division(&config, &[json!({"a": 1, "b": 1}), json!({"a": 2})]);
+    assert_eq!(find(&division, &config, json!({"a": 2, "x": 1})), Target::Fallback);
+    config.redundant_keys = true;
+    assert_eq!(members(&division, &config, json!({"a": 2, "x": 1})), [1]);
+    assert_eq!(members(&division, &config, json!({"a": 1, "b": 1, "x": 1})), [0]);
+    assert_eq!(
+        find(&division, &config, json!({"a": 2, "b": 1, "x": 1})),
+        Target::Selector(Fallback::None),
+        "the longest selector decides, even if it has no such subset"
+    );
+    assert_eq!(find(&division, &config, json!({"b": 1, "x": 1})), Target::Fallback);
 }
 
 #[test]

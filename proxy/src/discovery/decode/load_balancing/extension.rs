@@ -1,5 +1,7 @@
 //! `load_balancing_policy`: the first policy of the list that this version has is used.
 
+use std::sync::Arc;
+
 use prost_types::Any;
 use xds::envoy::config::cluster::v3::{LoadBalancingPolicy, load_balancing_policy};
 use xds::envoy::config::core::v3::TypedExtensionConfig;
@@ -20,22 +22,41 @@ use xds::envoy::extensions::load_balancing_policies::random::v3::Random;
 use xds::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
 use xds::envoy::extensions::load_balancing_policies::ring_hash::v3::ring_hash::HashFunction as RingHashFunction;
 use xds::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use xds::envoy::extensions::load_balancing_policies::subset::v3::Subset;
 use xds::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 
 use super::super::errors::{At, Result, optional, refuse, required};
 use super::super::extension::{message_name, unpack};
 use super::super::hash_lb::{self, Consistent};
+use super::super::subset;
 use super::super::value::{bounded, enumeration, non_empty, optional_duration, positive_duration};
 use super::{bias, rounded, slow_start};
 use crate::config::cluster::{
     HashFunction, LbPolicy, LeastRequest, LocalityLb, PeakEwma, SlowStart, ZoneAware,
 };
+use crate::config::subset::SubsetLb;
 
 /// A policy, and how it treats localities.
 type Decoded = (LbPolicy, LocalityLb);
 
+/// Subsets, and what is picked by within them.
+type Divided = (Decoded, Option<Arc<SubsetLb>>);
+
 /// The first policy of the list that this version has.
-pub(super) fn policy(proto: &LoadBalancingPolicy) -> Result<Decoded> {
+pub(super) fn policy(proto: &LoadBalancingPolicy) -> Result<Divided> {
+    first(proto, |any| match unpack::<Subset>(any)? {
+        Some(proto) => divided(&proto).map(Some),
+        None => Ok(known(any)?.map(|decoded| (decoded, None))),
+    })
+}
+
+fn divided(proto: &Subset) -> Result<Divided> {
+    let field = "subset_lb_policy";
+    let within = first(required(field, &proto.subset_lb_policy)?, known).at(field)?;
+    Ok((within, subset::policy(proto)?))
+}
+
+fn first<T>(proto: &LoadBalancingPolicy, known: impl Fn(&Any) -> Result<Option<T>>) -> Result<T> {
     let LoadBalancingPolicy { policies } = proto;
     let mut unknown = Vec::new();
     for (index, proto) in policies.iter().enumerate() {
@@ -88,7 +109,7 @@ fn known(any: &Any) -> Result<Option<Decoded>> {
     }
     if let Some(WrrLocality { endpoint_picking_policy }) = unpack(any)? {
         let field = "endpoint_picking_policy";
-        let (policy, _) = policy(required(field, &endpoint_picking_policy)?).at(field)?;
+        let (policy, _) = first(required(field, &endpoint_picking_policy)?, known).at(field)?;
         return Ok(Some((policy, LocalityLb::Weighted)));
     }
     Ok(None)
