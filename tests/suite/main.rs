@@ -51,6 +51,7 @@ mod explain;
 mod failover;
 mod forward_proxy;
 mod hashing;
+mod header_mutation;
 mod headers;
 mod health_check;
 mod hot_swap;

@@ -145,7 +145,7 @@ fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
 fn http_filter_scope(filter: &HttpFilter, stat_prefix: &str) -> Option<Scope> {
     match &filter.kind {
         FilterKind::Cors => Some(Scope::cors(stat_prefix)),
-        FilterKind::ForwardProxy(_) => None,
+        FilterKind::ForwardProxy(_) | FilterKind::HeaderMutation(_) => None,
         FilterKind::StatefulSession(config) => {
             config.stats.as_ref().map(|it| Scope::session(&it.manager, &it.prefix))
         }

@@ -3,6 +3,7 @@
 use http::header::HeaderName;
 
 use super::format::Format;
+use super::matcher::StringMatcher;
 
 /// What to do when the header exists already (Envoy `HeaderAppendAction`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,6 +30,17 @@ pub struct HeaderToAdd {
     pub action: AppendAction,
     /// Whether an empty value is still added.
     pub keep_empty: bool,
+}
+
+/// One of several changes that are made one after the other (Envoy `config.common.mutation_rules.v3.HeaderMutation`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeaderChange {
+    /// `remove`
+    Remove(HeaderName),
+    /// `remove_on_match`: every header whose name matches.
+    RemoveMatching(StringMatcher),
+    /// `append`
+    Add(HeaderToAdd),
 }
 
 /// Headers to add and to remove at one level (route table, virtual host, route, weighted cluster).

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::Name;
 use super::dns::Cache;
+use super::header::HeaderChange;
 use super::matcher::{Fraction, StringMatcher};
 
 /// A filter that requests pass before the router (Envoy `HttpFilter`).
@@ -28,6 +29,8 @@ pub enum FilterKind {
     StatefulSession(StatefulSession),
     /// `envoy.filters.http.cors`: what is allowed is said by routes alone.
     Cors,
+    /// `envoy.filters.http.header_mutation`
+    HeaderMutation(HeaderMutation),
 }
 
 /// What a table, virtual host, route or weighted cluster says to one filter (an entry of its
@@ -54,6 +57,8 @@ pub enum FilterRule {
     StatefulSession(Option<StatefulSession>),
     /// Envoy `filters.http.cors.v3.CorsPolicy`
     Cors(CorsPolicy),
+    /// Envoy `filters.http.header_mutation.v3.HeaderMutationPerRoute`, beside the filter's own.
+    HeaderMutation(MessageMutations),
 }
 
 /// Envoy `PerRouteConfig.host_rewrite_specifier`: which host is resolved, and forwarded to.
@@ -65,6 +70,25 @@ pub enum ForwardRewrite {
     Literal(Box<str>),
     /// `host_rewrite_header`: the first value of this header, if there is one.
     Header(HeaderName),
+}
+
+/// Envoy `filters.http.header_mutation.v3.HeaderMutation`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeaderMutation {
+    /// `mutations`
+    pub mutations: MessageMutations,
+    /// `most_specific_header_mutations_wins`: whether the route's changes are made after those of its virtual host and
+    /// table; by default they are made before them.
+    pub most_specific_wins: bool,
+}
+
+/// Changes to the headers of requests and responses (Envoy `header_mutation.v3.Mutations`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MessageMutations {
+    /// `request_mutations`, in their order.
+    pub request: Vec<HeaderChange>,
+    /// `response_mutations`, in their order.
+    pub response: Vec<HeaderChange>,
 }
 
 /// Envoy `CorsPolicy`. What it leaves out is said by the next less specific policy, if there is one.

@@ -21,6 +21,7 @@ mod forward_proxy;
 mod hash_lb;
 mod hash_policy;
 mod header;
+mod header_mutation;
 mod health_check;
 mod http;
 mod http_filter;

@@ -7,6 +7,7 @@
 
 mod cors;
 mod forward_proxy;
+mod header_mutation;
 mod stateful_session;
 
 use std::rc::Rc;
@@ -86,43 +87,53 @@ pub async fn request(
         Destination::Cluster(_, _, target) => Some(target.cluster),
         _ => None,
     });
-    let passing = Passing { stream, head, cluster, said: said(stream, route) };
+    let said = said(stream, route);
     let filters = &stream.served.config().filters;
-    let enabled = |it: &HttpFilter| is_enabled(it, passing.said).then_some(Memory::Nothing);
-    let memories = filters.iter().map(enabled).collect();
+    let memory = |filter: &HttpFilter| is_enabled(filter, said).then_some(Memory::Nothing);
+    let memories = filters.iter().map(memory).collect();
     let mut filtered = Filtered { route, memories, wishes: Wishes::default() };
+    let mut changed = None;
     let mut result = Ok(());
     for (filter, memory) in filters.iter().zip(&mut filtered.memories) {
         let Some(memory) = memory else { continue };
-        result = pass(filter, &passing, memory, &mut filtered.wishes).await;
-        if result.is_err() {
-            break;
+        let passing = Passing { stream, head: changed.as_ref().unwrap_or(head), cluster, said };
+        match pass(filter, &passing, memory, &mut filtered.wishes).await {
+            Ok(None) => {}
+            Ok(head) => changed = head,
+            Err(stopped) => {
+                result = Err(stopped);
+                break;
+            }
         }
+    }
+    if let Some(head) = changed {
+        stream.change_head(head);
     }
     stream.set_filtered(filtered);
     result
 }
 
+/// Takes a request through one filter, which may put another head in place of its own.
 async fn pass(
     filter: &HttpFilter,
     request: &Passing<'_>,
     memory: &mut Memory,
     wishes: &mut Wishes,
-) -> Result<(), Stopped> {
+) -> Result<Option<Head>, Stopped> {
     match &filter.kind {
         FilterKind::ForwardProxy(cache) => {
             let result = forward_proxy::request(cache, &filter.name, request, wishes).await;
-            result.map_err(Stopped::Reply)
+            result.map_err(Stopped::Reply)?;
         }
-        FilterKind::Cors => {
-            *memory = cors::request(&filter.name, request)?;
-            Ok(())
+        FilterKind::HeaderMutation(config) => {
+            return Ok(header_mutation::request(config, &filter.name, request));
         }
+        FilterKind::Cors => *memory = cors::request(&filter.name, request)?,
         FilterKind::StatefulSession(config) => {
             *memory = stateful_session::request(config, &filter.name, request, wishes);
-            Ok(())
         }
     }
+    Ok(None)
 }
 
 /// Takes the headers of the answer to `stream`'s request through the filters that it has passed, and those that it
@@ -135,6 +146,9 @@ pub fn response(stream: &Stream, headers: &mut HeaderMap) {
         let Some(memory) = memory else { continue };
         match &filter.kind {
             FilterKind::ForwardProxy(_) => {}
+            FilterKind::HeaderMutation(config) => {
+                header_mutation::response(config, &filter.name, said, stream, headers);
+            }
             FilterKind::Cors => {
                 if let Memory::Cors(origin) = memory {
                     cors::response(&filter.name, said, origin.as_ref(), headers);

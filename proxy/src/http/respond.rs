@@ -49,6 +49,7 @@ fn answer(
 
 /// Adds what every response has, and notes what the logs want to know of it.
 pub fn dress(stream: &Stream, status: StatusCode, headers: &mut HeaderMap) {
+    stream.set_status(status);
     filter::response(stream, headers);
     let served = &stream.served;
     let config = served.config();
@@ -67,6 +68,5 @@ pub fn dress(stream: &Stream, status: StatusCode, headers: &mut HeaderMap) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
-    stream.set_status(status);
     stream.keep_response_headers(&fixed.logged, headers);
 }

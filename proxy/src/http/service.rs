@@ -51,6 +51,7 @@ pub async fn serve(
     {
         return Ok(filter_reply(finish, stopped, way));
     }
+    let head = stream.head().unwrap_or(head);
     match decide(&stream, head, way) {
         Verdict::Reply(reply) => Ok(respond::local(finish, *reply)),
         Verdict::Routed(reply, found) => Ok(respond::routed(finish, *reply, found, None)),

@@ -19,7 +19,7 @@ use crate::telemetry::response_flags::ResponseFlags;
 use crate::telemetry::trace::TraceContext;
 use crate::worker::Moment;
 
-/// A request's head as it is matched, forwarded and logged: normalised once, never changed back.
+/// A request's head as it is matched, forwarded and logged: normalised once, never changed back; only filters put another one in its place.
 #[derive(Debug, Clone)]
 pub struct Head {
     /// The method.
@@ -126,6 +126,7 @@ pub struct Stream {
     /// Whether the client is inside the trusted network.
     pub internal: Cell<bool>,
     head: OnceCell<Head>,
+    changed_head: OnceCell<Box<Head>>,
     original_path: OnceCell<Box<str>>,
     route: Cell<Option<Found>>,
     status: Cell<Option<StatusCode>>,
@@ -157,6 +158,7 @@ impl Stream {
             client,
             internal: Cell::new(false),
             head: OnceCell::new(),
+            changed_head: OnceCell::new(),
             original_path: OnceCell::new(),
             route: Cell::new(None),
             status: Cell::new(None),
@@ -177,9 +179,14 @@ impl Stream {
         })
     }
 
-    /// The request's head, once it has been read and normalised.
+    /// The request's head, once it has been read and normalised; as filters have left it, once they have run.
     pub fn head(&self) -> Option<&Head> {
-        self.head.get()
+        self.changed_head.get().map(AsRef::as_ref).or_else(|| self.head.get())
+    }
+
+    /// Puts the head that filters have made in place of the one that came; the first call decides.
+    pub fn change_head(&self, head: Head) {
+        let _ = self.changed_head.set(Box::new(head));
     }
 
     /// Fixes the request's head; the first call decides.

@@ -3,9 +3,13 @@
 //! Everything that does not depend on the request is made here once: names, constant values, and which
 //! levels change anything at all.
 
+mod in_order;
+
 use http::header::{HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
+
+pub use in_order::{change_request, change_response};
 
 use super::{Found, RouteTable, inline};
 use crate::config::Invalid;
@@ -231,7 +235,7 @@ impl Changes {
             headers.insert(&addition.name, value.clone());
         }
         for (addition, value) in values.into_iter().filter(|(addition, _)| !addition.overwrites()) {
-            addition.append(value, headers);
+            append(&addition.name, value, addition.inline, headers);
         }
     }
 }
@@ -265,24 +269,24 @@ impl Addition {
         (self.keep_empty || !value.is_empty()).then_some(value)
     }
 
-    /// Adds `value` beside the field there is, or to it.
-    fn append(&self, value: HeaderValue, headers: &mut HeaderMap) {
-        let present = if self.inline { joined(headers, &self.name) } else { None };
-        let longer = present.filter(|present| !present.is_empty()).and_then(|present| {
-            HeaderValue::from_bytes(&[&present, value.as_bytes()].join(&b',')).ok()
-        });
-        if let Some(longer) = longer {
-            headers.insert(&self.name, longer);
-        } else {
-            headers.append(&self.name, value);
-        }
-    }
-
     fn overwrites(&self) -> bool {
         match self.action {
             AppendAction::AppendIfExistsOrAdd | AppendAction::AddIfAbsent => false,
             AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => true,
         }
+    }
+}
+
+/// Adds `value` beside the field called `name` that there is, or to it if that is `inline`.
+fn append(name: &HeaderName, value: HeaderValue, inline: bool, headers: &mut HeaderMap) {
+    let present = if inline { joined(headers, name) } else { None };
+    let longer = present.filter(|present| !present.is_empty()).and_then(|present| {
+        HeaderValue::from_bytes(&[&present, value.as_bytes()].join(&b',')).ok()
+    });
+    if let Some(longer) = longer {
+        headers.insert(name, longer);
+    } else {
+        headers.append(name, value);
     }
 }
 

@@ -51,7 +51,8 @@ pub(super) fn to_add(proto: &HeaderValueOption) -> Result<HeaderToAdd> {
     })
 }
 
-fn removed(name: &str) -> Result<HeaderName> {
+/// The name of a header to remove.
+pub(super) fn removed(name: &str) -> Result<HeaderName> {
     if is_fixed(name) {
         return refuse("", ":-prefixed and host headers may not be removed");
     }

@@ -13,7 +13,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 use super::errors::{At, Result, each, refuse, required};
 use super::extension::{message_name, unpack, unsupported};
 use super::value::non_empty;
-use super::{cors, forward_proxy, stateful_session};
+use super::{cors, forward_proxy, header_mutation, stateful_session};
 use crate::config::Name;
 use crate::config::http_filter::{self, FilterKind, FilterOverride, FilterRule};
 
@@ -85,6 +85,9 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
     if let Some(Cors {}) = unpack(any)? {
         return Ok(Some(FilterKind::Cors));
     }
+    if let Some(proto) = unpack(any)? {
+        return header_mutation::filter(&proto).map(|it| Some(FilterKind::HeaderMutation(it)));
+    }
     Ok(None)
 }
 
@@ -139,6 +142,9 @@ fn rule(any: &Any) -> Result<Option<FilterRule>> {
     }
     if let Some(proto) = unpack(any)? {
         return cors::policy(&proto).map(|it| Some(FilterRule::Cors(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        return header_mutation::route(&proto).map(|it| Some(FilterRule::HeaderMutation(it)));
     }
     Ok(None)
 }
