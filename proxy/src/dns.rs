@@ -3,24 +3,20 @@
 pub mod cache;
 pub mod caches;
 pub mod schedule;
+mod system;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ProtocolConfig, ResolverConfig,
-    ResolverOpts, ServerOrderingStrategy,
-};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError, NoRecords};
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::system_conf::read_system_conf;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use self::system::System;
 use crate::config::dns::{DnsFamily, Resolver};
 use crate::telemetry::metrics::{DnsStats, Metrics};
 
@@ -31,16 +27,37 @@ const NO_NAME: &str = "cares_norecords:Domain_name_not_found";
 /// Envoy's words for a name that has other records.
 const NO_DATA: &str = "cares_norecords:DNS_server_returned_answer_with_no_data";
 
+/// Envoy's word for a lookup that was given up.
+const TOO_LATE: &str = "resolve_timeout";
+
 /// What a name resolves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// In the order in which they were answered, without repetition. None if the name does not exist or has
     /// no address of the kind asked for.
     pub addresses: Vec<IpAddr>,
-    /// How long the answer may be used; zero if there is none.
+    /// How long the answer may be used; zero if it does not say.
     pub ttl: Duration,
     /// Why there is none, in Envoy's words; empty if there is one.
     pub reason: &'static str,
+}
+
+impl Resolved {
+    fn nothing(reason: &'static str) -> Self {
+        Self { addresses: Vec::new(), ttl: Duration::ZERO, reason }
+    }
+
+    fn literal(address: IpAddr, family: DnsFamily) -> Self {
+        let is_wanted = match family {
+            DnsFamily::V4Only => address.is_ipv4(),
+            DnsFamily::V6Only => address.is_ipv6(),
+            DnsFamily::Auto | DnsFamily::V4Preferred | DnsFamily::All => true,
+        };
+        if !is_wanted {
+            return Self::nothing(NO_NAME);
+        }
+        Self { addresses: vec![address], ttl: Duration::ZERO, reason: "" }
+    }
 }
 
 /// Why a name was not resolved: no server answered, or none wanted to.
@@ -59,7 +76,12 @@ impl Failed {
 
     /// The answer would have come too late.
     pub fn too_late() -> Self {
-        Self { message: "no answer within the time for it".to_owned(), reason: "resolve_timeout" }
+        Self { message: "no answer within the time for it".to_owned(), reason: TOO_LATE }
+    }
+
+    /// Whether the time for it was over.
+    pub fn is_too_late(&self) -> bool {
+        self.reason == TOO_LATE
     }
 
     /// What was the matter, in Envoy's words.
@@ -84,13 +106,9 @@ impl From<NetError> for Failed {
     }
 }
 
-/// What makes a resolver another one.
-type Key = (Arc<Resolver>, DnsFamily);
-
 /// All resolvers of the process, one for each configuration in use.
 pub struct Resolvers {
-    /// None if there can be none.
-    known: Mutex<BTreeMap<Key, Option<TokioResolver>>>,
+    known: Mutex<BTreeMap<Arc<Resolver>, Arc<System>>>,
     at_once: Semaphore,
     metrics: Arc<Metrics>,
     /// From the first lookup on.
@@ -108,7 +126,8 @@ impl Resolvers {
         }
     }
 
-    /// Looks `host` up once. To be awaited on the control runtime.
+    /// Looks `host` up once, for no longer than `limit` from when its turn comes. To be awaited on the control
+    /// runtime.
     ///
     /// # Errors
     /// No name server gave an answer.
@@ -117,11 +136,21 @@ impl Resolvers {
         host: &str,
         family: DnsFamily,
         config: &Arc<Resolver>,
+        limit: Option<Duration>,
     ) -> Result<Resolved, Failed> {
         let stats = self.stats.get_or_init(|| self.metrics.dns());
         stats.resolve_total.inc();
         let pending = Pending::new(stats);
-        let result = self.ask(host, family, config).await;
+        // The semaphore is never closed: with an error there is merely no limit.
+        let _permit = self.at_once.acquire().await.ok();
+        let asking = self.ask(host, family, config);
+        let result = match limit {
+            None => asking.await,
+            Some(limit) => match timeout(limit, asking).await {
+                Ok(result) => result,
+                Err(_) => return Err(Failed::too_late()),
+            },
+        };
         drop(pending);
         match &result {
             Ok(resolved) if resolved.addresses.is_empty() => stats.not_found.inc(),
@@ -138,37 +167,30 @@ impl Resolvers {
         family: DnsFamily,
         config: &Arc<Resolver>,
     ) -> Result<Resolved, NetError> {
-        // The semaphore is never closed: with an error there is merely no limit.
-        let _permit = self.at_once.acquire().await.ok();
-        let resolver = self.resolver(family, config).ok_or(NetError::NoConnections)?;
-        let found = match resolver.lookup_ip(host).await {
-            Ok(found) => found,
-            Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, .. }))) => {
-                let reason =
-                    if response_code == ResponseCode::NXDomain { NO_NAME } else { NO_DATA };
-                return Ok(Resolved { addresses: Vec::new(), ttl: Duration::ZERO, reason });
-            }
-            Err(error) => return Err(error),
+        let mut resolved = match host.parse() {
+            // Never a name, whatever the search list makes of it.
+            Ok(address) => Resolved::literal(address, family),
+            Err(_) => self.system(config)?.resolve(host, family).await?,
         };
-        let ttl = found.valid_until().saturating_duration_since(std::time::Instant::now());
-        let mut addresses = Vec::new();
-        for address in found.iter() {
-            if !addresses.contains(&address) && (!config.only_routable || is_routable(address)) {
-                addresses.push(address);
-            }
+        if config.only_routable {
+            resolved.addresses.retain(|address| is_routable(*address));
         }
-        let reason = if addresses.is_empty() { NO_DATA } else { "" };
-        Ok(Resolved { addresses, ttl: whole_seconds(ttl), reason })
+        if resolved.addresses.is_empty() && resolved.reason.is_empty() {
+            resolved = Resolved::nothing(NO_DATA);
+        }
+        Ok(resolved)
     }
 
-    fn resolver(&self, family: DnsFamily, config: &Arc<Resolver>) -> Option<TokioResolver> {
+    fn system(&self, config: &Arc<Resolver>) -> Result<Arc<System>, NetError> {
         let mut known = self.known.lock();
-        let make = || {
-            build(family, config)
-                .inspect_err(|error| tracing::error!("names cannot be resolved: {error}"))
-                .ok()
-        };
-        known.entry((Arc::clone(config), family)).or_insert_with(make).clone()
+        if let Some(system) = known.get(config).filter(|system| system.is_current()) {
+            return Ok(Arc::clone(system));
+        }
+        // Those that only this map knows of are for configurations of the past.
+        known.retain(|config, _| Arc::strong_count(config) > 1);
+        let system = Arc::new(System::new(config)?);
+        known.insert(Arc::clone(config), Arc::clone(&system));
+        Ok(system)
     }
 }
 
@@ -192,68 +214,6 @@ impl Drop for Pending<'_> {
     fn drop(&mut self) {
         self.0.pending_resolutions.add(-1);
     }
-}
-
-/// A time to live counts from when the answer came: what passed since is rounding.
-fn whole_seconds(ttl: Duration) -> Duration {
-    Duration::from_millis(
-        ttl.as_millis().div_ceil(1000).saturating_mul(1000).try_into().unwrap_or(u64::MAX),
-    )
-}
-
-fn build(family: DnsFamily, config: &Resolver) -> Result<TokioResolver, NetError> {
-    let (system, mut options) = match read_system_conf() {
-        Ok(system) => system,
-        Err(error) if config.servers.is_empty() => return Err(error),
-        Err(_) => (ResolverConfig::default(), ResolverOpts::default()),
-    };
-    let (domain, search, mut servers) = system.into_parts();
-    let keeps_system = config.fallback && !servers.is_empty();
-    if !config.servers.is_empty() && !keeps_system {
-        servers = config.servers.iter().map(|address| server(*address)).collect();
-    }
-    if config.tcp {
-        for server in &mut servers {
-            server.connections.retain(|it| matches!(it.protocol, ProtocolConfig::Tcp));
-        }
-    }
-    let parts = if config.no_search {
-        ResolverConfig::from_parts(None, Vec::new(), servers)
-    } else {
-        ResolverConfig::from_parts(domain, search, servers)
-    };
-    options.ip_strategy = match family {
-        DnsFamily::Auto => LookupIpStrategy::Ipv6thenIpv4,
-        DnsFamily::V4Only => LookupIpStrategy::Ipv4Only,
-        DnsFamily::V6Only => LookupIpStrategy::Ipv6Only,
-        DnsFamily::V4Preferred => LookupIpStrategy::Ipv4thenIpv6,
-        DnsFamily::All => LookupIpStrategy::Ipv4AndIpv6,
-    };
-    // The refresh rate says how old an answer may be.
-    options.cache_size = 0;
-    options.max_active_requests = AT_ONCE;
-    options.timeout = config.timeout.unwrap_or(options.timeout);
-    if let Some(tries) = config.tries {
-        options.attempts = usize::try_from(tries.saturating_sub(1)).unwrap_or(usize::MAX);
-    }
-    if config.rotate {
-        options.server_ordering_strategy = ServerOrderingStrategy::RoundRobin;
-    }
-    if let Some(payload) = config.max_payload {
-        options.edns0 = true;
-        options.edns_payload_len = payload;
-    }
-    let builder = TokioResolver::builder_with_config(parts, TokioRuntimeProvider::default());
-    builder.with_options(options).build()
-}
-
-fn server(address: SocketAddr) -> NameServerConfig {
-    let at_port = |mut connection: ConnectionConfig| {
-        connection.port = address.port();
-        connection
-    };
-    let connections = vec![at_port(ConnectionConfig::udp()), at_port(ConnectionConfig::tcp())];
-    NameServerConfig::new(address.ip(), true, connections)
 }
 
 /// Whether this machine has a way to `address`: the kernel knows without a packet being sent.

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
+use harness::discovery_files::DiscoveryFile;
 use harness::eventually::eventually_true;
-use harness::{Answer, Backend, Bootstrap, Cluster, DnsServer, Program, Proxy, Route, Value, json};
+use harness::{
+    Answer, Backend, Bootstrap, Cluster, DnsServer, Http, Listener, Program, Proxy, Route, Value,
+    json,
+};
 
 on_both!(
     every_address_is_an_endpoint,
     a_changed_address_is_followed,
     a_failure_keeps_the_last_addresses,
+    a_changed_cluster_has_its_addresses_until_it_knows_better,
     a_name_that_is_gone_has_no_endpoints,
     a_time_to_live_is_respected_if_wanted,
     failures_have_their_own_rate,
@@ -100,6 +105,35 @@ async fn a_failure_keeps_the_last_addresses(program: Program) {
     assert_eq!(backend_of(&proxy).await, "one");
     dns.set("app.test", &["127.0.0.2"]);
     eventually_true("the recovery", async || backend_of(&proxy).await == "two").await;
+}
+
+async fn a_changed_cluster_has_its_addresses_until_it_knows_better(program: Program) {
+    let (one, _two) = pair().await;
+    let dns = DnsServer::start().await;
+    dns.set("app.test", &["127.0.0.1"]);
+    let bootstrap = Bootstrap::new();
+    let clusters = DiscoveryFile::clusters(bootstrap.dir());
+    let app = || cluster("STRICT_DNS", &dns, one.address().port());
+    clusters.publish([app().into()]);
+    let route = Route::prefix("/").with("route.cluster_header", "x-cluster");
+    let proxy = bootstrap
+        .with("dynamic_resources.cds_config", clusters.source())
+        .listener(Listener::new("main", Http::routing([route])))
+        .start(program)
+        .await;
+    let answer = async |cluster: &str| {
+        let reply = proxy.get("/").header("x-cluster", cluster).send().await;
+        reply.header("x-backend").unwrap_or_else(|| reply.status.to_string())
+    };
+    assert_eq!(answer("app").await, "one");
+
+    dns.hold("app.test");
+    let more = Cluster::new("more").endpoint(&one);
+    clusters.publish([app().with("dns_refresh_rate", "0.04s").into(), more.into()]);
+    eventually_true("the change", async || answer("more").await == "one").await;
+    assert_eq!(answer("app").await, "one");
+    dns.set("app.test", &["127.0.0.2"]);
+    eventually_true("the new address", async || answer("app").await == "two").await;
 }
 
 async fn a_name_that_is_gone_has_no_endpoints(program: Program) {

@@ -81,7 +81,7 @@ pub struct Cache {
     pub refresh: Refresh,
     /// `typed_dns_resolver_config`; none means the bootstrap's.
     pub resolver: Option<Arc<Resolver>>,
-    /// `host_ttl`: a name unused for longer is forgotten at its next lookup; 5 min by default.
+    /// `host_ttl`: a name unused for longer is forgotten; 5 min by default.
     pub host_ttl: Duration,
     /// `max_hosts`: most names; 1,024 by default.
     pub max_hosts: u32,

@@ -86,7 +86,7 @@ impl Assembler {
             refused: BTreeMap::new(),
             linked: Linked::default(),
             version: 0,
-            found: Found::new(),
+            found: Found::default(),
             stats: Stats::new(metrics),
             dump: Arc::default(),
             live: None,
@@ -176,7 +176,7 @@ impl Assembler {
         loop {
             self.follow(&mut watch);
             lookups.want(&self.linked.queries);
-            self.found.retain(|query, _| self.linked.queries.contains_key(query));
+            self.found.keep(&self.linked.queries);
             tokio::select! {
                 () = watch.changed() => self.refresh(publish),
                 () = departure(self.live.as_deref()) => {

@@ -40,7 +40,45 @@ pub(super) struct Asking {
 }
 
 /// The addresses last found: sorted, but for LOGICAL_DNS.
-pub(super) type Found = BTreeMap<Query, Arc<[IpAddr]>>;
+#[derive(Debug, Default)]
+pub(super) struct Found(BTreeMap<Name, Vec<Answered>>);
+
+type Answered = (Query, Arc<[IpAddr]>);
+
+impl Found {
+    /// The addresses of a query. One that has no answer yet, because its configuration has just changed, has
+    /// those of another for the same host: they are better than none.
+    pub(super) fn get(&self, query: &Query) -> Option<&Arc<[IpAddr]>> {
+        let all = self.0.get(&query.host)?;
+        let own = all.iter().find(|(it, _)| it == query);
+        own.or(all.first()).map(|(_, addresses)| addresses)
+    }
+
+    /// Takes an answer; whether it is another than the one before.
+    fn insert(&mut self, query: Query, addresses: Arc<[IpAddr]>) -> bool {
+        let changed = self.get(&query).map_or(!addresses.is_empty(), |old| *old != addresses);
+        let all = self.0.entry(Arc::clone(&query.host)).or_default();
+        all.retain(|(it, _)| *it != query);
+        all.push((query, addresses));
+        changed
+    }
+
+    /// Forgets what nobody asks for any more, once those who ask now for the same host have their answer.
+    pub(super) fn keep(&mut self, queries: &Queries) {
+        let mut hosts: BTreeMap<&Name, Vec<&Query>> = BTreeMap::new();
+        for query in queries.keys() {
+            hosts.entry(&query.host).or_default().push(query);
+        }
+        self.0.retain(|host, all| {
+            let Some(wanted) = hosts.get(host) else { return false };
+            let is_answered = |query: &&Query| all.iter().any(|(it, _)| it == *query);
+            if wanted.iter().all(is_answered) {
+                all.retain(|(query, _)| wanted.contains(&query));
+            }
+            true
+        });
+    }
+}
 
 /// What became of a lookup.
 #[derive(Debug)]
@@ -168,12 +206,11 @@ impl Lookups {
         };
         count(&|stats| stats.update_success.inc());
         self.unanswered.remove(&query);
-        let is_known = found.get(&query).map_or(addresses.is_empty(), |old| *old == addresses);
-        if is_known {
+        let is_changed = found.insert(query, addresses);
+        if !is_changed {
             count(&|stats| stats.update_no_rebuild.inc());
         }
-        found.insert(query, addresses);
-        !is_known
+        is_changed
     }
 }
 
@@ -216,7 +253,7 @@ impl Lookup {
 
     async fn resolve(&self) -> Result<Resolved, Failed> {
         let Query { host, family, resolver, logical, .. } = &self.query;
-        let mut resolved = self.resolvers.lookup(host, *family, resolver).await?;
+        let mut resolved = self.resolvers.lookup(host, *family, resolver, None).await?;
         if !logical {
             resolved.addresses.sort_unstable();
         } else if resolved.addresses.is_empty() {

@@ -213,14 +213,8 @@ impl Cache {
     /// Looks the name up once, and says how long the answer holds.
     async fn look_up(&self, entry: &Entry) -> Result<Duration, Failed> {
         self.stats.dns_query_attempt.inc();
-        let lookup = self.resolvers.lookup(&entry.host, self.config.family, &self.resolver);
-        let result = match self.config.timeout {
-            None => lookup.await,
-            Some(limit) => tokio::time::timeout(limit, lookup).await.unwrap_or_else(|_| {
-                self.stats.dns_query_timeout.inc();
-                Err(Failed::too_late())
-            }),
-        };
+        let (family, limit) = (self.config.family, self.config.timeout);
+        let result = self.resolvers.lookup(&entry.host, family, &self.resolver, limit).await;
         let known = entry.known();
         let outcome = match result {
             Ok(Resolved { addresses, ttl, .. }) if !addresses.is_empty() => {
@@ -240,6 +234,9 @@ impl Cache {
                 Ok(Duration::ZERO)
             }
             Err(failed) => {
+                if failed.is_too_late() {
+                    self.stats.dns_query_timeout.inc();
+                }
                 self.stats.dns_query_failure.inc();
                 entry.fail(known.is_some(), failed.reason());
                 Err(failed)
@@ -293,12 +290,31 @@ async fn keep_resolving(cache: std::sync::Weak<Cache>, entry: Arc<Entry>) {
             Err(_) => schedule.after_failure(&mut random),
         };
         drop(now);
-        tokio::time::sleep(wait).await;
-        let Some(cache) = cache.upgrade() else { return };
-        let unused = Duration::from_millis(cache.now().saturating_sub(entry.used.load(Relaxed)));
-        if unused > cache.config.host_ttl {
-            cache.remove(&entry.name);
+        let until = tokio::time::Instant::now() + wait;
+        if !is_used_until(until, &cache, &entry).await {
             return;
+        }
+    }
+}
+
+/// Waits until `until`; false if the name was forgotten before, or the cache.
+async fn is_used_until(
+    until: tokio::time::Instant,
+    cache: &std::sync::Weak<Cache>,
+    entry: &Entry,
+) -> bool {
+    loop {
+        let Some(now) = cache.upgrade() else { return false };
+        let unused = Duration::from_millis(now.now().saturating_sub(entry.used.load(Relaxed)));
+        let Some(left) = now.config.host_ttl.checked_sub(unused) else {
+            now.remove(&entry.name);
+            return false;
+        };
+        drop(now);
+        let forgotten = tokio::time::Instant::now() + left + Duration::from_millis(1);
+        tokio::time::sleep_until(until.min(forgotten)).await;
+        if until <= forgotten {
+            return cache.upgrade().is_some();
         }
     }
 }
