@@ -23,7 +23,7 @@ mod slow_start;
 mod statistics;
 mod subsets;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -238,28 +238,65 @@ pub async fn run_sweeps(clusters: Arc<Clusters>) {
     }
 }
 
-/// One worker's clusters, made on first use.
+/// One worker's clusters, made on first use, and let go when they are not used any more.
 #[derive(Debug)]
 pub struct LocalClusters {
     shared: Arc<Clusters>,
     local: RefCell<HashMap<Name, Rc<LocalCluster>>>,
     random: RefCell<Rng>,
+    /// Minutes, for clusters to know when they were last used.
+    minute: Cell<u32>,
 }
+
+/// After how many minutes without use a worker lets go of a cluster.
+const UNUSED: u32 = 10;
 
 impl LocalClusters {
     /// No clusters yet.
     pub fn new(shared: Arc<Clusters>) -> Self {
-        Self { shared, local: RefCell::default(), random: RefCell::new(Rng::new()) }
+        Self {
+            shared,
+            local: RefCell::default(),
+            random: RefCell::new(Rng::new()),
+            minute: Cell::new(0),
+        }
     }
 
     /// The cluster of `spec`. A changed specification makes a new one, which takes over the endpoints that
     /// stay, with their connections. A request should ask once and keep the answer.
     pub fn get(&self, spec: &Arc<ClusterSpec>) -> Rc<LocalCluster> {
         let before = self.local.borrow().get(&spec.config.name).cloned();
-        match before {
+        let cluster = match before {
             Some(current) if Arc::ptr_eq(current.spec(), spec) => current,
             before => self.renew(spec, before.as_deref()),
+        };
+        cluster.used(self.minute.get());
+        cluster
+    }
+
+    /// Lets go of clusters unused for ten minutes, for as long as it is polled. What they counted stays, and
+    /// what all workers know of their hosts.
+    pub async fn keep_forgetting(&self) {
+        let mut minutes = tokio::time::interval(Duration::from_secs(60));
+        minutes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            minutes.tick().await;
+            self.forget_unused();
         }
+    }
+
+    fn forget_unused(&self) {
+        let now = self.minute.get().wrapping_add(1);
+        self.minute.set(now);
+        self.local.borrow_mut().retain(|_, cluster| {
+            let unused = now.wrapping_sub(cluster.last_use()) > UNUSED
+                && Rc::strong_count(cluster) == 1
+                && !cluster.has_connections();
+            if unused {
+                cluster.retire();
+            }
+            !unused
+        });
     }
 
     fn renew(&self, spec: &Arc<ClusterSpec>, before: Option<&LocalCluster>) -> Rc<LocalCluster> {

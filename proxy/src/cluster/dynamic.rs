@@ -117,6 +117,11 @@ impl DynamicHosts {
         });
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.hosts.borrow().is_empty()
+    }
+
     /// Closes what is idle, lets what is under way finish, and keeps nothing.
     pub(super) fn retire(&self) {
         self.reconfigure(None, |_| None);

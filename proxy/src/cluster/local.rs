@@ -44,6 +44,8 @@ pub struct LocalCluster {
     arrangement: RefCell<Arrangement>,
     /// The version of everybody's health that the arrangement knows.
     health_version: Cell<u64>,
+    /// The minute of its last use.
+    last_use: Cell<u32>,
 }
 
 /// The members, arranged for picking.
@@ -59,7 +61,7 @@ enum Arrangement {
 #[derive(Debug)]
 pub struct LocalHost {
     pub(super) shared: Arc<Host>,
-    shard: Arc<Shard>,
+    pub(super) shard: Arc<Shard>,
     pool: HostPool,
     /// Whether it had failed when its health was last looked at.
     failed: Cell<bool>,
@@ -121,6 +123,7 @@ impl LocalCluster {
             dynamic,
             arrangement: RefCell::new(arrangement),
             health_version: Cell::new(health_version),
+            last_use: Cell::new(0),
         };
         new.count_subsets(before);
         new
@@ -266,6 +269,22 @@ impl LocalCluster {
     /// Whether it belongs to `shared`, and not to a namesake that was removed since.
     pub(super) fn shares(&self, shared: &Arc<SharedCluster>) -> bool {
         Arc::ptr_eq(&self.shared, shared)
+    }
+
+    /// It is used, in this minute.
+    pub(super) fn used(&self, minute: u32) {
+        self.last_use.set(minute);
+    }
+
+    /// The minute of its last use.
+    pub(super) fn last_use(&self) -> u32 {
+        self.last_use.get()
+    }
+
+    /// Whether there is a connection to any of its hosts, or a host that requests have named.
+    pub(super) fn has_connections(&self) -> bool {
+        let connected = |member: &Member| member.host.has_connections();
+        self.members.iter().any(connected) || !self.dynamic.is_empty()
     }
 
     /// Closes what is idle, lets what is under way finish, and keeps nothing for later.

@@ -7,7 +7,7 @@ use super::*;
 use crate::config::cluster::{LbPolicy, OutlierDetection, SlowStart};
 use crate::config::endpoint::{Endpoint, HealthStatus};
 use crate::config::route::Priority;
-use crate::telemetry::metrics::Value;
+use crate::telemetry::metrics::{Scope, Value};
 
 /// A cluster of endpoints 127.0.0.1 with `ports`; nothing listens there, for nothing is sent.
 fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
@@ -403,4 +403,62 @@ fn tls_that_was_not_built_is_not_replaced_by_plain_text() {
             .pick(&PickContext::default(), &mut Rng::with_seed(1))
             .is_none()
     );
+}
+
+#[test]
+fn a_worker_forgets_clusters_that_are_not_used_and_nothing_that_was_counted() {
+    let spec = spec(&[1], |_| {});
+    let Fixture { metrics, worker, .. } = Fixture::new(&spec);
+    let configured = [Scope::cluster("shop")].into();
+    let total = |name: &str| {
+        let mut samples = metrics.collect(&configured).into_iter();
+        let name = format!("cluster.shop.{name}");
+        samples.find(|sample| sample.to_string() == name).map(|sample| sample.value)
+    };
+    let cluster = worker.get(&spec);
+    cluster.stats.upstream_rq_total.add(3);
+    let host = host(&cluster, 1);
+    cluster.report(&host, Response(200));
+    let (id, weak) = (host.id(), Rc::downgrade(&cluster));
+    drop(host);
+
+    after_minutes(20, &worker);
+    assert!(Rc::ptr_eq(&cluster, &worker.get(&spec)), "somebody has it");
+    drop(cluster);
+    after_minutes(8, &worker);
+    assert!(weak.upgrade().is_some());
+    worker.get(&spec);
+    after_minutes(8, &worker);
+    assert!(weak.upgrade().is_some(), "it was used in between");
+    after_minutes(8, &worker);
+    assert!(weak.upgrade().is_none());
+
+    assert_eq!(total("upstream_rq_total"), Some(Value::Counter(3)));
+    let again = worker.get(&spec);
+    again.stats.upstream_rq_total.add(1);
+    assert_eq!(total("upstream_rq_total"), Some(Value::Counter(4)));
+    let host = self::host(&again, 1);
+    assert_eq!(host.id(), id, "what is known of its hosts is still known");
+    assert_eq!(host.shared.totals().rq_success, 1);
+}
+
+#[test]
+fn a_worker_keeps_clusters_with_connections() {
+    let spec = spec(&[1], |_| {});
+    let Fixture { worker, .. } = Fixture::new(&spec);
+    let cluster = Rc::downgrade(&worker.get(&spec));
+    let connections = Arc::clone(&host(&cluster.upgrade().unwrap(), 1).shard.counts);
+    connections.cx_active.inc();
+    after_minutes(60, &worker);
+    assert!(cluster.upgrade().is_some());
+    connections.cx_active.dec();
+    after_minutes(60, &worker);
+    assert!(cluster.upgrade().is_none());
+}
+
+/// Lets so many minutes pass for `worker`.
+fn after_minutes(minutes: u32, worker: &LocalClusters) {
+    for _ in 0..minutes {
+        worker.forget_unused();
+    }
 }

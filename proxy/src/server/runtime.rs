@@ -64,6 +64,8 @@ async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drai
     let mut pressure = worker.shared.overload.changes();
     let log = Rc::clone(&worker.log);
     let flushing = tokio::task::spawn_local(async move { log.keep_flushing().await });
+    let clusters = Rc::clone(&worker.clusters);
+    let forgetting = tokio::task::spawn_local(async move { clusters.keep_forgetting().await });
     loop {
         tokio::select! {
             command = inbox.recv() => match command {
@@ -88,6 +90,7 @@ async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drai
             all_idle(&sockets).await;
         }
     }
+    forgetting.abort();
     flushing.abort();
     worker.log.flush();
 }
