@@ -57,6 +57,7 @@ mod health_check;
 mod hot_swap;
 mod image;
 mod interception;
+mod keepalive;
 mod layering;
 mod listener;
 mod load_balancing;

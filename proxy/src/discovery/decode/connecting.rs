@@ -35,18 +35,20 @@ pub(super) fn connecting(
     let happy_eyeballs = optional("happy_eyeballs_config", happy_eyeballs_config, happy_eyeballs)
         .at("upstream_connection_options")?
         .unwrap_or_default();
-    let tcp_keepalive = keepalive.as_ref().map(tcp_keepalive);
+    let tcp_keepalive = keepalive.as_ref().and_then(tcp_keepalive);
     Ok(Connecting { tcp_keepalive, happy_eyeballs, bind, proxy_protocol })
 }
 
-fn tcp_keepalive(proto: &core::TcpKeepalive) -> TcpKeepalive {
+/// A value of 0 turns it off, as in Envoy.
+fn tcp_keepalive(proto: &core::TcpKeepalive) -> Option<TcpKeepalive> {
     let core::TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval } = proto;
     let seconds = |seconds: &Option<u32>| seconds.map(|it| Duration::from_secs(u64::from(it)));
-    TcpKeepalive {
+    let is_on = ![keepalive_probes, keepalive_time, keepalive_interval].contains(&&Some(0));
+    is_on.then(|| TcpKeepalive {
         probes: *keepalive_probes,
         time: seconds(keepalive_time),
         interval: seconds(keepalive_interval),
-    }
+    })
 }
 
 fn happy_eyeballs(proto: &HappyEyeballsConfig) -> Result<HappyEyeballs> {

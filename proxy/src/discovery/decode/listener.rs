@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use xds::envoy::config::core::v3::{Address, SocketOptionsOverride, TrafficDirection as Direction};
+use xds::envoy::config::core::v3::{
+    Address, SocketOptionsOverride, TcpKeepalive, TrafficDirection as Direction,
+};
 use xds::envoy::config::listener::v3::listener::ConnectionBalanceConfig;
 use xds::envoy::config::listener::v3::listener::connection_balance_config::{
     BalanceType, ExactBalance,
@@ -16,7 +18,7 @@ use super::errors::{At, Result, each, optional, refuse, required};
 use super::filter_chain::filter_chain;
 use super::listener_filter::listener_filter;
 use super::overlap::overlap;
-use super::socket_option::socket_option;
+use super::socket_option::{keepalive_options, socket_option};
 use super::value::{bounded, enumeration, limit, unless_empty};
 use crate::config::Name;
 use crate::config::listener::{
@@ -43,7 +45,7 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         transparent, freebind, socket_options, tcp_fast_open_queue_length, traffic_direction,
         connection_balance_config: balance, reuse_port: _, enable_reuse_port: _, tcp_backlog_size,
         max_connections_to_accept_per_socket_event: _, bind_to_port, enable_mptcp,
-        ignore_global_conn_limit, bypass_overload_manager,
+        ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive,
     } = proto;
     no_fast_open(*tcp_fast_open_queue_length)?;
     let bind_to_port = *bind_to_port != Some(false);
@@ -58,7 +60,8 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         mptcp: *enable_mptcp,
         others: each("socket_options", socket_options, socket_option)?,
     };
-    let addresses = listen_addresses(address, additional_addresses, &options)?;
+    let addresses =
+        listen_addresses(address, additional_addresses, &options, tcp_keepalive.as_ref())?;
     let main = addresses.first().map(|at| at.address.to_string()).unwrap_or_default();
     let chains = chains(filter_chains)?;
     let default = match default_filter_chain {
@@ -114,25 +117,31 @@ fn exact_balance(proto: Option<&ConnectionBalanceConfig>, bind_to_port: bool) ->
     Ok(true)
 }
 
-/// All addresses of a listener, each opened with `options` or with some of its own.
+/// All addresses of a listener, each opened with `options` and `keepalive` or with some of its own.
 fn listen_addresses(
     main: &Option<Address>,
     additional: &[AdditionalAddress],
     options: &ListenOptions,
+    keepalive: Option<&TcpKeepalive>,
 ) -> Result<Vec<ListenAddress>> {
-    let at = |address: &Option<Address>, others: &[SocketOption]| {
-        let (address, ipv4_compat) = listening(required("address", address)?).at("address")?;
-        let options = ListenOptions { ipv4_compat, others: others.to_vec(), ..options.clone() };
-        Ok(ListenAddress { address, options })
-    };
-    let main = at(main, &options.others)?;
+    let at =
+        |address: &Option<Address>, others: &[SocketOption], keepalive: Option<&TcpKeepalive>| {
+            let (address, ipv4_compat) = listening(required("address", address)?).at("address")?;
+            let others = [others, &keepalive_options(keepalive)?].concat();
+            Ok(ListenAddress {
+                address,
+                options: ListenOptions { ipv4_compat, others, ..options.clone() },
+            })
+        };
+    let main = at(main, &options.others, keepalive)?;
     let others = each("additional_addresses", additional, |proto| {
-        let AdditionalAddress { address, socket_options } = proto;
+        let AdditionalAddress { address, socket_options, tcp_keepalive } = proto;
         let own = optional("socket_options", socket_options, |own| {
             let SocketOptionsOverride { socket_options } = own;
             each("socket_options", socket_options, socket_option)
         })?;
-        at(address, own.as_ref().unwrap_or(&options.others))
+        let keepalive = tcp_keepalive.as_ref().or(keepalive);
+        at(address, own.as_ref().unwrap_or(&options.others), keepalive)
     })?;
     Ok([vec![main], others].concat())
 }

@@ -1,11 +1,36 @@
 //! Socket options.
 
-use xds::envoy::config::core::v3::SocketOption;
 use xds::envoy::config::core::v3::socket_option::{SocketState, Value};
+use xds::envoy::config::core::v3::{SocketOption, TcpKeepalive};
 
 use super::errors::{At, Result, refuse, required};
 use super::value::enumeration;
 use crate::net::socket::option::{self, Kind, State};
+
+/// What `tcp_keepalive` of a listener comes to; accepted connections inherit it. A value of 0 turns it off.
+pub(super) fn keepalive_options(proto: Option<&TcpKeepalive>) -> Result<Vec<option::SocketOption>> {
+    let Some(TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval }) = proto else {
+        return Ok(Vec::new());
+    };
+    let set = |kind, value| option::SocketOption { kind, value, state: State::Prebind };
+    let values = [
+        (Kind::TcpKeepCnt, "keepalive_probes", keepalive_probes),
+        (Kind::TcpKeepIdle, "keepalive_time", keepalive_time),
+        (Kind::TcpKeepIntvl, "keepalive_interval", keepalive_interval),
+    ];
+    if values.iter().any(|(_, _, value)| **value == Some(0)) {
+        return Ok(vec![set(Kind::SoKeepAlive, 0)]);
+    }
+    let mut options = vec![set(Kind::SoKeepAlive, 1)];
+    for (kind, field, value) in values {
+        let Some(value) = value else { continue };
+        match i32::try_from(*value) {
+            Ok(value) => options.push(set(kind, value)),
+            Err(_) => return refuse(field, "is too large").at("tcp_keepalive"),
+        }
+    }
+    Ok(options)
+}
 
 /// An option by the system's numbers.
 pub(super) fn socket_option(proto: &SocketOption) -> Result<option::SocketOption> {
