@@ -49,6 +49,7 @@ pub use host::{HostId, Outcome};
 pub use local::{LocalCluster, LocalHost};
 pub use pick_context::{OverrideHost, PickContext};
 pub use statistics::{ClusterView, HostView};
+pub use subsets::preview::{Preview, Reason};
 
 /// One cluster, linked: its configuration, its endpoints as discovered, and its TLS contexts.
 ///

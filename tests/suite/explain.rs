@@ -58,9 +58,27 @@ const BOOTSTRAP: &str = r#"static_resources:
   - {name: gone}
 "#;
 
+/// What replaces the route and the cluster `gone`, where there are subsets.
+const WANTED: &str =
+    r#"route: {cluster: gone, metadata_match: {filter_metadata: {envoy.lb: {v: "2"}}}}"#;
+const DIVIDED: &str = r#"- name: gone
+    lb_subset_config: {subset_selectors: [{keys: [v]}], fallback_policy: ANY_ENDPOINT}
+    load_assignment:
+      cluster_name: gone
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {address: {socket_address: {address: 10.1.0.1, port_value: 80}}}
+          metadata: {filter_metadata: {envoy.lb: {v: "1"}}}
+        - endpoint: {address: {socket_address: {address: 10.1.0.2, port_value: 80}}}
+          metadata: {filter_metadata: {envoy.lb: {v: "2"}}}"#;
+
 fn explain(arguments: &[&str]) -> Output {
+    explain_in(BOOTSTRAP, arguments)
+}
+
+fn explain_in(bootstrap: &str, arguments: &[&str]) -> Output {
     let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
-    std::fs::write(file.path(), BOOTSTRAP).unwrap();
+    std::fs::write(file.path(), bootstrap).unwrap();
     std::process::Command::new(Program::Outrigger.path().unwrap())
         .args(["explain", "--config"])
         .arg(file.path())
@@ -143,6 +161,32 @@ fn a_request_that_would_be_refused_says_how_and_fails() {
         let output = explain(arguments);
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(text(&output).contains(line), "{line}\nis not in\n{}", text(&output));
+    }
+}
+
+#[test]
+fn a_subset_is_named_and_who_is_not_in_it() {
+    let divided = BOOTSTRAP.replace("- {name: gone}", DIVIDED);
+    let asking = divided.replace("route: {cluster: gone}", WANTED);
+    let missing = asking.replace("{v: \"2\"}}}}", "{v: \"3\"}}}}");
+    let cases: [(&str, &[&str]); 3] = [
+        (
+            &asking,
+            &[
+                "the subset with \"v\"=\"2\"",
+                "endpoints     one of 1",
+                "not 10.1.0.1:80: it is in another subset",
+            ],
+        ),
+        (&missing, &["no subset is for \"v\"=\"3\"; the fallback is ANY_ENDPOINT", "one of 2"]),
+        (&divided, &["no metadata_match asks for a subset; the fallback is ANY_ENDPOINT"]),
+    ];
+    for (bootstrap, lines) in cases {
+        let output = explain_in(bootstrap, &["GET", "http://shop.example/gone"]);
+        assert!(output.status.success(), "{}", text(&output));
+        for line in lines {
+            assert!(text(&output).contains(line), "{line}\nis not in\n{}", text(&output));
+        }
     }
 }
 

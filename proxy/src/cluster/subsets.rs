@@ -1,6 +1,7 @@
 //! The subsets of a cluster's endpoints, and which of them a request is balanced over.
 
 mod division;
+pub(super) mod preview;
 
 use std::sync::Arc;
 

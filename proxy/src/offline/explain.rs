@@ -91,7 +91,7 @@ fn explain(assembler: &Assembler, asked: &Asked, arguments: &Arguments) -> Repor
     );
     let (steps, end) = listener::explain(assembler, asked, arguments);
     let mut report = Report { request, steps, ..Report::default() };
-    let (cluster, why, request) = match end {
+    let (cluster, wanted, why, request) = match end {
         listener::End::Refused(why) => {
             report.result = why;
             return report;
@@ -101,9 +101,9 @@ fn explain(assembler: &Assembler, asked: &Asked, arguments: &Arguments) -> Repor
             report.is_served = true;
             return report;
         }
-        listener::End::Cluster { name, why, request } => (name, why, request),
+        listener::End::Cluster { name, wanted, why, request } => (name, wanted, why, request),
     };
-    let (steps, is_usable) = cluster::explain(assembler, &cluster, why);
+    let (steps, is_usable) = cluster::explain(assembler, &cluster, wanted.as_deref(), why);
     report.steps.extend(steps);
     report.is_served = is_usable;
     report.result = if is_usable {

@@ -133,6 +133,12 @@ impl Division {
         self.parts.len()
     }
 
+    /// The name of the subset with this number.
+    pub(super) fn name(&self, number: usize) -> Option<&str> {
+        let mut names = self.by_name.iter();
+        names.find(|(_, part)| **part == number).map(|(name, _)| &**name)
+    }
+
     /// The names of all subsets.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(|name| &**name)
@@ -145,4 +151,4 @@ impl Division {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,6 +8,7 @@ use super::report::{Choice, Other, Step};
 use super::route::{self, Verdict};
 use super::{Arguments, chain};
 use crate::config::listener::ListenerFilterKind;
+use crate::config::subset::MetadataMatch;
 use crate::discovery::{Assembler, Written};
 use crate::filter_chain::ConnectionFacts;
 use crate::snapshot::{FilterChain, Listener, Terminal};
@@ -19,7 +20,13 @@ pub(super) enum End {
     /// The proxy answers it.
     Answered(String),
     /// To a cluster.
-    Cluster { name: String, why: Vec<String>, request: String },
+    Cluster {
+        name: String,
+        /// What is wanted of the endpoint's metadata.
+        wanted: Option<Arc<MetadataMatch>>,
+        why: Vec<String>,
+        request: String,
+    },
 }
 
 /// The steps from the socket to a cluster.
@@ -180,15 +187,17 @@ fn through(
     match &chain.terminal {
         Terminal::Tcp(tcp) => {
             let request = "the connection's bytes".to_owned();
-            let name = tcp.cluster.choose(random).0.to_owned();
-            (vec![step], End::Cluster { name, why: Vec::new(), request })
+            let (name, own) = tcp.cluster.choose(random);
+            let wanted = own.cloned().map(Arc::new).or_else(|| tcp.metadata_match.clone());
+            let name = name.to_owned();
+            (vec![step], End::Cluster { name, wanted, why: Vec::new(), request })
         }
         Terminal::Http(http) => {
             let place = (&**name, listener.config.main_address().port(), &*path);
             let (steps, verdict) = route::explain(assembler, http, place, asked, random);
             let end = match verdict {
-                Verdict::Forward { cluster, why, request } => {
-                    End::Cluster { name: cluster, why, request }
+                Verdict::Forward { cluster, wanted, why, request } => {
+                    End::Cluster { name: cluster, wanted, why, request }
                 }
                 Verdict::Answer(answer) => End::Answered(answer),
                 Verdict::Refuse(why) => End::Refused(why),

@@ -1,5 +1,7 @@
 //! Which virtual host and route an HTTP request takes.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 
 use super::asked::Asked;
@@ -8,6 +10,7 @@ use super::words;
 use crate::config::http::RouteSource;
 use crate::config::matcher::RequestHead;
 use crate::config::route::{Action, ClusterSpecifier, RouteAction, VirtualHost};
+use crate::config::subset::MetadataMatch;
 use crate::discovery::{Assembler, Written};
 use crate::http::host;
 use crate::http::path::{self, Canonical};
@@ -16,8 +19,13 @@ use crate::snapshot::Http;
 
 /// Where a request goes, or what it is answered.
 pub(super) enum Verdict {
-    /// To a cluster; why this one, and as which request.
-    Forward { cluster: String, why: Vec<String>, request: String },
+    /// To a cluster; what is wanted of its endpoint, why this one, and as which request.
+    Forward {
+        cluster: String,
+        wanted: Option<Arc<MetadataMatch>>,
+        why: Vec<String>,
+        request: String,
+    },
     /// Nowhere: the proxy answers by itself, as configured.
     Answer(String),
     /// Nowhere: the proxy refuses it.
@@ -196,7 +204,9 @@ impl Question<'_> {
         });
         let path = path.as_deref().unwrap_or(self.head.path_and_query);
         let request = format!("{} {path} for {host}", self.head.method);
-        Verdict::Forward { cluster: target.cluster.to_owned(), why, request }
+        let own = chosen.and_then(|chosen| chosen.metadata_match.clone());
+        let wanted = own.or_else(|| action.metadata_match.clone());
+        Verdict::Forward { cluster: target.cluster.to_owned(), wanted, why, request }
     }
 
     /// Where a part of the route table is written.

@@ -15,7 +15,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-fn criteria(value: Value) -> Criteria {
+pub(in super::super) fn criteria(value: Value) -> Criteria {
     Criteria::new(&object(value))
 }
 
@@ -25,12 +25,12 @@ fn labels(value: Value) -> Metadata {
     metadata
 }
 
-fn selector(keys: &[&str], fallback: Option<SelectorFallback>) -> Selector {
+pub(in super::super) fn selector(keys: &[&str], fallback: Option<SelectorFallback>) -> Selector {
     let keys = keys.iter().map(|key| (*key).into()).collect();
     Selector { keys, fallback, single_host: false }
 }
 
-fn config(selectors: Vec<Selector>) -> SubsetLb {
+pub(in super::super) fn config(selectors: Vec<Selector>) -> SubsetLb {
     SubsetLb {
         selectors,
         redundant_keys: false,
