@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use harness::{Answer, Backend, Bootstrap, Cluster, Program, Proxy, Route, Value, json};
+use harness::{
+    Answer, Backend, Bootstrap, Cluster, Http, Listener, Program, Proxy, Route, Value, json,
+};
 
 mod zones;
 
@@ -329,7 +331,18 @@ async fn peak_ewma_avoids_the_slow_host(program: Program) {
     let hosts = Cluster::new("app").endpoint(&slow).endpoint(&fast);
     let by_latency =
         policy("peak_ewma.v3alpha.PeakEwma", json!({"decay_time": "0.5s", "default_rtt": "0s"}));
-    let proxy = start(program, hosts.with("load_balancing_policy", by_latency)).await;
+    // The filter without which Envoy would know no latencies, as configurations for it have it.
+    let filter = |name: &str| {
+        let package = "type.googleapis.com/envoy.extensions.filters.http";
+        json!({"name": name, "typed_config": {"@type": format!("{package}.{name}")}})
+    };
+    let filters = json!([filter("peak_ewma.v3alpha.PeakEwmaConfig"), filter("router.v3.Router")]);
+    let http = Http::routing([Route::prefix("/").to("app")]).with("http_filters", filters);
+    let proxy = Bootstrap::new()
+        .listener(Listener::new("main", http))
+        .cluster(hosts.with("load_balancing_policy", by_latency))
+        .start(program)
+        .await;
     send(&proxy, 100).await;
     // It is tried once, as nothing is known, and again when that has faded.
     let tries = slow.count();

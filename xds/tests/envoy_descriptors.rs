@@ -71,6 +71,7 @@ fn is_envoys(message: &MessageDescriptor) -> bool {
 /// Whether a name is one of Envoy's contrib extensions, whose descriptors are not published.
 fn is_contrib(name: &str) -> bool {
     name.starts_with("envoy.extensions.load_balancing_policies.peak_ewma.")
+        || name.starts_with("envoy.extensions.filters.http.peak_ewma.")
 }
 
 fn compare_messages(ours: &MessageDescriptor, theirs: &MessageDescriptor, out: &mut Vec<String>) {

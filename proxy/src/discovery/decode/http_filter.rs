@@ -6,6 +6,7 @@ use std::sync::Arc;
 use prost_types::Any;
 use xds::envoy::config::route::v3::FilterConfig;
 use xds::envoy::extensions::filters::http::cors::v3::Cors;
+use xds::envoy::extensions::filters::http::peak_ewma::v3alpha::PeakEwmaConfig;
 use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
@@ -56,6 +57,10 @@ fn filter(proto: &HttpFilter, stat_prefix: &Name) -> Result<Filter> {
             return refuse("disabled", "the last filter of the chain cannot be disabled");
         }
         return Ok(Filter::Router(router));
+    }
+    if let Some(PeakEwmaConfig {}) = unpack(any).at("typed_config")? {
+        // The router measures whether it is there or not.
+        return Ok(Filter::Skipped);
     }
     if let Some(kind) = kind(any, stat_prefix).at("typed_config")? {
         let (name, disabled) = (name.as_str().into(), *disabled);
