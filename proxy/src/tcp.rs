@@ -35,7 +35,8 @@ pub struct Session {
     downstream: Downstream,
     /// Its place among the listener's connections.
     membership: Membership,
-    /// The chain it arrived on: it lives on with it when a newer configuration has another.
+    /// The chain it arrived on. It lives on with it when a newer configuration has another: what a TCP client
+    /// does is nobody's to cut because of an update that has nothing to do with it (Envoy drains it).
     chain: Arc<FilterChain>,
     proxy: Arc<TcpProxy>,
     stats: Arc<TcpStats>,

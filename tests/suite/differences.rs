@@ -31,6 +31,12 @@ pub(crate) const GRACEFUL_SIGTERM: Difference = Difference(
      drain time and exits with 0",
 );
 
+/// A TCP connection whose filter chain an update replaces.
+pub(crate) const CHAINS_ARE_KEPT: Difference = Difference(
+    "Envoy cuts TCP connections --drain-time-s after an update replaced their filter chain; Outrigger \
+     lets them go on for as long as their listener keeps its address",
+);
+
 /// What an error in a bootstrap names.
 pub(crate) const PLACE_OF_ERRORS: Difference = Difference(
     "Envoy names the message of a wrong field, seldom its place; Outrigger names file, line, column \

@@ -314,7 +314,10 @@ async fn socket_options_are_set_on_the_sockets(program: Program) {
     let option = |level: i32, name: i32, value: i32, state: &str| json!({"level": level, "name": name, "int_value": value, "state": state});
     let mut bootstrap = Bootstrap::new();
     let second = bootstrap.reserve("second");
-    // TCP_MAXSEG: what the kernel tells the client of it can be seen there.
+    // TCP_MAXSEG: what the kernel tells the client of it can be seen there. Options may be bytes, too: 700 as a
+    // number of this machine, and the name of a way to control congestion.
+    let number = json!({"level": 6, "name": 2, "buf_value": "vAIAAA==", "state": "STATE_BOUND"});
+    let name = json!({"level": 6, "name": 13, "buf_value": "cmVubw==", "state": "STATE_PREBIND"});
     let listener = Listener::new("main", answering("ok"))
         .with(
             "socket_options",
@@ -324,7 +327,7 @@ async fn socket_options_are_set_on_the_sockets(program: Program) {
             "additional_addresses",
             json!([{
                 "address": socket_address(second),
-                "socket_options": {"socket_options": [option(6, 2, 700, "STATE_BOUND")]},
+                "socket_options": {"socket_options": [number, name]},
             }]),
         );
     let proxy = bootstrap.listener(listener).start(program).await;

@@ -11,6 +11,7 @@ use harness::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 mod filters;
+mod policies;
 
 on_both!(
     bytes_pass_both_ways_and_are_counted,

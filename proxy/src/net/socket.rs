@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn options_are_set_in_their_states() {
-        let option = |kind, value, state| SocketOption { kind, value, state };
+        let option = |kind, value, state| SocketOption { kind, value, name: Box::default(), state };
         let others = vec![
             option(option::Kind::TcpMaxSeg, 1000, State::Prebind),
             option(option::Kind::SoPriority, 3, State::Bound),

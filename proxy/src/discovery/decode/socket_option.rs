@@ -12,7 +12,8 @@ pub(super) fn keepalive_options(proto: Option<&TcpKeepalive>) -> Result<Vec<opti
     let Some(TcpKeepalive { keepalive_probes, keepalive_time, keepalive_interval }) = proto else {
         return Ok(Vec::new());
     };
-    let set = |kind, value| option::SocketOption { kind, value, state: State::Prebind };
+    let (name, state) = (<Box<[u8]>>::default(), State::Prebind);
+    let set = |kind, value| option::SocketOption { kind, value, name: name.clone(), state };
     let values = [
         (Kind::TcpKeepCnt, "keepalive_probes", keepalive_probes),
         (Kind::TcpKeepIdle, "keepalive_time", keepalive_time),
@@ -34,23 +35,32 @@ pub(super) fn keepalive_options(proto: Option<&TcpKeepalive>) -> Result<Vec<opti
 
 /// An option by the system's numbers.
 pub(super) fn socket_option(proto: &SocketOption) -> Result<option::SocketOption> {
-    let SocketOption { description: _, level, name, value, state } = proto;
-    let Some(kind) = Kind::of(*level, *name) else {
+    let SocketOption { description: _, level, name: number, value, state } = proto;
+    let Some(kind) = Kind::of(*level, *number) else {
         return refuse(
             "name",
-            format!("option {name} of level {level} is not supported by this version"),
+            format!("option {number} of level {level} is not supported by this version"),
         );
     };
-    let value = match required("value", value)? {
-        Value::IntValue(value) => i32::try_from(*value)
-            .map_err(|_| String::from("does not fit into 32 bits"))
-            .at("int_value")?,
-        Value::BufValue(_) => return refuse("buf_value", "is not supported by this version"),
+    let (value, name) = match (required("value", value)?, kind.is_named()) {
+        (Value::IntValue(value), false) => (int(*value).at("int_value")?, Box::default()),
+        (Value::BufValue(bytes), true) => (0, bytes.as_slice().into()),
+        (Value::BufValue(bytes), false) => match bytes.as_slice().try_into() {
+            Ok(bytes) => (i32::from_ne_bytes(bytes), Box::default()),
+            Err(_) => return refuse("buf_value", "this option is a number of four bytes"),
+        },
+        (Value::IntValue(_), true) => {
+            return refuse("int_value", "this option is a name, and goes into buf_value");
+        }
     };
     let state = match enumeration("state", *state)? {
         SocketState::StatePrebind => State::Prebind,
         SocketState::StateBound => State::Bound,
         SocketState::StateListening => State::Listening,
     };
-    Ok(option::SocketOption { kind, value, state })
+    Ok(option::SocketOption { kind, value, name, state })
+}
+
+fn int(value: i64) -> Result<i32> {
+    i32::try_from(value).map_err(|_| String::from("does not fit into 32 bits")).at("")
 }

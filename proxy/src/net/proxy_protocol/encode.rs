@@ -63,6 +63,8 @@ fn same_family(source: SocketAddr, destination: SocketAddr) -> (SocketAddr, Sock
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use proptest::prelude::*;
 
     use super::super::{Beginning, parse};
@@ -108,9 +110,18 @@ mod tests {
         assert_eq!(read(&encode(Version::V2, addresses, &tlvs)).tlvs, [long, short]);
     }
 
+    /// Above zero and below multicast: what a connection can be between.
+    const HOSTS_V4: Range<u32> = 1..0xE000_0000;
+    const HOSTS_V6: Range<u128> = 1..0xFF << 120;
+
     proptest! {
         #[test]
-        fn what_is_written_is_read(from: (u32, u16), to: (u32, u16), six: (u128, u16), value: Vec<u8>) {
+        fn what_is_written_is_read(
+            from in (HOSTS_V4, any::<u16>()),
+            to in (HOSTS_V4, any::<u16>()),
+            six in (HOSTS_V6, any::<u16>()),
+            value: Vec<u8>,
+        ) {
             let (a, b, c) = (v4(from.0, from.1), v4(to.0, to.1), v6(six.0, six.1));
             let tlvs = [Tlv { kind: 0xE0, value: value.into() }];
             for (source, destination) in [(a, b), (c, c)] {

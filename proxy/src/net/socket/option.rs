@@ -11,8 +11,10 @@ use socket2::Socket;
 pub struct SocketOption {
     /// Which one.
     pub kind: Kind,
-    /// `int_value`
+    /// `int_value`, or a number in `buf_value`; 0 for an option that is a name.
     pub value: i32,
+    /// `buf_value` of an option that is a name; empty for the others.
+    pub name: Box<[u8]>,
     /// When.
     pub state: State,
 }
@@ -39,6 +41,7 @@ pub enum Kind {
     SoPriority,
     SoReusePort,
     SoMark,
+    SoBindToDevice,
     TcpNoDelay,
     TcpMaxSeg,
     TcpCork,
@@ -48,6 +51,7 @@ pub enum Kind {
     TcpQuickAck,
     TcpUserTimeout,
     TcpNotsentLowat,
+    TcpCongestion,
     IpTos,
     IpTtl,
     IpFreebind,
@@ -69,6 +73,7 @@ impl Kind {
             (libc::SOL_SOCKET, libc::SO_PRIORITY) => Self::SoPriority,
             (libc::SOL_SOCKET, libc::SO_REUSEPORT) => Self::SoReusePort,
             (libc::SOL_SOCKET, libc::SO_MARK) => Self::SoMark,
+            (libc::SOL_SOCKET, libc::SO_BINDTODEVICE) => Self::SoBindToDevice,
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => Self::TcpNoDelay,
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => Self::TcpMaxSeg,
             (libc::IPPROTO_TCP, libc::TCP_CORK) => Self::TcpCork,
@@ -78,6 +83,7 @@ impl Kind {
             (libc::IPPROTO_TCP, libc::TCP_QUICKACK) => Self::TcpQuickAck,
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => Self::TcpUserTimeout,
             (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT) => Self::TcpNotsentLowat,
+            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => Self::TcpCongestion,
             (libc::IPPROTO_IP, libc::IP_TOS) => Self::IpTos,
             (libc::IPPROTO_IP, libc::IP_TTL) => Self::IpTtl,
             (libc::IPPROTO_IP, libc::IP_FREEBIND) => Self::IpFreebind,
@@ -87,6 +93,11 @@ impl Kind {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => Self::Ipv6Tclass,
             _ => return None,
         })
+    }
+
+    /// Whether its value is a name instead of a number.
+    pub fn is_named(self) -> bool {
+        matches!(self, Self::SoBindToDevice | Self::TcpCongestion)
     }
 }
 
@@ -109,6 +120,7 @@ impl SocketOption {
             Kind::SoPriority => socket.set_priority(number()?),
             Kind::SoReusePort => socket.set_reuse_port(on),
             Kind::SoMark => socket.set_mark(number()?),
+            Kind::SoBindToDevice => socket.bind_device(Some(&self.name)),
             Kind::TcpNoDelay => socket.set_tcp_nodelay(on),
             Kind::TcpMaxSeg => socket.set_tcp_mss(number()?),
             Kind::TcpCork => socket.set_tcp_cork(on),
@@ -118,6 +130,7 @@ impl SocketOption {
             Kind::TcpQuickAck => socket.set_tcp_quickack(on),
             Kind::TcpUserTimeout => Ok(sockopt::set_tcp_user_timeout(socket, number()?)?),
             Kind::TcpNotsentLowat => socket.set_tcp_notsent_lowat(number()?),
+            Kind::TcpCongestion => socket.set_tcp_congestion(&self.name),
             Kind::IpTos => socket.set_tos_v4(number()?),
             Kind::IpTtl => socket.set_ttl_v4(number()?),
             Kind::IpFreebind => socket.set_freebind_v4(on),
@@ -140,7 +153,8 @@ mod tests {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let set = |level: i32, name: i32, value| {
             let kind = Kind::of(level.into(), name.into()).unwrap();
-            SocketOption { kind, value, state: State::Prebind }.set(&socket)
+            let name = Box::default();
+            SocketOption { kind, value, name, state: State::Prebind }.set(&socket)
         };
         set(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1).unwrap();
         set(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 17).unwrap();
@@ -150,6 +164,11 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(17));
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
         assert_eq!(socket.tos_v4().unwrap(), 32);
+        let kind = Kind::of(libc::IPPROTO_TCP.into(), libc::TCP_CONGESTION.into()).unwrap();
+        let name: Box<[u8]> = (*b"reno").into();
+        let reno = SocketOption { kind, value: 0, name, state: State::Prebind };
+        reno.set(&socket).unwrap();
+        assert!(socket.tcp_congestion().unwrap().starts_with(b"reno"));
         let negative = set(libc::SOL_SOCKET, libc::SO_RCVBUF, -1).unwrap_err();
         assert_eq!(negative.kind(), io::ErrorKind::InvalidInput);
         assert_eq!(Kind::of(1, 9999), None);
