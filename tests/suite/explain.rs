@@ -16,7 +16,10 @@ const BOOTSTRAP: &str = r#"static_resources:
         typed_config: &http
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: edge
+          use_remote_address: true
+          common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}
           route_config:
+            validate_clusters: false
             virtual_hosts:
             - name: shop
               domains: [shop.example]
@@ -30,6 +33,16 @@ const BOOTSTRAP: &str = r#"static_resources:
                 redirect: {path_redirect: /new}
               - match: {prefix: /gone}
                 route: {cluster: gone}
+              - match: {prefix: /unknown}
+                route: {cluster: unknown, cluster_not_found_response_code: NOT_FOUND}
+              - match: {prefix: /dropped}
+                route: {cluster: dropped}
+              - match: {prefix: /ill}
+                route: {cluster: ill}
+              - match: {prefix: /passed-on}
+                route: {cluster: passed-on}
+              - match: {prefix: /caller, headers: [{name: x-forwarded-for, present_match: true}, {name: x-envoy-internal, present_match: true, invert_match: true}]}
+                direct_response: {status: 200}
             - name: rest
               domains: ["*.example"]
               routes: [{match: {prefix: /}, direct_response: {status: 418}}]
@@ -40,6 +53,7 @@ const BOOTSTRAP: &str = r#"static_resources:
       filters: [{name: http, typed_config: *http}]
   - name: metrics
     address: {socket_address: {address: 127.0.0.1, port_value: 9090}}
+    additional_addresses: [{address: {socket_address: {address: 127.0.0.1, port_value: 9091}}}]
     filter_chains: [{filters: [{name: http, typed_config: *http}]}]
   clusters:
   - name: cart
@@ -56,6 +70,19 @@ const BOOTSTRAP: &str = r#"static_resources:
       cluster_name: cart-v2
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: cart.test, port_value: 80}}}}]}]
   - {name: gone}
+  - name: dropped
+    load_assignment:
+      cluster_name: dropped
+      policy: {drop_overloads: [{category: all, drop_percentage: {numerator: 100}}]}
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.1.0.1, port_value: 80}}}}]}]
+  - name: ill
+    load_assignment:
+      cluster_name: ill
+      endpoints:
+      - lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.1.0.3, port_value: 80}}}, health_status: UNHEALTHY}]
+      - priority: 1
+        lb_endpoints: [{endpoint: {address: {socket_address: {address: 10.1.0.4, port_value: 80}}}, health_status: DRAINING}]
+  - {name: passed-on, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}
 "#;
 
 /// What replaces the route and the cluster `gone`, where there are subsets.
@@ -135,6 +162,7 @@ fn headers_client_and_random_number_decide() {
         (&["--from", "10.0.0.9"], "filter chain  shop"),
         (&["-H", "host: other.example"], "418 (direct_response)"),
         (&["--listener", "metrics"], "listener      metrics"),
+        (&["-H", "x-forwarded-for: 10.9.9.9"], "goes to cluster cart"),
     ] {
         let request = ["GET", "http://shop.example/cart/1"];
         let output = explain(&[&request[..], arguments].concat());
@@ -153,6 +181,13 @@ fn a_request_that_would_be_refused_says_how_and_fails() {
         (&["GET", "http://shop.example:8443/"], "not shop: its shop.example is without port 8443"),
         (&["GET", "http://shop.example/nothing"], "404 (route_not_found): no route"),
         (&["GET", "http://shop.example/gone"], "503 (no_healthy_upstream): cluster gone"),
+        (&["GET", "http://shop.example/unknown"], "404 (cluster_not_found): there is no cluster"),
+        (&["GET", "http://shop.example/dropped"], "503 (drop_overload): cluster dropped drops it"),
+        (
+            &["GET", "http://shop.example/cart", "-H", "x_user: 1"],
+            "400 (http1.unexpected_underscore)",
+        ),
+        (&["GET", "http://shop.example/cart", "-H", "host: a/b"], "400 (http.invalid_authority)"),
         (
             &["GET", "https://shop.example/cart"],
             "not edge on 0.0.0.0:8443: its chain takes plain text",
@@ -191,6 +226,28 @@ fn a_subset_is_named_and_who_is_not_in_it() {
 }
 
 #[test]
+fn a_request_is_explained_as_the_proxy_would_serve_it() {
+    for (url, lines) in [
+        ("http://shop.example/ill", &["one of 2, by ROUND_ROBIN, in panic"][..]),
+        ("http://shop.example/passed-on", &["endpoints     the address the connection"]),
+        (
+            "http://shop.example:9091/cart",
+            &["listener      metrics", "not edge on 0.0.0.0:8443: the request asks for port 9091"],
+        ),
+        // Written by the proxy before it looks for a route; what the client claims is taken away.
+        ("http://shop.example/caller", &["200 (direct_response)"]),
+    ] {
+        let headers = ["-H", "host: shop.example", "-H", "x-envoy-internal: true"];
+        let output = explain(&[&["GET", url][..], &headers].concat());
+        let text = text(&output);
+        assert!(output.status.success(), "{text}");
+        for line in lines {
+            assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+    }
+}
+
+#[test]
 fn programs_get_json() {
     let output = explain(&["GET", "http://shop.example/old", "--output", "json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -201,7 +258,7 @@ fn programs_get_json() {
         (&route["kind"], &route["taken"]["name"]),
         (&"route".into(), &"[2] path /old".into())
     );
-    assert_eq!(route["others"].as_array().unwrap().len(), 3);
+    assert_eq!(route["others"].as_array().unwrap().len(), 8);
 }
 
 #[test]

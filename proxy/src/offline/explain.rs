@@ -4,6 +4,7 @@
 mod asked;
 mod chain;
 mod cluster;
+mod head;
 mod listener;
 mod report;
 mod route;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 
 use self::asked::Asked;
+use self::cluster::{Bound, Fate};
 use self::report::Report;
 use super::route_check::Output;
 use crate::discovery::{Assembler, Sources};
@@ -91,7 +93,7 @@ fn explain(assembler: &Assembler, asked: &Asked, arguments: &Arguments) -> Repor
     );
     let (steps, end) = listener::explain(assembler, asked, arguments);
     let mut report = Report { request, steps, ..Report::default() };
-    let (cluster, wanted, why, request) = match end {
+    let bound = match end {
         listener::End::Refused(why) => {
             report.result = why;
             return report;
@@ -101,17 +103,19 @@ fn explain(assembler: &Assembler, asked: &Asked, arguments: &Arguments) -> Repor
             report.is_served = true;
             return report;
         }
-        listener::End::Cluster { name, wanted, why, request } => (name, wanted, why, request),
+        listener::End::Cluster(bound) => bound,
     };
-    let (steps, is_usable) = cluster::explain(assembler, &cluster, wanted.as_deref(), why);
+    let (steps, fate) = cluster::explain(assembler, &bound, arguments.random);
+    let Bound { cluster, request, missing, .. } = bound;
     report.steps.extend(steps);
-    report.is_served = is_usable;
-    report.result = if is_usable {
-        format!("{request} goes to cluster {cluster}")
-    } else if assembler.snapshot().clusters.contains_key(&*cluster) {
-        format!("503 (no_healthy_upstream): cluster {cluster} has no usable endpoint")
-    } else {
-        format!("503 (cluster_not_found): there is no cluster {cluster:?}")
+    report.is_served = matches!(fate, Fate::Served);
+    report.result = match fate {
+        Fate::Served => format!("{request} goes to cluster {cluster}"),
+        Fate::Missing => format!("{missing}: there is no cluster {cluster:?}"),
+        Fate::NoEndpoint => {
+            format!("503 (no_healthy_upstream): cluster {cluster} has no usable endpoint")
+        }
+        Fate::Dropped => format!("503 (drop_overload): cluster {cluster} drops it"),
     };
     report
 }

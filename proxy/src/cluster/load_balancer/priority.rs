@@ -57,7 +57,7 @@ pub struct Load {
 
 impl Census {
     /// Counts one more host.
-    pub(in crate::cluster) fn add(&mut self, weight: u32, health: Health) {
+    pub fn add(&mut self, weight: u32, health: Health) {
         self.hosts += 1;
         match health {
             Health::Healthy => self.healthy.add(weight),

@@ -1,10 +1,15 @@
 //! The cluster a request goes to, and its endpoints.
 
+use std::sync::Arc;
+
 use super::report::{Choice, Other, Step};
-use crate::cluster::{Preview, Reason};
+use crate::cluster::load_balancer::Health;
+use crate::cluster::load_balancer::priority::{Census, Load, Loads};
+use crate::cluster::{HealthFlags, Preview, Reason};
 use crate::config::address::Address;
-use crate::config::cluster::{Discovery, HashLb, HashTableKind, LbPolicy};
-use crate::config::endpoint::{Endpoint, HealthStatus};
+use crate::config::cluster::{Cluster, Discovery, HashLb, HashTableKind, LbPolicy};
+use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment};
+use crate::config::matcher::Fraction;
 use crate::config::subset::{Fallback, MetadataMatch};
 use crate::discovery::{Assembler, Written};
 
@@ -14,45 +19,91 @@ const SHOWN: usize = 50;
 /// Why an endpoint is not used though its health is good.
 const OUTSIDE: &str = "it is in another subset: see lb_subset_config and its metadata";
 
-/// The steps from the name of a cluster on; whether some endpoint can take the request.
-pub(super) fn explain(
-    assembler: &Assembler,
-    name: &str,
-    wanted: Option<&MetadataMatch>,
-    mut why: Vec<String>,
-) -> (Vec<Step>, bool) {
+/// A request on its way to a cluster.
+pub(super) struct Bound {
+    pub(super) cluster: String,
+    /// What is wanted of the endpoint's metadata.
+    pub(super) wanted: Option<Arc<MetadataMatch>>,
+    /// Why this cluster.
+    pub(super) why: Vec<String>,
+    /// As which request.
+    pub(super) request: String,
+    /// What becomes of it if there is no such cluster.
+    pub(super) missing: String,
+}
+
+/// What a cluster does with a request.
+pub(super) enum Fate {
+    /// An endpoint gets it.
+    Served,
+    /// There is no such cluster.
+    Missing,
+    /// None of its endpoints may be used.
+    NoEndpoint,
+    /// `drop_overloads` takes it.
+    Dropped,
+}
+
+/// The steps from the name of a cluster on, and what becomes of a request with this random number.
+pub(super) fn explain(assembler: &Assembler, bound: &Bound, random: u64) -> (Vec<Step>, Fate) {
+    let name = &*bound.cluster;
     let Some((_, spec)) = assembler.snapshot().clusters.get_key_value(name) else {
         let why = "no cluster of the configuration has this name".to_owned();
         let other = Other { name: name.to_owned(), place: String::new(), why };
-        return (vec![Step { kind: "cluster", taken: None, others: vec![other] }], false);
+        return (vec![Step { kind: "cluster", taken: None, others: vec![other] }], Fate::Missing);
     };
-    let subsets = spec.config.subsets.as_ref();
+    let place = assembler.place(Written::Cluster(name), "");
+    let mut cluster = Choice { name: name.to_owned(), place, details: bound.why.clone() };
+    let drops = spec.assignment.policy.drop_overload;
+    cluster.details.extend(drops.map(|Fraction { numerator, denominator }| {
+        format!("drop_overloads: {numerator} of {denominator} requests are answered 503")
+    }));
     let written = match &spec.config.discovery {
         Discovery::Dns(names) => &names.assignment,
         _ => &spec.assignment,
     };
+    let wanted = bound.wanted.as_deref();
+    let subsets = spec.config.subsets.as_ref();
     let preview = subsets.map(|config| Preview::new(config, written, wanted));
-    let is_outside =
-        |place: usize| preview.as_ref().is_some_and(|it| !it.endpoints.contains(&place));
-    why.extend(preview.as_ref().map(|preview| subset(preview, wanted)));
-    let cluster = Choice {
-        name: name.to_owned(),
-        place: assembler.place(Written::Cluster(name), ""),
-        details: why,
+    cluster.details.extend(preview.as_ref().map(|preview| subset(preview, wanted)));
+    let endpoints = match &spec.config.discovery {
+        Discovery::OriginalDst(_) => named("the address the connection or a header names"),
+        Discovery::ForwardProxy(_) => named("whatever the request's host resolves to"),
+        _ => endpoints(&spec.config, &spec.assignment, preview.as_ref()),
     };
-    let mut endpoints = Step { kind: "endpoints", ..Step::default() };
+    let fate = if drops.is_some_and(|share| share.takes(random)) {
+        Fate::Dropped
+    } else if endpoints.taken.is_none() {
+        Fate::NoEndpoint
+    } else {
+        Fate::Served
+    };
+    let cluster = Step { kind: "cluster", taken: Some(cluster), others: Vec::new() };
+    (vec![cluster, endpoints], fate)
+}
+
+/// The endpoint is one that nobody has listed.
+fn named(name: &str) -> Step {
+    let taken = Choice { name: name.to_owned(), ..Choice::default() };
+    Step { kind: "endpoints", taken: Some(taken), others: Vec::new() }
+}
+
+fn endpoints(config: &Cluster, assignment: &LoadAssignment, preview: Option<&Preview>) -> Step {
+    let mut step = Step { kind: "endpoints", ..Step::default() };
+    let is_outside = |place: usize| preview.is_some_and(|it| !it.endpoints.contains(&place));
+    let all = || assignment.endpoints.iter().enumerate();
+    let loads = loads(config, assignment, all().filter(|(place, _)| !is_outside(*place)));
     let mut usable = Vec::new();
-    for (place, endpoint) in spec.assignment.endpoints.iter().enumerate() {
-        match is_outside(place).then_some(OUTSIDE).or_else(|| refusal(endpoint)) {
-            None => usable.push(described(endpoint)),
-            Some(why) => endpoints.others.push(Other {
-                name: described(endpoint),
-                place: String::new(),
-                why: why.to_owned(),
-            }),
+    for (place, endpoint) in all() {
+        let name = described(endpoint);
+        let load = loads.get().get(endpoint.locality.priority as usize).copied();
+        let outside = is_outside(place).then(|| OUTSIDE.to_owned());
+        match outside.or_else(|| refusal(endpoint, load.unwrap_or_default())) {
+            None => usable.push(name),
+            Some(why) => step.others.push(Other { name, place: String::new(), why }),
         }
     }
-    let names = match &spec.config.discovery {
+    let names = match &config.discovery {
         Discovery::Dns(names) => names_of(&names.assignment.endpoints, is_outside),
         _ => Vec::new(),
     };
@@ -63,13 +114,33 @@ pub(super) fn explain(
         usable.push(format!("and {} more", count - SHOWN));
     }
     usable.extend(names);
-    endpoints.taken = is_usable.then(|| Choice {
-        name: format!("one of {count}, by {}", policy(&spec.config.lb_policy)),
+    let in_panic = loads.get().iter().any(|load| load.panic && load.healthy > 0);
+    let panic = if in_panic { ", in panic: too few are healthy, so health is ignored" } else { "" };
+    step.taken = is_usable.then(|| Choice {
+        name: format!("one of {count}, by {}{panic}", policy(&config.lb_policy)),
         place: String::new(),
         details: usable,
     });
-    let cluster = Step { kind: "cluster", taken: Some(cluster), others: Vec::new() };
-    (vec![cluster, endpoints], is_usable)
+    step
+}
+
+/// What each priority gets, going by what is stated of their endpoints.
+fn loads<'a>(
+    config: &Cluster,
+    assignment: &LoadAssignment,
+    endpoints: impl Iterator<Item = (usize, &'a Endpoint)>,
+) -> Loads {
+    let mut priorities: Vec<Census> = Vec::new();
+    for (_, endpoint) in endpoints {
+        let priority = endpoint.locality.priority as usize;
+        if priorities.len() <= priority {
+            priorities.resize(priority + 1, Census::default());
+        }
+        if let Some(census) = priorities.get_mut(priority) {
+            census.add(endpoint.weight, HealthFlags::stated(endpoint.health).health());
+        }
+    }
+    Loads::new(&priorities, &assignment.policy, config.panic_threshold)
 }
 
 /// Which part of the endpoints a request may go to.
@@ -115,10 +186,7 @@ fn described(endpoint: &Endpoint) -> String {
         text.push_str(&format!(", weight {}", endpoint.weight));
     }
     if locality.priority != 0 {
-        text.push_str(&format!(
-            ", priority {} (when those before it are short of healthy endpoints)",
-            locality.priority
-        ));
+        text.push_str(&format!(", priority {}", locality.priority));
     }
     let parts = [&locality.region, &locality.zone, &locality.sub_zone];
     let parts: Vec<&str> =
@@ -129,13 +197,29 @@ fn described(endpoint: &Endpoint) -> String {
     text
 }
 
-fn refusal(endpoint: &Endpoint) -> Option<&'static str> {
-    match endpoint.health {
-        HealthStatus::Unknown | HealthStatus::Healthy => None,
-        HealthStatus::Degraded => {
-            Some("its health_status is DEGRADED: only when healthy ones do not suffice")
-        }
-        HealthStatus::Draining => Some("its health_status is DRAINING"),
-        _ => Some("its health_status is UNHEALTHY: only in panic"),
+/// Why an endpoint of a priority with this load is not used.
+fn refusal(endpoint: &Endpoint, load: Load) -> Option<String> {
+    let health = HealthFlags::stated(endpoint.health).health();
+    let is_used = match health {
+        _ if load.panic => load.healthy > 0,
+        Health::Healthy => load.healthy > 0,
+        Health::Degraded => load.degraded > 0,
+        Health::Unhealthy | Health::Excluded => false,
+    };
+    if is_used {
+        return None;
     }
+    let why = match endpoint.health {
+        HealthStatus::Unknown | HealthStatus::Healthy => {
+            return Some(format!(
+                "its priority {} gets nothing while those before it are healthy enough",
+                endpoint.locality.priority
+            ));
+        }
+        HealthStatus::Degraded => "DEGRADED: only when healthy ones do not suffice",
+        HealthStatus::Draining => "DRAINING: only in panic",
+        HealthStatus::Unhealthy => "UNHEALTHY: only in panic",
+        HealthStatus::Timeout => "TIMEOUT: only in panic",
+    };
+    Some(format!("its health_status is {why}"))
 }

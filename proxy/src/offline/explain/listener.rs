@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::asked::Asked;
+use super::cluster::Bound;
 use super::report::{Choice, Other, Step};
 use super::route::{self, Verdict};
 use super::{Arguments, chain};
 use crate::config::listener::ListenerFilterKind;
-use crate::config::subset::MetadataMatch;
 use crate::discovery::{Assembler, Written};
 use crate::filter_chain::ConnectionFacts;
 use crate::snapshot::{FilterChain, Listener, Terminal};
@@ -20,13 +20,7 @@ pub(super) enum End {
     /// The proxy answers it.
     Answered(String),
     /// To a cluster.
-    Cluster {
-        name: String,
-        /// What is wanted of the endpoint's metadata.
-        wanted: Option<Arc<MetadataMatch>>,
-        why: Vec<String>,
-        request: String,
-    },
+    Cluster(Bound),
 }
 
 /// The steps from the socket to a cluster.
@@ -38,14 +32,15 @@ pub(super) fn explain(
     let mut listeners: Vec<&Arc<Listener>> = assembler.snapshot().listeners.values().collect();
     listeners.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     let mut step = Step { kind: "listener", ..Step::default() };
-    let has_port = listeners.iter().any(|it| it.config.main_address().port() == asked.port);
+    let has_port = listeners.iter().any(|it| address(it, asked).port() == asked.port);
     for listener in listeners {
-        let port = listener.config.main_address().port();
+        let at = address(listener, asked);
+        let port = at.port();
         let is_wanted = match &arguments.listener {
             Some(name) => **name == *listener.config.name,
             None => !has_port || port == asked.port,
         };
-        let name = format!("{} on {}", listener.config.name, listener.config.main_address());
+        let name = format!("{} on {at}", listener.config.name);
         let place = assembler.place(Written::Listener(&listener.config.name), "");
         let why = if !is_wanted {
             match &arguments.listener {
@@ -54,14 +49,24 @@ pub(super) fn explain(
             }
         } else if step.taken.is_some() {
             "another listener takes the request too; choose with --listener".to_owned()
+        } else if !listener.config.bind_to_port && arguments.listener.is_none() {
+            "bind_to_port is false: it takes only what another listener hands on; ask for it with \
+             --listener"
+                .to_owned()
         } else if let Some(why) = unfit(listener, asked) {
             why
         } else {
-            let details = if port == asked.port {
-                Vec::new()
-            } else {
-                vec![format!("no listener has port {}: asked as if it had", asked.port)]
-            };
+            let mut details = Vec::new();
+            if port != asked.port {
+                details.push(format!("no listener has port {}: asked as if it had", asked.port));
+            }
+            if listener.config.use_original_dst {
+                details.push(
+                    "use_original_dst: a redirected connection goes on to the listener of its \
+                     original address, see --listener"
+                        .to_owned(),
+                );
+            }
             step.taken = Some(Choice { name: listener.config.name.to_string(), place, details });
             continue;
         };
@@ -77,6 +82,12 @@ pub(super) fn explain(
     };
     let (steps, end) = through(assembler, &listener, asked, arguments.random);
     (std::iter::once(step).chain(steps).collect(), end)
+}
+
+/// The listener's address that a connection is made to: the one with the port asked for, or the first.
+fn address(listener: &Listener, asked: &Asked) -> SocketAddr {
+    let mut all = listener.config.addresses.iter().map(|it| it.address);
+    all.find(|it| it.port() == asked.port).unwrap_or_else(|| listener.config.main_address())
 }
 
 /// Why no chain of the listener could serve what is asked, as far as TLS goes.
@@ -103,7 +114,8 @@ struct Facts {
 impl Facts {
     fn new(listener: &Listener, asked: &Asked) -> Self {
         let config = &listener.config;
-        let ip = match config.main_address().ip() {
+        let at = address(listener, asked);
+        let ip = match at.ip() {
             ip if !ip.is_unspecified() => ip,
             _ => asked.host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         };
@@ -119,7 +131,7 @@ impl Facts {
             (false, false) => &[],
         };
         Self {
-            destination: SocketAddr::new(ip, config.main_address().port()),
+            destination: SocketAddr::new(ip, at.port()),
             transport_protocol: if is_seen { "tls" } else { "raw_buffer" },
             application_protocols: protocols.iter().map(|it| Box::from(*it)).collect(),
         }
@@ -189,16 +201,15 @@ fn through(
             let request = "the connection's bytes".to_owned();
             let (name, own) = tcp.cluster.choose(random);
             let wanted = own.cloned().map(Arc::new).or_else(|| tcp.metadata_match.clone());
-            let name = name.to_owned();
-            (vec![step], End::Cluster { name, wanted, why: Vec::new(), request })
+            let (cluster, why) = (name.to_owned(), Vec::new());
+            let missing = "the connection is closed (NC)".to_owned();
+            (vec![step], End::Cluster(Bound { cluster, wanted, why, request, missing }))
         }
         Terminal::Http(http) => {
-            let place = (&**name, listener.config.main_address().port(), &*path);
+            let place = (&**name, facts.destination, &*path);
             let (steps, verdict) = route::explain(assembler, http, place, asked, random);
             let end = match verdict {
-                Verdict::Forward { cluster, wanted, why, request } => {
-                    End::Cluster { name: cluster, wanted, why, request }
-                }
+                Verdict::Forward(bound) => End::Cluster(bound),
                 Verdict::Answer(answer) => End::Answered(answer),
                 Verdict::Refuse(why) => End::Refused(why),
             };

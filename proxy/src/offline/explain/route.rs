@@ -1,31 +1,23 @@
 //! Which virtual host and route an HTTP request takes.
 
-use std::sync::Arc;
-
-use http::HeaderMap;
+use std::net::SocketAddr;
 
 use super::asked::Asked;
+use super::cluster::Bound;
+use super::head;
 use super::report::{Choice, Other, Step};
 use super::words;
 use crate::config::http::RouteSource;
 use crate::config::matcher::RequestHead;
 use crate::config::route::{Action, ClusterSpecifier, RouteAction, VirtualHost};
-use crate::config::subset::MetadataMatch;
 use crate::discovery::{Assembler, Written};
-use crate::http::host;
-use crate::http::path::{self, Canonical};
 use crate::route::{Circumstances, Found, RouteTable, redirect, rewrite, weighted};
 use crate::snapshot::Http;
 
 /// Where a request goes, or what it is answered.
 pub(super) enum Verdict {
-    /// To a cluster; what is wanted of its endpoint, why this one, and as which request.
-    Forward {
-        cluster: String,
-        wanted: Option<Arc<MetadataMatch>>,
-        why: Vec<String>,
-        request: String,
-    },
+    /// To a cluster.
+    Forward(Bound),
     /// Nowhere: the proxy answers by itself, as configured.
     Answer(String),
     /// Nowhere: the proxy refuses it.
@@ -40,51 +32,29 @@ struct Question<'a> {
     listener: &'a str,
     manager: &'a str,
     head: RequestHead<'a>,
+    /// Whether it counts as internal.
+    internal: bool,
     random: u64,
 }
 
-/// The steps through the connection manager at path `manager` of `listener`, which is bound to `port`.
+/// The steps through the connection manager at path `manager` of `listener`, whose address is `local`.
 pub(super) fn explain(
     assembler: &Assembler,
     http: &Http,
-    (listener, port, manager): (&str, u16, &str),
+    (listener, local, manager): (&str, SocketAddr, &str),
     asked: &Asked,
     random: u64,
 ) -> (Vec<Step>, Verdict) {
-    let config = &http.config;
-    let authority =
-        host::stripped(&asked.authority, config.strip_port, config.strip_trailing_host_dot, port);
-    let target = match path::canonical(&asked.target, &config.path) {
-        Canonical::Unchanged => asked.target.clone(),
-        Canonical::Rewritten(path) => path,
-        Canonical::Redirect(to) => {
-            return (
-                Vec::new(),
-                Verdict::Answer(format!("307 to {to}, the normal form of the path")),
-            );
-        }
-        Canonical::Reject(details) => {
-            return (
-                Vec::new(),
-                Verdict::Refuse(format!("400 ({details}): the path is not taken")),
-            );
-        }
-    };
-    let mut headers: HeaderMap = asked.headers.clone();
-    let scheme = if asked.is_tls { "https" } else { "http" };
-    headers.entry("x-forwarded-proto").or_insert(http::HeaderValue::from_static(scheme));
-    let head = RequestHead {
-        method: &asked.method,
-        scheme,
-        authority: &authority,
-        path_and_query: &target,
-        headers: &headers,
-    };
     let Some(table) = &http.routes else {
         let verdict = "404 (route_not_found): the route table has not arrived".to_owned();
         return (Vec::new(), Verdict::Refuse(verdict));
     };
-    Question { assembler, http, listener, manager, head, random }.answer(table)
+    let head = match head::admitted(asked, &http.config, table, local) {
+        Ok(head) => head,
+        Err(verdict) => return (Vec::new(), verdict),
+    };
+    let (head, internal) = (head.view(&asked.method), head.internal);
+    Question { assembler, http, listener, manager, head, internal, random }.answer(table)
 }
 
 impl Question<'_> {
@@ -97,7 +67,7 @@ impl Question<'_> {
                 format!("404 (route_not_found): no virtual host takes {}", self.head.authority);
             return (vec![hosts], Verdict::Refuse(why));
         };
-        if table.wants_https(found, self.head.scheme, false) {
+        if table.wants_https(found, self.head.scheme, self.internal) {
             let location = redirect::to_https(&self.head);
             let why = format!("301 to {location}: the virtual host's require_tls");
             return (vec![hosts], Verdict::Answer(why));
@@ -206,7 +176,9 @@ impl Question<'_> {
         let request = format!("{} {path} for {host}", self.head.method);
         let own = chosen.and_then(|chosen| chosen.metadata_match.clone());
         let wanted = own.or_else(|| action.metadata_match.clone());
-        Verdict::Forward { cluster: target.cluster.to_owned(), wanted, why, request }
+        let missing = format!("{} (cluster_not_found)", action.cluster_not_found_status.as_u16());
+        let cluster = target.cluster.to_owned();
+        Verdict::Forward(Bound { cluster, wanted, why, request, missing })
     }
 
     /// Where a part of the route table is written.
