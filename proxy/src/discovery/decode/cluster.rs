@@ -148,6 +148,6 @@ fn socket_match(proto: &TransportSocketMatch) -> Result<cluster::TransportSocket
     Ok(cluster::TransportSocketMatch {
         name: name("name", match_name)?,
         criteria: optional("match", r#match, socket_criteria)?.unwrap_or_default(),
-        tls: optional("transport_socket", transport_socket, transport)?.flatten(),
+        tls: transport(required("transport_socket", transport_socket)?).at("transport_socket")?,
     })
 }

@@ -18,7 +18,7 @@ use super::endpoint::load_assignment;
 use super::errors::{At, Result, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::forward_proxy;
-use super::original_dst::original_dst;
+use super::original_dst;
 use super::source::file_source;
 use super::value::{enumeration, non_empty, optional_duration};
 use crate::config::address::Address;
@@ -30,7 +30,8 @@ use crate::config::source::ResourceSource;
 /// Envoy's default.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// Where the endpoints of `proto` come from. Fields for clusters of another type are passed over, as in Envoy.
+/// Where the endpoints of `proto` come from. Fields for clusters of another type have no effect, but a mistake in
+/// them is one, as in Envoy.
 ///
 /// A forward proxy has its say about `http`, the cluster's protocol options.
 pub(super) fn discovery(proto: &Cluster, http: &mut UpstreamHttp) -> Result<Discovery> {
@@ -41,6 +42,11 @@ pub(super) fn discovery(proto: &Cluster, http: &mut UpstreamHttp) -> Result<Disc
         }
         None => DiscoveryType::Static,
     };
+    let lookup = legacy(proto)?;
+    let requested = original_dst::fields(proto)?;
+    if kind != DiscoveryType::Eds {
+        no_eds(proto)?;
+    }
     match kind {
         DiscoveryType::Static => {
             let assignment = assignment(proto)?;
@@ -48,11 +54,12 @@ pub(super) fn discovery(proto: &Cluster, http: &mut UpstreamHttp) -> Result<Disc
             Ok(Discovery::Static(Arc::new(assignment)))
         }
         DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
-            let fields = legacy(proto)?;
-            names(&fields, kind == DiscoveryType::LogicalDns, proto)
+            names(&lookup, kind == DiscoveryType::LogicalDns, proto)
         }
         DiscoveryType::Eds => discovered(proto),
-        DiscoveryType::OriginalDst => original_dst(proto).map(Discovery::OriginalDst),
+        DiscoveryType::OriginalDst => {
+            original_dst::cluster(proto, requested).map(Discovery::OriginalDst)
+        }
     }
 }
 
@@ -63,6 +70,9 @@ fn extension(
     http: &mut UpstreamHttp,
 ) -> Result<Discovery> {
     let CustomClusterType { name, typed_config } = custom;
+    legacy(proto)?;
+    original_dst::fields(proto)?;
+    no_eds(proto)?;
     non_empty("name", name).at("cluster_type")?;
     let any: &Any = required("typed_config", typed_config).at("cluster_type")?;
     let path = "cluster_type.typed_config";
@@ -75,6 +85,15 @@ fn extension(
     };
     let (fields, logical) = typed(&dns).at(path)?;
     names(&fields, logical, proto)
+}
+
+fn no_eds(proto: &Cluster) -> Result<()> {
+    match proto.eds_cluster_config {
+        Some(_) => {
+            refuse("eds_cluster_config", "has no place in a cluster that is not of type EDS")
+        }
+        None => Ok(()),
+    }
 }
 
 /// What is said of the lookup of names in either way.

@@ -23,6 +23,7 @@ use xds::envoy::extensions::filters::network::sni_dynamic_forward_proxy::v3::fil
 use super::address::{port_number, socket_address};
 use super::dns::{self, ResolverFields};
 use super::errors::{At, Result, each, optional, refuse, required};
+use super::original_dst::no_other_policy;
 use super::value::{
     bounded, enumeration, header_name, name, optional_duration, positive_duration, unless_zero,
 };
@@ -42,7 +43,7 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Refuses `cluster` if it wants to choose among hosts that requests have named.
 pub(super) fn needs_own_policy(cluster: &Cluster) -> Result<()> {
     if enumeration::<LbPolicy>("lb_policy", cluster.lb_policy)? == LbPolicy::ClusterProvided {
-        return Ok(());
+        return no_other_policy(cluster);
     }
     refuse("lb_policy", "only CLUSTER_PROVIDED is allowed for a dynamic_forward_proxy cluster")
 }

@@ -19,7 +19,9 @@ use xds::envoy::r#type::v3::Percent;
 use super::errors::{At, Result, optional, refuse, required};
 use super::hash_lb::{self, Consistent, consistent_hashing};
 use super::value::{bounded, enumeration, optional_duration, percent, unless_zero};
-use crate::config::cluster::{LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware};
+use crate::config::cluster::{
+    HashTableKind, LbPolicy, LeastRequest, LocalityLb, SlowStart, ZoneAware,
+};
 use crate::config::subset::SubsetLb;
 
 /// Envoy's defaults.
@@ -51,8 +53,10 @@ pub(super) fn load_balancing(
     extension: &Option<LoadBalancingPolicy>,
 ) -> Result<LoadBalancing> {
     let absent = CommonLbConfig::default();
+    let common_config = common_config.as_ref().unwrap_or(&absent);
     let Common { panic_threshold, locality, hashing } =
-        common(common_config.as_ref().unwrap_or(&absent)).at("common_lb_config")?;
+        common(common_config).at("common_lb_config")?;
+    let configured = configured(config)?;
     let kind = enumeration("lb_policy", policy)?;
     let field = "load_balancing_policy";
     let extension = match kind {
@@ -61,16 +65,23 @@ pub(super) fn load_balancing(
     };
     let Some(proto) = extension else {
         let locality = locality.unwrap_or_default();
-        let policy = lb_policy(kind, config, hashing)?;
+        let policy = lb_policy(kind, configured, hashing)?;
         return Ok(LoadBalancing { policy, locality, panic_threshold, subsets: None });
     };
-    if locality.is_some() {
-        let reason = "localities are the policy's own business (its locality_lb_config) when \
-                      load_balancing_policy is set";
-        return refuse("common_lb_config", reason);
-    }
+    only_common(common_config).at("common_lb_config")?;
     let ((policy, locality), subsets) = extension::policy(proto).at(field)?;
     Ok(LoadBalancing { policy, locality, panic_threshold, subsets })
+}
+
+/// Refuses what a policy of `load_balancing_policy` says itself.
+fn only_common(proto: &CommonLbConfig) -> Result<()> {
+    let field = match &proto.locality_config_specifier {
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => "zone_aware_lb_config",
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => "locality_weighted_lb_config",
+        None if proto.consistent_hashing_lb_config.is_some() => "consistent_hashing_lb_config",
+        None => return Ok(()),
+    };
+    refuse(field, "is the policy's own business when load_balancing_policy is set")
 }
 
 fn common(proto: &CommonLbConfig) -> Result<Common> {
@@ -114,25 +125,41 @@ fn zone_aware(proto: &ZoneAwareLbConfig) -> Result<ZoneAware> {
     })
 }
 
-fn lb_policy(kind: Policy, config: Option<&LbConfig>, hashing: Consistent) -> Result<LbPolicy> {
-    Ok(match kind {
-        Policy::RoundRobin => match config {
-            Some(LbConfig::RoundRobinLbConfig(proto)) => {
-                let RoundRobinLbConfig { slow_start_config } = proto;
-                let slow_start = legacy_slow_start(slow_start_config);
-                LbPolicy::RoundRobin { slow_start: slow_start.at("round_robin_lb_config")? }
+/// What is said in `lb_config` to each policy; the defaults to all but one.
+struct Configured {
+    round_robin: Option<SlowStart>,
+    least_request: LeastRequest,
+    ring: HashTableKind,
+    maglev: HashTableKind,
+}
+
+/// Whatever policy is configured is looked at, even if the cluster has another: a mistake is one, as in Envoy.
+fn configured(config: Option<&LbConfig>) -> Result<Configured> {
+    Ok(Configured {
+        round_robin: match config {
+            Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config })) => {
+                legacy_slow_start(slow_start_config).at("round_robin_lb_config")?
             }
-            _ => LbPolicy::default(),
+            _ => None,
         },
-        Policy::LeastRequest => LbPolicy::LeastRequest(match config {
+        least_request: match config {
             Some(LbConfig::LeastRequestLbConfig(proto)) => {
                 least_request(proto).at("least_request_lb_config")?
             }
             _ => LeastRequest::default(),
-        }),
+        },
+        ring: hash_lb::ring(config)?,
+        maglev: hash_lb::maglev(config)?,
+    })
+}
+
+fn lb_policy(kind: Policy, configured: Configured, hashing: Consistent) -> Result<LbPolicy> {
+    Ok(match kind {
+        Policy::RoundRobin => LbPolicy::RoundRobin { slow_start: configured.round_robin },
+        Policy::LeastRequest => LbPolicy::LeastRequest(configured.least_request),
         Policy::Random => LbPolicy::Random,
-        Policy::RingHash => LbPolicy::Hash(hashing.into(hash_lb::ring(config)?)),
-        Policy::Maglev => LbPolicy::Hash(hashing.into(hash_lb::maglev(config)?)),
+        Policy::RingHash => LbPolicy::Hash(hashing.into(configured.ring)),
+        Policy::Maglev => LbPolicy::Hash(hashing.into(configured.maglev)),
         Policy::ClusterProvided | Policy::LoadBalancingPolicyConfig => {
             let policy = kind.as_str_name();
             return refuse("lb_policy", format!("{policy} is not supported for this cluster"));

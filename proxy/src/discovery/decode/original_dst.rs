@@ -16,8 +16,8 @@ const CLEANUP_INTERVAL: Duration = Duration::from_secs(5);
 /// The header that names the endpoint unless `http_header_name` says otherwise.
 const HEADER: HeaderName = HeaderName::from_static("x-envoy-original-dst-host");
 
-/// What a cluster of type ORIGINAL_DST says of its endpoints.
-pub(super) fn original_dst(proto: &Cluster) -> Result<OriginalDst> {
+/// A cluster of type ORIGINAL_DST that says `fields` of its endpoints.
+pub(super) fn cluster(proto: &Cluster, fields: OriginalDst) -> Result<OriginalDst> {
     let policy: LbPolicy = enumeration("lb_policy", proto.lb_policy)?;
     if policy != LbPolicy::ClusterProvided {
         let policy = policy.as_str_name();
@@ -28,9 +28,23 @@ pub(super) fn original_dst(proto: &Cluster) -> Result<OriginalDst> {
             ),
         );
     }
+    no_other_policy(proto)?;
     if proto.load_assignment.is_some() {
         return refuse("load_assignment", "has no place in a cluster of type ORIGINAL_DST");
     }
+    Ok(fields)
+}
+
+/// Refuses a policy that would choose among endpoints which requests name.
+pub(super) fn no_other_policy(proto: &Cluster) -> Result<()> {
+    match proto.load_balancing_policy {
+        Some(_) => refuse("load_balancing_policy", "has no place beside CLUSTER_PROVIDED"),
+        None => Ok(()),
+    }
+}
+
+/// What a cluster says of endpoints that requests name; of effect in one of type ORIGINAL_DST.
+pub(super) fn fields(proto: &Cluster) -> Result<OriginalDst> {
     let default = OriginalDstLbConfig::default();
     let OriginalDstLbConfig { use_http_header, http_header_name, upstream_port_override } =
         match &proto.lb_config {

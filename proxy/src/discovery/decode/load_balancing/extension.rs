@@ -109,7 +109,11 @@ fn known(any: &Any) -> Result<Option<Decoded>> {
     }
     if let Some(WrrLocality { endpoint_picking_policy }) = unpack(any)? {
         let field = "endpoint_picking_policy";
-        let (policy, _) = first(required(field, &endpoint_picking_policy)?, known).at(field)?;
+        let (policy, locality) =
+            first(required(field, &endpoint_picking_policy)?, known).at(field)?;
+        if locality != LocalityLb::default() {
+            return refuse(field, "localities are picked by weight: it cannot say otherwise");
+        }
         return Ok(Some((policy, LocalityLb::Weighted)));
     }
     Ok(None)
