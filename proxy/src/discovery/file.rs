@@ -27,6 +27,9 @@ use crate::config::{self, Invalid, Name};
 /// Most errors reported of one file: locating each costs a pass over the text.
 const MAX_REPORTED: usize = 20;
 
+/// Why a `.pb_text` file is refused.
+const NO_TEXT_FORMAT: &str = "protobuf's text format is not supported; use YAML or JSON";
+
 /// What a file of resources holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Kind {
@@ -167,6 +170,11 @@ impl Origin {
         Self { document, file: Arc::clone(&self.file), prefix: self.prefix.clone() }
     }
 
+    /// Whether something is written at `path`, as far as that can be told.
+    fn contains(&self, path: &str) -> bool {
+        self.document.as_ref().is_some_and(|document| document.contains(path))
+    }
+
     /// The resource below this one at `path`.
     pub(super) fn below(&self, path: &str) -> Self {
         let prefix = Invalid::new(path, "").under(&self.prefix).path;
@@ -263,19 +271,10 @@ fn response(path: &Path, content: &Content) -> Result<(DiscoveryResponse, Origin
     };
     let extension = path.extension().and_then(|extension| extension.to_str());
     if extension == Some("pb_text") {
-        return Err(refuse("protobuf's text format is not supported; use YAML or JSON".to_owned()));
+        return Err(refuse(NO_TEXT_FORMAT.to_owned()));
     }
     if extension == Some("pb") {
-        let origin = Origin::in_binary(&file);
-        xds::strict::check_bytes::<DiscoveryResponse>(&content.bytes).map_err(|found| {
-            found
-                .into_iter()
-                .map(|it| origin.locate(Invalid::new(it.path, it.reason)))
-                .collect::<Vec<_>>()
-        })?;
-        let response = DiscoveryResponse::decode(content.bytes.as_slice())
-            .map_err(|error| refuse(format!("not a DiscoveryResponse: {error}")))?;
-        return Ok((response, origin));
+        return Ok(binary(&file, &content.bytes)?);
     }
     let text = std::str::from_utf8(&content.bytes)
         .map_err(|error| refuse(format!("not UTF-8 text: {error}")))?;
@@ -288,6 +287,23 @@ fn response(path: &Path, content: &Content) -> Result<(DiscoveryResponse, Origin
         None => Undecodable::Text(errors),
     })?;
     Ok((response, Origin::in_document(&document, "")))
+}
+
+/// The message in `bytes`, which are the content of `file`.
+fn binary<M: Message + prost::Name + Default>(
+    file: &Arc<str>,
+    bytes: &[u8],
+) -> Result<(M, Origin), Vec<Located>> {
+    let origin = Origin::in_binary(file);
+    xds::strict::check_bytes::<M>(bytes).map_err(|found| {
+        let found = found.into_iter().map(|it| Invalid::new(it.path, it.reason));
+        found.map(|error| origin.locate(error)).collect::<Vec<_>>()
+    })?;
+    let message = M::decode(bytes).map_err(|error| {
+        let reason = format!("not a {}: {error}", M::full_name());
+        vec![origin.locate(Invalid::new("", reason))]
+    })?;
+    Ok((message, origin))
 }
 
 fn item(

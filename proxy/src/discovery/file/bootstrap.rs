@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use prost::Message;
@@ -9,7 +10,7 @@ use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use xds::yaml::{Document, Error as Located};
 
-use super::{MAX_REPORTED, Origin};
+use super::{MAX_REPORTED, NO_TEXT_FORMAT, Origin, binary};
 use crate::config::{self, Invalid};
 use crate::discovery::decode;
 
@@ -36,7 +37,7 @@ pub(in crate::discovery) struct BootstrapFile {
 /// One of the texts the bootstrap is merged from.
 #[derive(Debug)]
 struct Part {
-    document: Document,
+    origin: Origin,
     /// How many of each list it holds.
     counts: Counts,
 }
@@ -72,32 +73,71 @@ impl Counts {
 #[derive(Debug)]
 pub(in crate::discovery) struct BootstrapText {
     pub(in crate::discovery) digest: u64,
-    documents: Vec<Document>,
+    texts: Vec<Text>,
+}
+
+#[derive(Debug)]
+enum Text {
+    /// YAML or JSON.
+    Document(Document),
+    /// Protobuf: a file whose name ends in `.pb`.
+    Binary { file: Arc<str>, bytes: Vec<u8> },
+}
+
+impl Text {
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Document(document) => {
+                document.text().map(|text| text.as_bytes().to_vec()).unwrap_or_default()
+            }
+            Self::Binary { bytes, .. } => bytes.clone(),
+        }
+    }
+
+    fn read(self) -> Result<(Bootstrap, Origin), Vec<Located>> {
+        let document = match self {
+            Self::Binary { file, bytes } => return binary(&file, &bytes),
+            Self::Document(document) => document,
+        };
+        if document.text().unwrap_or_default().trim().is_empty() {
+            // What a program leaves behind that was stopped before it wrote.
+            let reason = "the file is empty; write `{}` for a bootstrap without anything";
+            return Err(vec![document.error_at("", reason)]);
+        }
+        Ok((document.read()?, Origin::in_document(&document, "")))
+    }
 }
 
 /// Reads the texts without looking into them.
 pub(in crate::discovery) fn read(sources: &Sources) -> Result<BootstrapText, Located> {
-    let mut documents = Vec::new();
+    let mut texts = Vec::new();
     if let Some(path) = &sources.config_path {
-        documents.push(read_document(path)?);
+        texts.push(read_file(path)?);
     }
     if let Some(text) = sources.config_yaml.as_ref().filter(|text| !text.is_empty()) {
-        documents.push(Document::new("--config-yaml", text.as_str()));
+        texts.push(Text::Document(Document::new("--config-yaml", text.as_str())));
     }
     let mut hasher = DefaultHasher::new();
-    for document in &documents {
-        hasher.write(document.text().unwrap_or_default().as_bytes());
+    for text in &texts {
+        hasher.write(&text.bytes());
     }
-    Ok(BootstrapText { digest: hasher.finish(), documents })
+    Ok(BootstrapText { digest: hasher.finish(), texts })
 }
 
-fn read_document(path: &Path) -> Result<Document, Located> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Document::of_file(path, text)),
-        Err(error) => {
-            let file = path.display().to_string().into();
-            let reason = format!("cannot be read: {error}; check --config-path");
-            Err(Located { file, at: None, path: String::new(), reason })
+fn read_file(path: &Path) -> Result<Text, Located> {
+    let file: Arc<str> = path.display().to_string().into();
+    let refuse =
+        |reason: String| Located { file: Arc::clone(&file), at: None, path: String::new(), reason };
+    let unreadable = |error| refuse(format!("cannot be read: {error}; check --config-path"));
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("pb") => {
+            let bytes = std::fs::read(path).map_err(unreadable)?;
+            Ok(Text::Binary { file, bytes })
+        }
+        Some("pb_text") => Err(refuse(NO_TEXT_FORMAT.to_owned())),
+        _ => {
+            let text = std::fs::read_to_string(path).map_err(unreadable)?;
+            Ok(Text::Document(Document::of_file(path, text)))
         }
     }
 }
@@ -109,14 +149,9 @@ pub(in crate::discovery) fn decode(
 ) -> Result<BootstrapFile, Vec<Located>> {
     let mut merged: Option<Bootstrap> = None;
     let mut parts = Vec::new();
-    for document in text.documents {
-        if document.text().unwrap_or_default().trim().is_empty() {
-            // What a program leaves behind that was stopped before it wrote.
-            let reason = "the file is empty; write `{}` for a bootstrap without anything";
-            return Err(vec![document.error_at("", reason)]);
-        }
-        let part: Bootstrap = document.read()?;
-        parts.push(Part { document, counts: Counts::of(&part) });
+    for text in text.texts {
+        let (part, origin) = text.read()?;
+        parts.push(Part { origin, counts: Counts::of(&part) });
         let Some(proto) = &mut merged else {
             merged = Some(part);
             continue;
@@ -144,7 +179,7 @@ pub(in crate::discovery) fn decode(
         reported.map(|error| file.locate(error)).collect::<Vec<_>>()
     })?;
     for part in &mut file.parts {
-        part.document = part.document.at_rest();
+        part.origin = part.origin.at_rest();
     }
     if let Some(last) = last.filter(|last| last.proto() == proto) {
         file.updated = last.updated;
@@ -173,7 +208,7 @@ impl BootstrapFile {
             let count = part.counts.of_list(list);
             if index < count {
                 let prefix = format!("static_resources.{list}[{index}]");
-                return Origin::in_document(&part.document, prefix);
+                return part.origin.below(&prefix);
             }
             index -= count;
         }
@@ -186,17 +221,16 @@ impl BootstrapFile {
         // A value in the later text replaces the earlier one's. The first text is not searched: it may be
         // large, and has whatever the others do not have.
         let mut later = self.parts.iter().skip(1).rev();
-        let holder =
-            later.find(|part| part.document.contains(first)).or_else(|| self.parts.first());
+        let holder = later.find(|part| part.origin.contains(first)).or_else(|| self.parts.first());
         match holder {
-            Some(part) => Origin::in_document(&part.document, path),
+            Some(part) => part.origin.below(path),
             None => Origin::in_document(&Document::new("bootstrap", ""), path),
         }
     }
 
     /// Whether one of the bootstrap's texts is called `file`.
     pub(in crate::discovery) fn is_written_in(&self, file: &str) -> bool {
-        self.parts.iter().any(|part| **part.document.name() == *file)
+        self.parts.iter().any(|part| *part.origin.file == *file)
     }
 
     fn split<'p>(&self, path: &'p str) -> (Origin, &'p str) {
