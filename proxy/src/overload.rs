@@ -128,7 +128,7 @@ impl Overload {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let readings = self.config.monitors.iter().map(memory::pressure);
+            let readings = self.config.monitors.iter().map(|it| memory::pressure(&it.kind));
             self.decide(&readings.collect::<Vec<_>>());
         }
     }
@@ -184,13 +184,14 @@ fn report(action: &str, before: u32, scale: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::overload::{Monitor, TimerScale, Trigger};
+    use crate::config::overload::{Monitor, MonitorKind, TimerScale, Trigger};
+
+    fn heap() -> Monitor {
+        Monitor { name: "heap".into(), kind: MonitorKind::FixedHeap { max: 1 } }
+    }
 
     fn overload() -> Overload {
-        let config = config::Overload {
-            monitors: vec![Monitor::FixedHeap { max: 1 }],
-            ..config::Overload::default()
-        };
+        let config = config::Overload { monitors: vec![heap()], ..config::Overload::default() };
         Overload::new(config, 1 << 20)
     }
 
@@ -232,7 +233,7 @@ mod tests {
             scale(Timer::ConnectionIdle, Shortest::Timeout(Duration::from_secs(5))),
         ];
         let config = config::Overload {
-            monitors: vec![Monitor::FixedHeap { max: 1 }],
+            monitors: vec![heap()],
             actions: vec![config::Action {
                 kind: ActionKind::ReduceTimeouts(timers),
                 triggers: vec![Trigger { monitor: 0, from: 0.5, to: 0.5 }],

@@ -20,8 +20,17 @@ pub struct Overload {
 }
 
 /// Envoy `ResourceMonitor` of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Monitor {
+    /// `name`, by which triggers and statistics call it.
+    pub name: Name,
+    /// What it looks at.
+    pub kind: MonitorKind,
+}
+
+/// What a monitor of memory looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Monitor {
+pub enum MonitorKind {
     /// `fixed_heap`: resident memory of the process, in bytes.
     FixedHeap {
         /// Pressure is 1 here.
@@ -123,7 +132,10 @@ impl Default for Overload {
         };
         Self {
             refresh: Duration::from_secs(1),
-            monitors: vec![Monitor::CgroupMemory { max: None }],
+            monitors: vec![Monitor {
+                name: "envoy.resource_monitors.cgroup_memory".into(),
+                kind: MonitorKind::CgroupMemory { max: None },
+            }],
             actions: vec![
                 Action { kind: ActionKind::StopAcceptingRequests, triggers: trigger(0.95, 0.95) },
                 Action {
@@ -137,16 +149,6 @@ impl Default for Overload {
             ],
             max_connections: None,
             listener_limits: HashMap::default(),
-        }
-    }
-}
-
-impl Monitor {
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::FixedHeap { .. } => "envoy.resource_monitors.fixed_heap",
-            Self::CgroupMemory { .. } => "envoy.resource_monitors.cgroup_memory",
         }
     }
 }

@@ -1,13 +1,13 @@
 //! How much memory is in use, of how much.
 
-use crate::config::overload::Monitor;
+use crate::config::overload::MonitorKind;
 
 /// The share of its limit that `monitor` sees in use, 1 for all of it; none if it cannot be read, or if there is
 /// no limit.
-pub(super) fn pressure(monitor: &Monitor) -> Option<f64> {
+pub(super) fn pressure(monitor: &MonitorKind) -> Option<f64> {
     let (used, max) = match monitor {
-        Monitor::FixedHeap { max } => (resident()?, *max),
-        Monitor::CgroupMemory { max } => {
+        MonitorKind::FixedHeap { max } => (resident()?, *max),
+        MonitorKind::CgroupMemory { max } => {
             let limit = || V2.limit().or_else(|| V1.limit());
             (V2.used().or_else(|| V1.used())?, max.or_else(limit)?)
         }
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn this_process_has_some_memory() {
-        let all = pressure(&Monitor::FixedHeap { max: 1 << 40 }).unwrap();
+        let all = pressure(&MonitorKind::FixedHeap { max: 1 << 40 }).unwrap();
         assert!(0.0 < all && all < 1.0, "{all}");
-        assert!(pressure(&Monitor::FixedHeap { max: 1000 }).unwrap() > 1.0);
+        assert!(pressure(&MonitorKind::FixedHeap { max: 1000 }).unwrap() > 1.0);
     }
 
     #[test]

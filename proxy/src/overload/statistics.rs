@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{FULL, Overload};
-use crate::config::overload::{ActionKind, Monitor};
+use crate::config::overload::ActionKind;
 use crate::telemetry::metrics::{Probe, Samples, Scope};
 
 impl Probe for Overload {
@@ -15,10 +15,10 @@ impl Probe for Overload {
             out.gauge(&Scope::Root, percent, i64::from(scale * 100 / FULL));
         }
         for (monitor, seen) in self.config.monitors.iter().zip(&self.pressures) {
-            let (pressure, failed) = monitor_names(monitor);
+            let scope = Scope::overload(&monitor.name);
             let percent = i64::try_from(seen.percent.load(Relaxed)).unwrap_or(i64::MAX);
-            out.gauge(&Scope::Root, pressure, percent);
-            out.counter(&Scope::Root, failed, seen.failed.load(Relaxed));
+            out.gauge(&scope, "pressure", percent);
+            out.counter(&scope, "failed_updates", seen.failed.load(Relaxed));
         }
         let (max, open) = self.limits.global();
         let percent = i64::try_from(open * 100 / max.max(1)).unwrap_or(i64::MAX);
@@ -48,16 +48,5 @@ fn action_names(kind: &ActionKind) -> (&'static str, &'static str) {
         ActionKind::DisableKeepalive => of!("overload_actions.disable_http_keepalive"),
         ActionKind::ReduceTimeouts(_) => of!("overload_actions.reduce_timeouts"),
         ActionKind::ShrinkHeap => of!("overload_actions.shrink_heap"),
-    }
-}
-
-fn monitor_names(monitor: &Monitor) -> (&'static str, &'static str) {
-    match monitor {
-        Monitor::FixedHeap { .. } => {
-            names!("resource_monitors.fixed_heap", ".pressure", ".failed_updates")
-        }
-        Monitor::CgroupMemory { .. } => {
-            names!("resource_monitors.cgroup_memory", ".pressure", ".failed_updates")
-        }
     }
 }

@@ -16,10 +16,11 @@ use xds::envoy::extensions::resource_monitors::fixed_heap::v3::FixedHeapConfig;
 
 use super::errors::{At, Result, each, refuse, required};
 use super::extension::{unpack, unsupported};
-use super::value::{duration, enumeration, non_empty, percent, positive_duration};
+use super::value::{duration, enumeration, name, percent, positive_duration};
 use crate::config::HashMap;
 use crate::config::overload::{
-    Action, ActionKind, Monitor, Overload, Shortest, Timer, TimerScale, Trigger as When,
+    Action, ActionKind, Monitor, MonitorKind, Overload, Shortest, Timer, TimerScale,
+    Trigger as When,
 };
 
 /// The overload manager; limits of single listeners are said elsewhere.
@@ -34,25 +35,32 @@ pub(super) fn overload_manager(proto: &OverloadManager) -> Result<Overload> {
     if !loadshed_points.is_empty() {
         return refuse("loadshed_points", "not supported by this version");
     }
-    let mut names = Vec::new();
-    let (mut monitors, mut max_connections) = (Vec::new(), None);
-    for found in each("resource_monitors", resource_monitors, resource_monitor)? {
+    let found = each("resource_monitors", resource_monitors, resource_monitor)?;
+    let duplicate = |index: usize| {
+        refuse(&format!("resource_monitors[{index}].name"), "duplicate resource monitor")
+    };
+    let (mut monitors, mut max_connections) = (Vec::<Monitor>::new(), None);
+    for (index, found) in found.into_iter().enumerate() {
         match found {
-            Resource::Memory(monitor) => {
-                names.push(monitor.name());
-                monitors.push(monitor);
+            Resource::Memory(monitor) if monitors.iter().any(|it| it.name == monitor.name) => {
+                return duplicate(index);
             }
+            Resource::Memory(monitor) => monitors.push(monitor),
+            Resource::Connections(_) if max_connections.is_some() => return duplicate(index),
             Resource::Connections(limit) => max_connections = Some(limit),
         }
     }
     let refresh = positive_duration("refresh_interval", refresh_interval.as_ref())?;
-    let actions = each("actions", actions, |proto| action(proto, &names))?;
+    let actions = each("actions", actions, |proto| action(proto, &monitors))?;
     let repeated = actions.iter().enumerate().find(|(at, action)| {
         actions[..*at].iter().any(|before| before.kind.name() == action.kind.name())
     });
     if let Some((at, action)) = repeated {
         let reason = format!("duplicate overload action {}", action.kind.name());
         return refuse(&format!("actions[{at}].name"), reason);
+    }
+    if resource_monitors.is_empty() {
+        return refuse("resource_monitors", "needs at least one");
     }
     Ok(Overload {
         refresh: refresh.unwrap_or(Overload::default().refresh),
@@ -69,8 +77,9 @@ enum Resource {
 }
 
 fn resource_monitor(proto: &ResourceMonitor) -> Result<Resource> {
-    let ResourceMonitor { name, config_type } = proto;
-    non_empty("name", name)?;
+    let ResourceMonitor { name: monitor_name, config_type } = proto;
+    let monitor_name = name("name", monitor_name)?;
+    let memory = |kind| Resource::Memory(Monitor { name: monitor_name, kind });
     let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
     let positive = |field: &str, value: u64| match value {
         0 => refuse(field, "must be greater than 0"),
@@ -78,10 +87,10 @@ fn resource_monitor(proto: &ResourceMonitor) -> Result<Resource> {
     };
     let decoded = if let Some(FixedHeapConfig { max_heap_size_bytes }) = unpack(any)? {
         positive("max_heap_size_bytes", max_heap_size_bytes)
-            .map(|max| Resource::Memory(Monitor::FixedHeap { max }))
+            .map(|max| memory(MonitorKind::FixedHeap { max }))
     } else if let Some(CgroupMemoryConfig { max_memory_bytes }) = unpack(any)? {
         let max = (max_memory_bytes > 0).then_some(max_memory_bytes);
-        Ok(Resource::Memory(Monitor::CgroupMemory { max }))
+        Ok(memory(MonitorKind::CgroupMemory { max }))
     } else if let Some(DownstreamConnectionsConfig { max_active_downstream_connections }) =
         unpack(any)?
     {
@@ -93,7 +102,7 @@ fn resource_monitor(proto: &ResourceMonitor) -> Result<Resource> {
     decoded.at("typed_config")
 }
 
-fn action(proto: &OverloadAction, monitors: &[&'static str]) -> Result<Action> {
+fn action(proto: &OverloadAction, monitors: &[Monitor]) -> Result<Action> {
     let OverloadAction { name, triggers, typed_config } = proto;
     let kind = match (name.strip_prefix("envoy.overload_actions."), typed_config) {
         (Some("reduce_timeouts"), Some(any)) => match unpack(any).at("typed_config")? {
@@ -114,10 +123,13 @@ fn action(proto: &OverloadAction, monitors: &[&'static str]) -> Result<Action> {
     Ok(Action { kind, triggers: each("triggers", triggers, |proto| trigger(proto, monitors))? })
 }
 
-fn trigger(proto: &Trigger, monitors: &[&'static str]) -> Result<When> {
+fn trigger(proto: &Trigger, monitors: &[Monitor]) -> Result<When> {
     let Trigger { name, trigger_oneof } = proto;
-    let Some(monitor) = monitors.iter().position(|monitor| monitor == name) else {
-        return refuse("name", format!("there is no resource monitor {name:?} of memory"));
+    let Some(monitor) = monitors.iter().position(|monitor| *monitor.name == **name) else {
+        let reason = format!(
+            "there is no resource monitor {name:?} of memory: actions by others are not supported"
+        );
+        return refuse("name", reason);
     };
     let share = |field: &str, value: f64| match value {
         0.0..=1.0 => Ok(value),
@@ -148,7 +160,14 @@ fn timers(proto: &ScaleTimersOverloadActionConfig) -> Result<Vec<TimerScale>> {
     if timer_scale_factors.is_empty() {
         return refuse("timer_scale_factors", "needs at least one timer");
     }
-    each("timer_scale_factors", timer_scale_factors, timer)
+    let timers = each("timer_scale_factors", timer_scale_factors, timer)?;
+    let mut counted = timers.iter().enumerate();
+    match counted.find(|(at, it)| timers[..*at].iter().any(|before| before.timer == it.timer)) {
+        Some((at, _)) => {
+            refuse(&format!("timer_scale_factors[{at}].timer"), "duplicate entry for this timer")
+        }
+        None => Ok(timers),
+    }
 }
 
 fn timer(proto: &ScaleTimer) -> Result<TimerScale> {

@@ -45,6 +45,8 @@ pub enum Scope {
     Session(Arc<str>, Arc<str>),
     /// `http.PREFIX.cors.`
     Cors(Arc<str>),
+    /// `overload.MONITOR.`
+    Overload(Arc<str>),
 }
 
 impl Scope {
@@ -111,6 +113,11 @@ impl Scope {
         Self::Cors(sanitized(prefix))
     }
 
+    /// The scope of the resource monitor with this name.
+    pub fn overload(monitor: &str) -> Self {
+        Self::Overload(sanitized(monitor))
+    }
+
     /// The Prometheus name of the scope, without `envoy_`, and its labels.
     pub(super) fn family(&self) -> (Cow<'static, str>, Labels<'_>) {
         const CLUSTER: &str = "envoy_cluster_name";
@@ -147,7 +154,10 @@ impl Scope {
                 ("connection_limit.", [Some(("envoy_connection_limit_prefix", prefix)), None])
             }
             Self::Cors(prefix) => ("http.cors.", [Some((HTTP, prefix)), None]),
-            // Envoy makes no label of the prefix.
+            // Envoy makes no label of these.
+            Self::Overload(monitor) => {
+                return (format!("overload.{monitor}.").into(), [None, None]);
+            }
             Self::Session(manager, prefix) if manager.is_empty() => {
                 return (format!("stateful_session.{prefix}.").into(), [None, None]);
             }
@@ -186,6 +196,7 @@ impl fmt::Display for Scope {
             Self::Tcp(prefix) => write!(f, "tcp.{prefix}."),
             Self::ConnectionLimit(prefix) => write!(f, "connection_limit.{prefix}."),
             Self::Cors(prefix) => write!(f, "http.{prefix}.cors."),
+            Self::Overload(monitor) => write!(f, "overload.{monitor}."),
             Self::Session(manager, prefix) if manager.is_empty() => {
                 write!(f, "stateful_session.{prefix}.")
             }
