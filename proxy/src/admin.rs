@@ -3,6 +3,7 @@
 //! `admin/endpoints.rs` is the table of paths; each file beside it answers one of them. What the answers
 //! are made of comes through [`AdminState`]. Everything that changes something needs POST, and a browser on another site gets nothing.
 
+pub mod access_log;
 mod certs;
 mod clusters;
 mod config_dump;
@@ -21,6 +22,7 @@ mod stats;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
 
 use crate::cluster::Clusters;
@@ -30,6 +32,7 @@ use crate::snapshot::SnapshotCell;
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::Metrics;
+use access_log::AdminLog;
 use server_info::ServerInfo;
 
 /// Everything the admin API shows and moves.
@@ -102,9 +105,12 @@ pub trait Control: Send + Sync {
 pub async fn serve(
     listener: TcpListener,
     state: AdminState,
+    log: AdminLog,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, endpoints::router(state)).with_graceful_shutdown(shutdown).await
+    let router = endpoints::router(state).layer(from_fn_with_state(log, access_log::logged));
+    let service = router.into_make_service_with_connect_info::<access_log::Ends>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown).await
 }
 
 #[cfg(test)]

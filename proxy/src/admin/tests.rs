@@ -69,7 +69,8 @@ async fn api() -> Api {
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, state, std::future::pending()));
+    let log = AdminLog { logs: Arc::default(), writer: state.access_logs.clone() };
+    tokio::spawn(serve(listener, state, log, std::future::pending()));
     Api { address, proxy, metrics }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Name;
+use super::access_log::AccessLog;
 use super::cluster::Cluster;
 use super::connecting::BindConfig;
 use super::dns::Resolver;
@@ -57,4 +58,8 @@ pub struct Node {
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether an IPv6 wildcard address also takes IPv4 (`ipv4_compat`).
+    pub ipv4_compat: bool,
+    /// `access_log`, and after it `access_log_path` with Envoy's own format.
+    pub access_logs: Vec<Arc<AccessLog>>,
 }

@@ -73,6 +73,14 @@ pub fn listen(
     Ok(sockets)
 }
 
+/// Opens one non-blocking listening socket that shares its port with nobody.
+pub fn listen_alone(address: SocketAddr, options: &ListenOptions) -> io::Result<TcpListener> {
+    let socket = bind(address, options, false)?;
+    socket.listen(options.backlog)?;
+    options.set(&socket, State::Listening)?;
+    Ok(socket.into())
+}
+
 /// Sends small writes at once instead of waiting for more (`TCP_NODELAY`).
 pub fn set_nodelay(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_tcp_nodelay(true)

@@ -16,16 +16,19 @@ use super::heap;
 use super::options::Options;
 use super::runtime::{self, Handle};
 use super::shutdown::{self, Signals};
+use crate::admin::access_log::AdminLog;
 use crate::admin::server_info::{CommandLine, ServerInfo};
 use crate::admin::{self, AdminState, Drain};
 use crate::cluster::{self, Clusters, Place, health_check};
-use crate::config::Invalid;
+use crate::config::access_log::AccessLog;
 use crate::config::bootstrap::{Bootstrap, Node};
 use crate::config::format::millis;
+use crate::config::{self, Invalid};
 use crate::discovery::{Assembler, Unpublished};
 use crate::dns::caches::Caches;
 use crate::drain;
 use crate::listener::manager::{CannotListen, Manager};
+use crate::net::socket::{ListenOptions, listen_alone};
 use crate::overload::Overload;
 use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::telemetry::access_log::AccessLogger;
@@ -37,6 +40,8 @@ use crate::worker::Shared;
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// How long the admin API's last answers get to be read.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// Connections to the admin API that the kernel holds until they are accepted.
+const ADMIN_BACKLOG: i32 = 1024;
 
 /// Serves until the process is told to end, and drains.
 ///
@@ -209,6 +214,25 @@ fn drain_listeners(drain: Drain, manager: &Arc<Mutex<Manager>>, drain_time: Dura
     }
 }
 
+fn listen(config: &config::bootstrap::Admin) -> std::io::Result<TcpListener> {
+    let options = ListenOptions {
+        backlog: ADMIN_BACKLOG,
+        ipv4_compat: config.ipv4_compat,
+        ..ListenOptions::default()
+    };
+    TcpListener::from_std(listen_alone(config.address, &options)?)
+}
+
+fn check_logs(logs: &[Arc<AccessLog>]) -> Result<(), Invalid> {
+    for (index, log) in logs.iter().enumerate() {
+        AccessLogger::check(&log.sink).map_err(|error| {
+            let path = format!("access_log[{index}].typed_config.path");
+            Invalid::new(path, format!("cannot be opened for appending: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
 async fn start_admin(
     options: &Options,
     assembler: &Assembler,
@@ -218,10 +242,14 @@ async fn start_admin(
     control: &Arc<Control>,
 ) -> Result<Option<Admin>> {
     let Some(config) = &assembler.bootstrap().admin else { return Ok(None) };
-    let listener = TcpListener::bind(config.address).await.map_err(|error| {
+    let listener = listen(config).map_err(|error| {
         let reason = format!("cannot listen on {} for the admin API: {error}", config.address);
         super::refused(&[assembler.locate(Invalid::new("admin.address", reason))])
     })?;
+    check_logs(&config.access_logs)
+        .map_err(|error| super::refused(&[assembler.locate(error.under("admin"))]))?;
+    let log =
+        AdminLog { logs: config.access_logs.as_slice().into(), writer: shared.access_log.clone() };
     let address = listener.local_addr()?;
     if let Some(path) = &options.admin_address_path {
         std::fs::write(path, address.to_string())
@@ -241,7 +269,7 @@ async fn start_admin(
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(async move {
         let stopped = async { drop(stopped.await) };
-        if let Err(error) = admin::serve(listener, state, stopped).await {
+        if let Err(error) = admin::serve(listener, state, log, stopped).await {
             tracing::error!(%error, "the admin API ended");
         }
     });

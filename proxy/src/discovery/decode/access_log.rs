@@ -49,6 +49,12 @@ pub(super) fn access_log(proto: &AccessLog) -> Result<access_log::AccessLog> {
     Ok(access_log::AccessLog { sink, format, filter: optional("filter", filter, log_filter)? })
 }
 
+/// A log in the file at `path`, with Envoy's own format.
+pub(super) fn default_file(path: &str) -> Result<access_log::AccessLog> {
+    let sink = LogSink::File(PathBuf::from(path));
+    Ok(access_log::AccessLog { sink, format: log_format(None)?, filter: None })
+}
+
 fn logger(any: &prost_types::Any) -> Result<(LogSink, LogFormat)> {
     if let Some(FileAccessLog { path, access_log_format }) = unpack(any)? {
         let sink = LogSink::File(PathBuf::from(non_empty("path", &path)?));

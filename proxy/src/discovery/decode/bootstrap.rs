@@ -9,6 +9,7 @@ use xds::envoy::config::core::v3::{Locality, Node};
 use xds::envoy::config::listener::v3::Listener;
 use xds::json::to_json;
 
+use super::access_log::{access_log, default_file};
 use super::address::listening;
 use super::cluster::cluster;
 use super::connecting::bind_config;
@@ -159,21 +160,29 @@ fn dynamics(proto: &DynamicResources) -> Result<(Option<FileSource>, Option<File
 
 fn admin(proto: &Admin) -> Result<Option<config::bootstrap::Admin>> {
     let Admin {
-        access_log: _,
-        access_log_path: _,
+        access_log: logs,
+        access_log_path,
         profile_path: _,
         address,
         ignore_global_conn_limit: _,
     } = proto;
+    let mut access_logs = each("access_log", logs, |log| access_log(log).map(Arc::new))?;
+    if !access_log_path.is_empty() {
+        access_logs.push(Arc::new(default_file(access_log_path)?));
+    }
     let address = optional("address", address, listening)?;
-    Ok(address.map(|(address, _)| config::bootstrap::Admin { address }))
+    Ok(address.map(|(address, ipv4_compat)| config::bootstrap::Admin {
+        address,
+        ipv4_compat,
+        access_logs,
+    }))
 }
 
 fn node(proto: &Node) -> config::bootstrap::Node {
     let Node {
         id,
         cluster,
-        metadata: _,
+        metadata: _metadata,
         locality,
         user_agent_name: _,
         client_features: _,
