@@ -13,6 +13,13 @@ A **honoured** field means what it means in Envoy. An *ignored* one is accepted 
 Everything else, be it *refused* here or not listed at all, is an error that names the field's path: a configuration is
 never accepted and then silently not followed.
 
+An ignored field's value is not looked at.
+
+Of runtime values, a `static_layer` may have `envoy.resource_limits.listener.NAME.connection_limit`;
+`envoy.reloadable_features.http_reject_path_with_fragment`, if it is true; and, without effect, keys that begin with
+`re2.` or `envoy.deprecated_features`, `envoy.reloadable_features.no_extension_lookup_by_name` and
+`envoy.reloadable_features.google_grpc_disable_tls_13`. All others are refused.
+
 Types from `google.protobuf` are read in their usual YAML form. This file is made from the `.proto` files of crate
 `xds`: `UPDATE_FIELDS=1 cargo test -p xds --test field_table`.
 ";

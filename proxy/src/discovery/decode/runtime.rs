@@ -1,4 +1,6 @@
-//! Runtime layers: values that only steer Envoy's own code pass, values that would change an answer are refused.
+//! Runtime layers: the keys that are known, which are few; all others are refused, for they may change an answer.
+
+use std::collections::HashSet;
 
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
@@ -9,15 +11,30 @@ use super::errors::{At, Result, each, refuse, required};
 use super::value::non_empty;
 use crate::config::{HashMap, Name};
 
-/// Keys that begin with these choose between versions of Envoy's code, or limit its regex engine.
-const HARMLESS: [&str; 4] =
-    ["envoy.reloadable_features.", "envoy.restart_features.", "envoy.deprecated_features", "re2."];
+/// Keys that begin with these allow deprecated fields, and limit Envoy's regex engine.
+const WITHOUT_EFFECT: [&str; 2] = ["envoy.deprecated_features", "re2."];
+/// Switches between versions of Envoy's code that mean nothing here, or mean what is done here if they have this
+/// value. docs/FIELDS.md lists them.
+const FEATURES: [(&str, Option<bool>); 3] = [
+    ("envoy.reloadable_features.google_grpc_disable_tls_13", None),
+    ("envoy.reloadable_features.http_reject_path_with_fragment", Some(true)),
+    ("envoy.reloadable_features.no_extension_lookup_by_name", None),
+];
 /// Connection limits of listeners.
 const LISTENER_LIMIT: &str = "envoy.resource_limits.listener.";
 
 /// The connection limits that the layers set, by listener; a later layer wins.
 pub(super) fn layered_runtime(proto: &LayeredRuntime) -> Result<HashMap<Name, u64>> {
     let LayeredRuntime { layers } = proto;
+    let mut names = HashSet::new();
+    for (index, layer) in layers.iter().enumerate() {
+        if !names.insert(&layer.name) {
+            return refuse(
+                &format!("layers[{index}].name"),
+                format!("duplicate layer name {:?}", layer.name),
+            );
+        }
+    }
     Ok(each("layers", layers, layer)?.into_iter().flatten().collect())
 }
 
@@ -46,12 +63,29 @@ fn flatten<'a>(prefix: &str, object: &'a Struct, all: &mut Vec<(String, &'a Valu
     }
 }
 
-/// The limit that a value sets; none for one that only steers Envoy's own code.
+/// A boolean as runtime layers have it: also as a text.
+fn truth(value: &Value) -> Option<bool> {
+    match &value.kind {
+        Some(Kind::BoolValue(truth)) => Some(*truth),
+        Some(Kind::StringValue(text)) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The limit that a value sets; none for one that has no effect here.
 fn limit(key: &str, value: &Value) -> Result<Option<(Name, u64)>> {
-    if HARMLESS.iter().any(|prefix| key.starts_with(prefix)) {
+    let field = format!("[{key:?}]");
+    if WITHOUT_EFFECT.iter().any(|prefix| key.starts_with(prefix)) {
         return Ok(None);
     }
-    let field = format!("[{key:?}]");
+    if let Some((_, followed)) = FEATURES.iter().find(|(feature, _)| *feature == key) {
+        return match followed {
+            Some(followed) if truth(value) != Some(*followed) => {
+                refuse(&field, format!("only {followed} is supported by this version"))
+            }
+            _ => Ok(None),
+        };
+    }
     let listener =
         key.strip_prefix(LISTENER_LIMIT).and_then(|rest| rest.strip_suffix(".connection_limit"));
     let Some(listener) = listener else {
