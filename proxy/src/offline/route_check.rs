@@ -49,7 +49,7 @@ pub struct Arguments {
     only_show_failures: bool,
 
     /// Fail if less than this percentage of the routes is tested
-    #[arg(short = 'f', long, value_name = "PERCENT", default_value_t = 0.0)]
+    #[arg(short = 'f', long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percentage)]
     fail_under: f64,
 
     /// Count a route as tested only as far as every one of its properties is
@@ -116,6 +116,13 @@ pub fn run(arguments: &Arguments, out: &mut impl Write) -> Result<bool> {
     report(arguments, &outcomes, covered, &missing, out).context("cannot write the results")?;
     let passed = outcomes.iter().all(|outcome| outcome.mismatches.is_empty());
     Ok(passed && covered >= arguments.fail_under)
+}
+
+fn percentage(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=100.0).contains(&value) => Ok(value),
+        _ => Err("must be 0 to 100".to_owned()),
+    }
 }
 
 fn document(path: &Path) -> Result<Document> {

@@ -30,7 +30,8 @@ impl Coverage {
         let all: usize =
             config.virtual_hosts.iter().flat_map(|it| &it.routes).map(|r| ways(&r.action)).sum();
         let share = |matched: &Matched| if comprehensive { matched.share() } else { 1.0 };
-        100.0 * self.routes.values().map(share).sum::<f64>() / all.max(1) as f64
+        100.0 * self.routes.values().map(share).fold(0.0, |sum, share| sum + share)
+            / all.max(1) as f64
     }
 
     /// The routes that no test has taken, in words.
