@@ -20,7 +20,7 @@ pub(super) struct HostPort<'a> {
     pub(super) host: &'a str,
     /// The port, which may be 0.
     pub(super) port: u16,
-    /// Whether an IPv6 wildcard also takes IPv4.
+    /// Whether an IPv6 wildcard also takes IPv4: nothing to an address that is not listened on.
     pub(super) ipv4_compat: bool,
 }
 
@@ -73,11 +73,17 @@ pub(super) fn port_number(field: &str, port: u32) -> Result<u16> {
     u16::try_from(port).map_err(|_| String::from("a port is at most 65535")).at(field)
 }
 
-/// A literal address, to listen on.
+/// A literal address to listen on, and whether it is to take IPv4 as well.
 pub(super) fn listening(proto: &Address) -> Result<(SocketAddr, bool)> {
     let HostPort { host, port, ipv4_compat } = host_port(proto)?;
     let address = ip(host, port).at("socket_address")?;
     Ok((address, ipv4_compat))
+}
+
+/// A literal address to connect to.
+pub(super) fn to_connect_to(proto: &Address) -> Result<SocketAddr> {
+    let socket = host_port(proto)?;
+    ip(socket.host, socket.port).at("socket_address")
 }
 
 /// A literal address and port, the latter 0 if it is for the system to choose.

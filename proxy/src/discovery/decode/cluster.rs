@@ -117,7 +117,8 @@ fn needs_alpn(http: &UpstreamHttp, tls: bool) -> Result<()> {
 type Transport = (Option<Arc<UpstreamTls>>, Option<Arc<ProxyProtocol>>);
 
 fn wrapped_transport(proto: &TransportSocket) -> Result<Transport> {
-    let TransportSocket { name: _name, config_type } = proto;
+    let TransportSocket { name, config_type } = proto;
+    non_empty("name", name)?;
     let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
     let Some(outer) = unpack::<ProxyProtocolUpstreamTransport>(any).at("typed_config")? else {
         return Ok((transport(proto)?, None));

@@ -115,7 +115,7 @@ fn lb_endpoint(
         address::upstream(required("endpoint.address", address)?).at("endpoint.address")?;
     let additional = each("endpoint.additional_addresses", additional_addresses, |proto| {
         let AdditionalAddress { address } = proto;
-        address::listening(required("address", address)?).map(|(address, _)| address).at("address")
+        address::to_connect_to(required("address", address)?).at("address")
     })?;
     Ok(endpoint::Endpoint {
         address,

@@ -146,13 +146,17 @@ pub(super) fn cache(proto: &DnsCacheConfig) -> Result<Arc<Cache>> {
         failure: optional(failure, dns_failure_refresh_rate, dns::back_off)?,
     };
     let timeout = optional_duration("dns_query_timeout", dns_query_timeout.as_ref())?;
+    let max_hosts = bounded("max_hosts", *max_hosts, MAX_HOSTS, (1, u32::MAX))?;
+    if preresolve_hostnames.len() > max_hosts as usize {
+        return refuse("preresolve_hostnames", format!("are more than max_hosts: {max_hosts}"));
+    }
     Ok(Arc::new(Cache {
         name: name("name", cache_name)?,
         family: dns::family(*dns_lookup_family)?,
         refresh,
         resolver: resolver.decode()?,
         host_ttl: positive_duration("host_ttl", host_ttl.as_ref())?.unwrap_or(HOST_TTL),
-        max_hosts: bounded("max_hosts", *max_hosts, MAX_HOSTS, (1, u32::MAX))?,
+        max_hosts,
         max_pending: optional("dns_cache_circuit_breaker", dns_cache_circuit_breaker, breaker)?
             .unwrap_or(MAX_PENDING),
         preresolve: each("preresolve_hostnames", preresolve_hostnames, host)?,

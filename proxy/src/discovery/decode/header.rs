@@ -9,13 +9,20 @@ use super::value::{enumeration, header_name};
 use crate::config::format::Format;
 use crate::config::header::{AppendAction, HeaderMutations, HeaderToAdd};
 
+/// As many headers one place may add.
+const MOST_ADDED: usize = 1000;
+
 /// The changes in `{side}_headers_to_add` and `{side}_headers_to_remove`; `side` is `request` or `response`.
 pub(super) fn mutations(
     side: &str,
     add: &[HeaderValueOption],
     remove: &[String],
 ) -> Result<HeaderMutations> {
-    let add = each(&format!("{side}_headers_to_add"), add, to_add);
+    let field = format!("{side}_headers_to_add");
+    if add.len() > MOST_ADDED {
+        return refuse(&field, format!("must be at most {MOST_ADDED}"));
+    }
+    let add = each(&field, add, to_add);
     let remove = each(&format!("{side}_headers_to_remove"), remove, |name| removed(name));
     let (add, remove) = both(add, remove)?;
     Ok(HeaderMutations { add, remove })

@@ -143,7 +143,8 @@ fn event_logs(path: &str, loggers: &[TypedExtensionConfig]) -> Result<Vec<PathBu
         return Ok(vec![PathBuf::from(path)]);
     }
     each("event_logger", loggers, |proto| {
-        let TypedExtensionConfig { name: _, typed_config } = proto;
+        let TypedExtensionConfig { name, typed_config } = proto;
+        non_empty("name", name)?;
         let any = required("typed_config", typed_config)?;
         match unpack::<HealthCheckEventFileSink>(any).at("typed_config")? {
             Some(HealthCheckEventFileSink { event_log_path }) => {

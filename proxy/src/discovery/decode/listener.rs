@@ -1,6 +1,7 @@
 //! Listeners and their listener filters.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +118,22 @@ fn exact_balance(proto: Option<&ConnectionBalanceConfig>, bind_to_port: bool) ->
     Ok(true)
 }
 
+/// An address to listen on, and whether it takes IPv4 as well.
+fn checked(address: &Option<Address>) -> Result<(SocketAddr, bool)> {
+    let (address, ipv4_compat) = listening(required("address", address)?).at("address")?;
+    let may_be = match address.ip() {
+        IpAddr::V6(ip) => ip.is_unspecified() || ip.to_ipv4_mapped().is_some(),
+        IpAddr::V4(_) => false,
+    };
+    if ipv4_compat && !may_be {
+        return refuse(
+            "address.socket_address.ipv4_compat",
+            "only the address '::' and IPv4 addresses mapped to IPv6 can be compatible",
+        );
+    }
+    Ok((address, ipv4_compat))
+}
+
 /// All addresses of a listener, each opened with `options` and `keepalive` or with some of its own.
 fn listen_addresses(
     main: &Option<Address>,
@@ -126,7 +143,7 @@ fn listen_addresses(
 ) -> Result<Vec<ListenAddress>> {
     let at =
         |address: &Option<Address>, others: &[SocketOption], keepalive: Option<&TcpKeepalive>| {
-            let (address, ipv4_compat) = listening(required("address", address)?).at("address")?;
+            let (address, ipv4_compat) = checked(address)?;
             let others = [others, &keepalive_options(keepalive)?].concat();
             Ok(ListenAddress {
                 address,

@@ -13,11 +13,13 @@ use xds::envoy::r#type::v3::Int32Range;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::proxy_protocol;
+use super::value::non_empty;
 use crate::config::listener::filter::{self, ListenerFilterKind, Predicate};
 
 /// A listener filter.
 pub(super) fn listener_filter(proto: &ListenerFilter) -> Result<filter::ListenerFilter> {
-    let ListenerFilter { name: _, config_type, filter_disabled } = proto;
+    let ListenerFilter { name, config_type, filter_disabled } = proto;
+    non_empty("name", name)?;
     let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
     Ok(filter::ListenerFilter {
         kind: kind(any).at("typed_config")?,

@@ -126,6 +126,7 @@ fn zone_aware(proto: &ZoneAwareLbConfig) -> Result<ZoneAware> {
 }
 
 /// What is said in `lb_config` to each policy; the defaults to all but one.
+#[derive(Clone, Copy)]
 struct Configured {
     round_robin: Option<SlowStart>,
     least_request: LeastRequest,

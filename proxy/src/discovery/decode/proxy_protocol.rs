@@ -5,7 +5,7 @@ use xds::envoy::config::core::v3::proxy_protocol_pass_through_tl_vs::PassTlVsMat
 use xds::envoy::config::core::v3::{ProxyProtocolConfig, ProxyProtocolPassThroughTlVs, TlvEntry};
 use xds::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 
-use super::errors::{At, Result, each, optional};
+use super::errors::{At, Result, each, optional, refuse};
 use super::value::enumeration;
 use crate::config::connecting;
 use crate::config::listener::filter;
@@ -20,9 +20,13 @@ pub(super) fn read(proto: &ProxyProtocol) -> Result<filter::ProxyProtocol> {
         disallowed_versions,
         stat_prefix,
     } = proto;
+    let disallowed = each("disallowed_versions", disallowed_versions, |it| version("", *it))?;
+    if [Version::V1, Version::V2].iter().all(|version| disallowed.contains(version)) {
+        return refuse("disallowed_versions", "no version of the PROXY protocol is left");
+    }
     Ok(filter::ProxyProtocol {
         optional: *allow_requests_without_proxy_protocol,
-        disallowed: each("disallowed_versions", disallowed_versions, |it| version("", *it))?,
+        disallowed,
         passed_tlvs: optional("pass_through_tlvs", pass_through_tlvs, passed)?.unwrap_or_default(),
         stat_prefix: stat_prefix.as_str().into(),
     })
@@ -35,7 +39,11 @@ pub(super) fn sent(proto: &ProxyProtocolConfig) -> Result<connecting::ProxyProto
         version: version("version", *sent_version)?,
         added_tlvs: each("added_tlvs", added_tlvs, |proto| {
             let TlvEntry { r#type, value } = proto;
-            Ok(Tlv { kind: kind("type", *r#type)?, value: value.as_slice().into() })
+            let kind = kind("type", *r#type)?;
+            if value.is_empty() {
+                return refuse("value", "must not be empty");
+            }
+            Ok(Tlv { kind, value: value.as_slice().into() })
         })?,
         passed_tlvs: optional("pass_through_tlvs", pass_through_tlvs, passed)?.unwrap_or_default(),
     })

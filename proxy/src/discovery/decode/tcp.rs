@@ -17,7 +17,7 @@ use xds::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp};
 use super::access_log::access_log;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::subset;
-use super::value::{limit, name, percent, positive_duration};
+use super::value::{duration_in_ms, limit, name, percent, positive_duration};
 use crate::config::subset::MetadataMatch;
 use crate::config::tcp::{self, Backoff, TcpCluster, TcpWeighted};
 
@@ -63,10 +63,7 @@ pub(super) fn tcp_proxy(proto: &TcpProxy) -> Result<tcp::TcpProxy> {
         },
         metadata_match: wanted.as_ref().map(|wanted| Arc::new(MetadataMatch::new(wanted))),
         idle_timeout: limit("idle_timeout", idle_timeout.as_ref(), Some(IDLE_TIMEOUT))?,
-        max_duration: positive_duration(
-            "max_downstream_connection_duration",
-            max_duration.as_ref(),
-        )?,
+        max_duration: duration_in_ms("max_downstream_connection_duration", max_duration.as_ref())?,
         max_duration_jitter: percent(
             "max_downstream_connection_duration_jitter_percentage",
             jitter.as_ref(),
@@ -95,7 +92,7 @@ impl LogOptions {
         on_connected: bool,
     ) -> Result<Self> {
         let Some(options) = options else {
-            let interval = positive_duration("access_log_flush_interval", interval)?;
+            let interval = duration_in_ms("access_log_flush_interval", interval)?;
             return Ok(Self { on_connected, interval });
         };
         if interval.is_some() || on_connected {
@@ -107,7 +104,7 @@ impl LogOptions {
             access_log_flush_interval: interval,
             flush_access_log_on_connected,
         } = options;
-        let interval = positive_duration("access_log_flush_interval", interval.as_ref())
+        let interval = duration_in_ms("access_log_flush_interval", interval.as_ref())
             .at("access_log_options")?;
         Ok(Self { on_connected: *flush_access_log_on_connected, interval })
     }
@@ -133,7 +130,7 @@ fn weighted(
 
 fn backoff(proto: &BackoffStrategy) -> Result<Backoff> {
     let BackoffStrategy { base_interval, max_interval } = proto;
-    let base = positive_duration("base_interval", base_interval.as_ref())?;
+    let base = duration_in_ms("base_interval", base_interval.as_ref())?;
     let base = *required("base_interval", &base)?;
     let max = positive_duration("max_interval", max_interval.as_ref())?;
     let max = max.unwrap_or(base.saturating_mul(10));

@@ -11,9 +11,17 @@ use super::errors::{At, Result, refuse, required};
 use crate::config::Name;
 use crate::config::matcher::Fraction;
 
+/// What Envoy counts in nanoseconds, some 292 years.
+const LONGEST: Duration = Duration::from_secs(9_223_372_036);
+
 /// A duration that is not negative.
 pub(super) fn duration(proto: &prost_types::Duration) -> Result<Duration> {
-    Duration::try_from(*proto).map_err(|_| String::from("must not be negative")).at("")
+    let duration =
+        Duration::try_from(*proto).map_err(|_| String::from("must not be negative")).at("")?;
+    if duration > LONGEST {
+        return refuse("", format!("must be at most {}s", LONGEST.as_secs()));
+    }
+    Ok(duration)
 }
 
 /// The duration in `field`, if it is there.
@@ -31,6 +39,19 @@ pub(super) fn positive_duration(
 ) -> Result<Option<Duration>> {
     match optional_duration(field, proto)? {
         Some(Duration::ZERO) => refuse(field, "must be longer than 0s"),
+        duration => Ok(duration),
+    }
+}
+
+/// The duration in `field`, at least a millisecond if it is there.
+pub(super) fn duration_in_ms(
+    field: &str,
+    proto: Option<&prost_types::Duration>,
+) -> Result<Option<Duration>> {
+    match optional_duration(field, proto)? {
+        Some(duration) if duration < Duration::from_millis(1) => {
+            refuse(field, "must be at least 0.001s")
+        }
         duration => Ok(duration),
     }
 }
