@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use harness::{Backend, Bootstrap, Cluster, Program, Proxy, Route, Value, json};
+use harness::bootstrap::typed;
+use harness::{Backend, Bootstrap, Cluster, Program, Proxy, Route, Value, eventually, json};
 
 on_both!(
     ready_says_live,
@@ -20,6 +21,8 @@ on_both!(
     counters_can_be_reset,
     quitquitquit_ends_the_process,
     drain_listeners_closes_the_ports,
+    requests_to_it_are_logged,
+    it_takes_both_families_if_told_to,
 );
 
 async fn serving(program: Program, app: &Backend) -> Proxy {
@@ -31,6 +34,53 @@ async fn serving(program: Program, app: &Backend) -> Proxy {
         assert_eq!(proxy.get("/").send().await.status, 200);
     }
     proxy
+}
+
+async fn requests_to_it_are_logged(program: Program) {
+    let bootstrap = Bootstrap::routing([Route::prefix("/").direct(200, "ok")]);
+    let (log, old) = (bootstrap.dir().join("admin.log"), bootstrap.dir().join("old.log"));
+    let format = "%REQ(:METHOD)% %PATH% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS% \
+        %BYTES_SENT% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %RESP(CONTENT-TYPE)% %UPSTREAM_HOST%\n";
+    let logger = typed(
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        json!({"path": log, "log_format": {"text_format_source": {"inline_string": format}}}),
+    );
+    let proxy = bootstrap
+        .with("admin.access_log", json!([{"name": "file", "typed_config": logger}]))
+        .with("admin.access_log_path", old.display().to_string())
+        .start(program)
+        .await;
+    let admin = proxy.admin();
+    admin.get("/healthcheck/fail?now=1").send().await;
+    admin.post("/healthcheck/ok").send().await;
+    let lines = eventually("lines in the log", async || {
+        let text = std::fs::read_to_string(&log).ok()?;
+        let lines: Vec<String> =
+            text.lines().filter(|line| line.contains("healthcheck")).map(str::to_owned).collect();
+        (lines.len() == 2).then_some(lines)
+    });
+    let end = "127.0.0.1 text/plain; charset=UTF-8 -";
+    assert_eq!(
+        lines.await,
+        [
+            format!("GET /healthcheck/fail?now=1 HTTP/1.1 405 admin_filter_response - 38 {end}"),
+            format!("POST /healthcheck/ok HTTP/1.1 200 admin_filter_response - 3 {end}"),
+        ]
+    );
+    let old = eventually("lines in the other", async || {
+        std::fs::read_to_string(&old).ok().filter(|text| text.contains("healthcheck/ok"))
+    });
+    assert!(old.await.contains("\"POST /healthcheck/ok HTTP/1.1\" 200 - 0 3 "));
+}
+
+async fn it_takes_both_families_if_told_to(program: Program) {
+    // The harness asks over IPv4.
+    let proxy = Bootstrap::routing([Route::prefix("/").direct(200, "ok")])
+        .with("admin.address.socket_address.address", "::")
+        .with("admin.address.socket_address.ipv4_compat", true)
+        .start(program)
+        .await;
+    assert_eq!(proxy.admin().get("/ready").send().await.status, 200);
 }
 
 async fn ready_says_live(program: Program) {

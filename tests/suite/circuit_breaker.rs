@@ -11,6 +11,7 @@ on_both!(
     connections_beyond_the_limit_wait,
     high_priority_has_limits_of_its_own,
     limits_are_free_again_after_use,
+    a_budget_limits_retries,
 );
 
 /// Answers after a pause that is long against the test's own steps.
@@ -91,6 +92,23 @@ async fn limits_are_free_again_after_use(program: Program) {
     for _ in 0..20 {
         assert_eq!(proxy.get("/").send().await.status, 200);
     }
+}
+
+async fn a_budget_limits_retries(program: Program) {
+    let app =
+        Backend::scripted("app", |_| Answer::status(503).after(Duration::from_millis(700))).await;
+    let budget =
+        json!([{"retry_budget": {"budget_percent": {"value": 0}, "min_retry_concurrency": 1}}]);
+    let retry = json!({"retry_on": "5xx", "num_retries": 1});
+    let route = Route::prefix("/").to("app").with("route.retry_policy", retry);
+    let proxy = Bootstrap::routing([route])
+        .cluster(Cluster::new("app").endpoint(&app).with("circuit_breakers.thresholds", budget))
+        .start(program)
+        .await;
+    // All fail at about the same time, and one of them may try again.
+    assert_eq!(at_once(&proxy, "/", 4).await, [503; 4]);
+    proxy.until_stats([("cluster.app.upstream_rq_retry", 1)]).await;
+    proxy.until_stats([("cluster.app.upstream_rq_retry_overflow", 3)]).await;
 }
 
 /// The sorted statuses of `count` requests sent at the same time on connections of their own.

@@ -6,6 +6,9 @@ use std::process::Output;
 
 use harness::proxy::command;
 use harness::{Bootstrap, Program, Route};
+use prost::Message;
+use xds::envoy::config::bootstrap::v3::Bootstrap as Proto;
+use xds::yaml::Document;
 
 use crate::differences::{DUPLICATE_KEYS, Differs};
 
@@ -18,6 +21,7 @@ on_both!(
     yaml_on_the_command_line_is_merged,
     the_admin_address_is_written_to_a_file,
     flags_name_the_node,
+    a_bootstrap_may_be_binary,
 );
 
 on_outrigger_only!(
@@ -259,6 +263,18 @@ async fn flags_name_the_node(program: Program) {
         (info["node"]["id"].as_str(), info["node"]["cluster"].as_str()),
         (Some("sidecar-1"), Some("shop"))
     );
+}
+
+async fn a_bootstrap_may_be_binary(program: Program) {
+    let directory = tempfile::tempdir().unwrap();
+    let read = Document::new("good.yaml", GOOD).read::<Proto>();
+    let file = directory.path().join("good.pb");
+    std::fs::write(&file, read.unwrap().encode_to_vec()).unwrap();
+    let validate =
+        || command(program).args(["--mode", "validate", "-c"]).arg(&file).output().unwrap();
+    assert!(validate().status.success(), "{}", String::from_utf8_lossy(&validate().stderr));
+    std::fs::write(&file, GOOD).unwrap();
+    assert!(!validate().status.success(), "text is no protobuf");
 }
 
 async fn envoys_other_flags_are_accepted_with_a_warning(program: Program) {

@@ -1,5 +1,6 @@
 //! What is given up first when memory or connections run out, and that a slow peer never costs memory.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,6 +17,10 @@ on_both!(
     requests_are_refused_when_memory_runs_out,
     a_listener_that_bypasses_the_overload_manager_serves,
     connections_wait_when_memory_runs_out,
+    connections_are_rejected_when_memory_runs_out,
+    a_heap_that_is_shrunk_serves_on,
+    the_memory_of_the_cgroup_is_watched,
+    a_monitor_is_called_by_its_name,
     connections_end_with_the_request_when_memory_runs_out,
     idle_connections_close_sooner_under_pressure,
     a_listener_has_a_limit_of_connections,
@@ -28,19 +33,26 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// A proxy that answers by itself, with pressure beyond all thresholds and one action that follows.
 fn under_pressure(action: Value) -> Bootstrap {
-    let heap = json!({
+    watching(heap(), action)
+}
+
+fn heap() -> Value {
+    json!({
         "name": "envoy.resource_monitors.fixed_heap",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
             "max_heap_size_bytes": 1000,
         },
-    });
+    })
+}
+
+/// A proxy that answers by itself, with one action that follows when `monitor` says so.
+fn watching(monitor: Value, action: Value) -> Bootstrap {
     let mut action = action;
-    action["triggers"] =
-        json!([{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": 0.95}}]);
+    action["triggers"] = json!([{"name": monitor["name"], "threshold": {"value": 0.95}}]);
     Bootstrap::routing([Route::prefix("/").direct(200, "served")]).with(
         "overload_manager",
-        json!({"refresh_interval": "0.1s", "resource_monitors": [heap], "actions": [action]}),
+        json!({"refresh_interval": "0.1s", "resource_monitors": Value::Array(vec![monitor]), "actions": [action]}),
     )
 }
 
@@ -96,6 +108,51 @@ async fn connections_wait_when_memory_runs_out(program: Program) {
         waiting += u32::from(answer.await.is_err());
     }
     assert!(waiting >= 4, "{waiting} of 8 wait");
+    // Nobody has looked at them, which a proxy that is merely slow would have by now.
+    let accepted = proxy.stat("http.main.downstream_cx_total").await;
+    assert!(accepted <= 8 - u64::from(waiting), "{accepted} were accepted");
+}
+
+async fn connections_are_rejected_when_memory_runs_out(program: Program) {
+    let proxy = under_pressure(action("reject_incoming_connections")).start(program).await;
+    until_active(&proxy, "reject_incoming_connections").await;
+    let mut connection = proxy.connect().await;
+    let (answer, _) = connection.read_to_close().await;
+    assert_eq!(answer, "");
+    assert!(overflow(&proxy, "downstream_cx_overload_reject").await >= 1);
+}
+
+async fn a_heap_that_is_shrunk_serves_on(program: Program) {
+    let proxy = under_pressure(action("shrink_heap")).start(program).await;
+    until_active(&proxy, "shrink_heap").await;
+    assert_eq!(proxy.get("/").send().await.status, 200);
+}
+
+async fn the_memory_of_the_cgroup_is_watched(program: Program) {
+    let files = ["memory.current", "memory/memory.usage_in_bytes"];
+    if !files.iter().any(|file| std::path::Path::new("/sys/fs/cgroup").join(file).exists()) {
+        // Not eprintln!, which the test runner swallows when a test passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: this machine's cgroups count no memory");
+        return;
+    }
+    let monitor = json!({
+        "name": "envoy.resource_monitors.cgroup_memory",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig",
+            "max_memory_bytes": 1000,
+        },
+    });
+    let proxy = watching(monitor, action("stop_accepting_requests")).start(program).await;
+    until_active(&proxy, "stop_accepting_requests").await;
+    assert_eq!(proxy.get("/").send().await.status, 503);
+}
+
+async fn a_monitor_is_called_by_its_name(program: Program) {
+    let mut monitor = heap();
+    monitor["name"] = "the heap".into();
+    let proxy = watching(monitor, action("stop_accepting_requests")).start(program).await;
+    until_active(&proxy, "stop_accepting_requests").await;
+    assert!(proxy.stat("overload.the heap.pressure").await > 100);
 }
 
 async fn connections_end_with_the_request_when_memory_runs_out(program: Program) {

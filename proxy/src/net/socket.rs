@@ -194,6 +194,9 @@ mod tests {
             let sockets = listen("[::]:0".parse().unwrap(), &options, count(1), false).unwrap();
             let port = sockets[0].local_addr().unwrap().port();
             assert_eq!(TcpStream::connect(("127.0.0.1", port)).is_ok(), reachable);
+            let alone = listen_alone("[::]:0".parse().unwrap(), &options).unwrap();
+            let port = alone.local_addr().unwrap().port();
+            assert_eq!(TcpStream::connect(("127.0.0.1", port)).is_ok(), reachable);
         }
     }
 

@@ -96,7 +96,7 @@ async fn names_choose_chains_and_clusters_without_ending_tls(program: Program) {
 
 async fn a_chain_limits_its_connections(program: Program) {
     let app = TcpBackend::echo().await;
-    let limit = json!({"stat_prefix": "two", "max_connections": 2, "delay": "0.3s"});
+    let limit = json!({"stat_prefix": "two", "max_connections": 2, "delay": "2s"});
     let filters = Tcp::to("app").after("connection_limit", "ConnectionLimit", limit);
     let proxy =
         Bootstrap::tcp(filters).cluster(Cluster::new("app").endpoint(&app)).start(program).await;
@@ -107,7 +107,7 @@ async fn a_chain_limits_its_connections(program: Program) {
     let mut three = proxy.connect().await;
     proxy.until_stat("connection_limit.two.active_connections", |count| count == 3).await;
     assert_eq!(three.read_to_close().await, (String::new(), Close::Fin));
-    assert!(begun.elapsed() >= Duration::from_millis(250), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_millis(1900), "{:?}", begun.elapsed());
     proxy.until_stat("connection_limit.two.active_connections", |count| count == 2).await;
     assert_eq!(proxy.stat("connection_limit.two.limited_connections").await, 1);
     assert_eq!(app.connections(), 2);
