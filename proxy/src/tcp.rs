@@ -19,7 +19,7 @@ use crate::drain::Phase;
 use crate::drain::connections::Membership;
 use crate::http::connection::Downstream;
 use crate::http::stream::Upstream;
-use crate::net::copy::{self, Broken, End, Side};
+use crate::net::copy::{self, Broken, End, Side, Until};
 use crate::pool::Dedicated;
 use crate::snapshot::FilterChain;
 use crate::telemetry::metrics::TcpStats;
@@ -148,7 +148,7 @@ impl Session {
         let meter = self.ledger.with(usage);
         let copying = async {
             ahead::greet(client, &greeting, &meter).await?;
-            copy::both_ways(client, stream, limit, &meter).await
+            copy::copy(client, stream, Until::BothEnd, limit, &meter).await
         };
         let ending = tokio::select! {
             copied = copying => match copied {
@@ -170,19 +170,22 @@ impl Session {
         ending
     }
 
-    /// Passes on to the other side that one has broken: a reset as a reset, anything else as an end.
+    /// Passes on to the other side that one was reset; of any other end it knows already.
     fn broken<S: End>(&self, broken: &Broken, client: &S, endpoint: &Dedicated) {
         let other = match broken.side {
             Side::Downstream => endpoint.stream.socket(),
             Side::Upstream => {
                 endpoint.usage.ended_by_peer();
-                self.flag(ResponseFlags::UPSTREAM_REMOTE_RESET);
                 client.socket()
             }
         };
-        if broken.is_reset()
-            && let Some(socket) = other
-        {
+        if !broken.is_reset() {
+            return;
+        }
+        if broken.side == Side::Upstream {
+            self.flag(ResponseFlags::UPSTREAM_REMOTE_RESET);
+        }
+        if let Some(socket) = other {
             // If even this fails, the peer sees an end instead of a reset.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }

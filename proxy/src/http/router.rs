@@ -27,6 +27,7 @@ use super::{hop_by_hop, names, respond, upgrade};
 use crate::cluster::LocalCluster;
 use crate::config::format::millis;
 use crate::config::route::{Route, RouteAction};
+use crate::net::copy::Until;
 use crate::route::weighted::Target;
 use crate::route::{Found, RouteTable};
 use crate::telemetry::response_flags::ResponseFlags;
@@ -223,6 +224,9 @@ fn switch(
     let idle = plan.action.idle_timeout.flatten();
     let (mut parts, body) = response.into_parts();
     parts.extensions.clear();
-    tokio::task::spawn_local(upgrade::tunnel(client, server, idle, body, in_flight, finish));
+    // As in Envoy: only HTTP/2 lets a client end its own half.
+    let until = if plan.head.version == Version::HTTP_2 { Until::BothEnd } else { Until::OneEnds };
+    let tunnel = upgrade::tunnel(client, server, until, idle, body, in_flight, finish);
+    tokio::task::spawn_local(tunnel);
     Response::from_parts(parts, DownstreamBody::detached())
 }

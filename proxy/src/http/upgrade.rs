@@ -1,4 +1,4 @@
-//! Upgraded streams (WebSocket and others): both sides switch protocols, then bytes are copied until one ends.
+//! Upgraded streams (WebSocket and others): both sides switch protocols, then bytes are copied.
 
 use std::io;
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use super::finish::Finish;
 use super::router::InFlight;
 use super::stream::Stream;
 use crate::config::http::UpgradeConfig;
-use crate::net::copy::{End, Meter, Side, both_ways};
+use crate::net::copy::{self, End, Meter, Side, Until};
 use crate::pool::ResponseBody;
 use crate::telemetry::response_flags::ResponseFlags;
 
@@ -87,10 +87,11 @@ fn websocket_key(random: &mut fastrand::Rng) -> String {
     key + "=="
 }
 
-/// Copies between both sides once they have switched; ends the stream when either side does.
+/// Copies between both sides once they have switched, `until` the stream is over.
 pub async fn tunnel(
     client: OnUpgrade,
     server: OnUpgrade,
+    until: Until,
     idle: Option<Duration>,
     body: ResponseBody,
     in_flight: InFlight,
@@ -102,7 +103,7 @@ pub async fn tunnel(
     stats.downstream_cx_upgrades_active.inc();
     let ended = match tokio::try_join!(client, server) {
         Ok((client, server)) => {
-            copy(TokioIo::new(client), TokioIo::new(server), idle, &stream).await
+            copy(TokioIo::new(client), TokioIo::new(server), until, idle, &stream).await
         }
         Err(error) => Err(io::Error::other(error)),
     };
@@ -122,12 +123,13 @@ pub async fn tunnel(
 async fn copy(
     mut client: TokioIo<Upgraded>,
     mut server: TokioIo<Upgraded>,
+    until: Until,
     idle: Option<Duration>,
     stream: &Stream,
 ) -> io::Result<()> {
     let meter = Tunnel(stream);
     let copying = async {
-        let ended = both_ways(&mut client, &mut server, BUFFER, &meter).await;
+        let ended = copy::copy(&mut client, &mut server, until, BUFFER, &meter).await;
         ended.map(drop).map_err(|broken| broken.error)
     };
     let silence = async {
@@ -161,16 +163,16 @@ struct Tunnel<'a>(&'a Stream);
 
 impl Meter for Tunnel<'_> {
     fn read(&self, side: Side, bytes: usize) {
+        self.0.touch();
         if side == Side::Upstream {
             self.0.sent(bytes);
-            self.0.touch();
         }
     }
 
     fn wrote(&self, side: Side, bytes: usize) {
+        self.0.touch();
         if side == Side::Upstream {
             self.0.received(bytes);
-            self.0.touch();
         }
     }
 

@@ -1,9 +1,10 @@
 //! Copies between real sockets, and between streams that have none.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::Context;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -112,7 +113,7 @@ async fn there_and_back(
     let (mut server_reads, mut server_writes) = tokio::io::split(server);
     let (mut arrived, mut answer) = (Vec::new(), Vec::new());
     let (ended, ..) = tokio::join!(
-        both_ways(&mut near, &mut far, limit, &counts),
+        copy(&mut near, &mut far, Until::BothEnd, limit, &counts),
         async {
             client_writes.write_all(&sent).await.unwrap();
             client_writes.shutdown().await.unwrap();
@@ -157,7 +158,7 @@ async fn much_passes_unharmed_between_streams_without_sockets() {
 async fn small_messages_pass_before_anybody_ends() {
     let ((mut client, mut near), (mut far, mut server)) = (sockets().await, sockets().await);
     let counts = Counts::default();
-    let copying = both_ways(&mut near, &mut far, 1 << 20, &counts);
+    let copying = copy(&mut near, &mut far, Until::BothEnd, 1 << 20, &counts);
     let talking = async {
         let mut buffer = [0; 8];
         for _ in 0..3 {
@@ -181,7 +182,7 @@ async fn a_reset_is_known_from_an_end() {
     socket2::SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
     drop(server);
     let counts = Counts::default();
-    let broken = both_ways(&mut near, &mut far, 1 << 20, &counts).await.unwrap_err();
+    let broken = copy(&mut near, &mut far, Until::BothEnd, 1 << 20, &counts).await.unwrap_err();
     assert!(broken.side == Side::Upstream && broken.is_reset(), "{broken}");
     drop(client);
 }
@@ -190,7 +191,7 @@ async fn a_reset_is_known_from_an_end() {
 async fn who_reads_slowly_is_waited_for_with_little_in_hand() {
     let ((mut client, mut near), (mut far, server)) = (sockets().await, sockets().await);
     let counts = Counts::default();
-    let copying = both_ways(&mut near, &mut far, 64 << 10, &counts);
+    let copying = copy(&mut near, &mut far, Until::BothEnd, 64 << 10, &counts);
     let pushing = async {
         let piece = vec![1; 1 << 20];
         while tokio::time::timeout(Duration::from_millis(300), client.write_all(&piece))
@@ -204,4 +205,82 @@ async fn who_reads_slowly_is_waited_for_with_little_in_hand() {
     }
     assert!((1..=64 << 10).contains(&counts.waiting[0].get()), "{counts:?}");
     drop(server);
+}
+
+/// Reads slowly at first, while the far side is already gone.
+async fn reads_all(mut client: TcpStream, expected: usize) {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all.len(), expected);
+}
+
+#[tokio::test]
+async fn what_an_endpoint_said_arrives_though_it_takes_nothing_any_more() {
+    // More than fits between here and the client, less than what fits here with it.
+    const ANSWER: usize = 150_000;
+    let ((mut client, mut near), (mut far, mut server)) = (sockets().await, sockets().await);
+    socket2::SockRef::from(&near).set_send_buffer_size(16 << 10).unwrap();
+    socket2::SockRef::from(&client).set_recv_buffer_size(16 << 10).unwrap();
+    let counts = Counts::default();
+    let copying = copy(&mut near, &mut far, Until::BothEnd, 64 << 10, &counts);
+    let answering = async {
+        server.write_all(&noise(ANSWER)).await.unwrap();
+        drop(server);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(counts.waiting[1].get() > 0, "some of it waits here");
+        // The first is answered by a reset, the second finds that out.
+        for _ in 0..2 {
+            client.write_all(b"late").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        reads_all(client, ANSWER).await;
+    };
+    let (broken, ()) = tokio::join!(copying, answering);
+    let broken = broken.unwrap_err();
+    assert!(broken.side == Side::Upstream && !broken.is_reset(), "{broken}");
+    assert_eq!((counts.wrote[0].get(), counts.waiting[1].get()), (ANSWER, 0));
+}
+
+#[tokio::test]
+async fn an_answer_in_the_middle_of_an_upload_arrives() {
+    for _ in 0..20 {
+        let ((mut client, mut near), (mut far, mut server)) = (sockets().await, sockets().await);
+        let counts = Counts::default();
+        let copying = copy(&mut near, &mut far, Until::BothEnd, 1 << 20, &counts);
+        let talking = async {
+            server.read_exact(&mut [0; 1000]).await.unwrap();
+            server.write_all(b"too large").await.unwrap();
+            // Closing over what was not read is a reset.
+            drop(server);
+        };
+        let uploading = async {
+            let _ = client.write_all(&noise(4 << 20)).await;
+            let mut answer = [0; 9];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"too large");
+            drop(client);
+        };
+        let _ = tokio::join!(copying, talking, uploading);
+    }
+}
+
+#[tokio::test]
+async fn one_end_may_be_the_end_of_both() {
+    for client_ends in [true, false] {
+        let ((mut client, mut near), (mut far, mut server)) = (sockets().await, sockets().await);
+        let counts = Counts::default();
+        let copying = copy(&mut near, &mut far, Until::OneEnds, 1 << 20, &counts);
+        let (ending, other) =
+            if client_ends { (&mut client, &mut server) } else { (&mut server, &mut client) };
+        let talking = async {
+            ending.write_all(b"bye").await.unwrap();
+            ending.shutdown().await.unwrap();
+            let mut words = String::new();
+            other.read_to_string(&mut words).await.unwrap();
+            assert_eq!(words, "bye");
+        };
+        let (last, ()) = tokio::join!(copying, talking);
+        assert_eq!(last.unwrap() == Side::Downstream, client_ends);
+    }
 }
