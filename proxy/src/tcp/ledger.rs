@@ -62,6 +62,17 @@ impl Ledger {
         self.flags.set(self.flags.get() | flag);
     }
 
+    /// Something moves that had to wait: its receiver is slow, but not silent.
+    fn touch_if_waiting(&self, to: Side) {
+        let waiting = match to {
+            Side::Downstream => &self.waiting_downstream,
+            Side::Upstream => &self.waiting_upstream,
+        };
+        if waiting.get() > 0 {
+            self.touch();
+        }
+    }
+
     /// Counts what moves to and from the endpoint of `usage`.
     pub(super) fn with<'a>(&'a self, usage: &'a Usage) -> Both<'a> {
         Both { ledger: self, usage }
@@ -110,6 +121,7 @@ impl Meter for Both<'_> {
 
     fn wrote(&self, side: Side, bytes: usize) {
         let (ledger, bytes) = (self.ledger, bytes as u64);
+        ledger.touch_if_waiting(side);
         match side {
             Side::Downstream => {
                 ledger.sent.set(ledger.sent.get() + bytes);
@@ -127,8 +139,6 @@ impl Meter for Both<'_> {
     }
 
     fn resumed(&self, side: Side, bytes: usize) {
-        // It was a slow peer, but no silent one.
-        self.ledger.touch();
         if side == Side::Downstream {
             self.ledger.stats.downstream_flow_control_resumed_reading_total.inc();
         }
