@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::process::{Resource, getrlimit};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -14,6 +17,19 @@ const CAPACITY: usize = 256 * 1024;
 
 /// Empty pipes that a thread keeps for the next transfer.
 const SPARE: usize = 8;
+
+/// The part of the process's file descriptors that pipes may take: one in so many. Flows that stand still keep
+/// theirs, and connections need the others.
+pub const SHARE: u64 = 8;
+
+/// The pipes that may be open; read when the first is wanted, after the limit has been raised as far as it goes.
+static MOST: LazyLock<u64> = LazyLock::new(|| {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    descriptors / SHARE / 2
+});
+
+/// The pipes that are open.
+static OPEN: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
@@ -25,21 +41,40 @@ pub struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     held: usize,
+    _counted: Counted,
+}
+
+/// One of the pipes that are open.
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    fn within(most: u64) -> Option<Self> {
+        let counted = (OPEN.fetch_add(1, Relaxed), Self);
+        (counted.0 < most).then_some(counted.1)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Pipe {
     /// An empty pipe, one of this thread's if it has any.
     ///
     /// # Errors
-    /// When the system has no more file descriptors.
+    /// When there are as many as there may be, or the system has no more file descriptors.
     pub fn take() -> io::Result<Self> {
         if let Some(pipe) = PIPES.with_borrow_mut(Vec::pop) {
             return Ok(pipe);
         }
+        let counted = Counted::within(*MOST).ok_or(io::ErrorKind::QuotaExceeded)?;
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // Where the system allows no larger pipes, more and smaller steps do the same.
         let _ = fcntl_setpipe_size(&write, CAPACITY);
-        Ok(Self { read, write, held: 0 })
+        Ok(Self { read, write, held: 0, _counted: counted })
     }
 
     /// Keeps the pipe for the thread's next transfer; one that is not empty is closed.
@@ -120,6 +155,15 @@ mod tests {
         let connecting = TcpStream::connect(listener.local_addr().unwrap());
         let (client, server) = tokio::join!(connecting, listener.accept());
         (client.unwrap(), server.unwrap().0)
+    }
+
+    #[test]
+    fn what_cannot_be_counted_leaves_no_trace() {
+        assert!(Counted::within(0).is_none());
+        let open = OPEN.load(Relaxed);
+        let one = Counted::within(u64::MAX).unwrap();
+        drop(one);
+        assert!(Counted::within(open + 64).is_some(), "other tests have a few, but none is lost");
     }
 
     #[tokio::test]

@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::config::overload::Overload;
 use crate::config::{HashMap, Name};
+use crate::net::splice;
 
 /// Connections of all listeners, unless configured otherwise.
 const MOST: u64 = 50_000;
+
+/// File descriptors that are no connection's: the log, listening sockets, event queues, the admin API.
+const RESERVE: u64 = 64;
 
 /// The limits, with what is open.
 #[derive(Debug)]
@@ -60,10 +64,12 @@ impl Limit {
 }
 
 impl Limits {
-    /// The limits of `config`. Without one for all listeners it is 50,000, or half of the file `descriptors`
-    /// that the process may have, for every connection may need another one upstream.
+    /// The limits of `config`. Without one for all listeners it is 50,000, or what the file `descriptors` that the
+    /// process may have suffice for, if every connection needs another one upstream.
     pub(super) fn new(config: &Overload, descriptors: u64) -> Self {
-        let global = config.max_connections.unwrap_or_else(|| MOST.min(descriptors / 2));
+        let others = descriptors / splice::SHARE + RESERVE;
+        let suffices = (descriptors.saturating_sub(others) / 2).max(1);
+        let global = config.max_connections.unwrap_or_else(|| MOST.min(suffices));
         let limits = config.listener_limits.iter();
         Self {
             global: Limit::new(global),
@@ -115,7 +121,7 @@ mod tests {
 
     #[test]
     fn file_descriptors_bound_what_nobody_configured() {
-        assert_eq!(Limits::new(&Overload::default(), 1024).global(), (512, 0));
+        assert_eq!(Limits::new(&Overload::default(), 1024).global(), (416, 0));
         assert_eq!(Limits::new(&Overload::default(), u64::MAX).global(), (50_000, 0));
     }
 }
