@@ -111,7 +111,7 @@ impl Overload {
             Some(Shortest::Timeout(shortest)) => shortest.min(configured),
             Some(Shortest::Share(share)) => configured.mul_f64(share.clamp(0.0, 1.0)),
         };
-        shortest + (configured - shortest) * (FULL - scale) / FULL
+        shortest + configured.saturating_sub(shortest) * (FULL - scale) / FULL
     }
 
     /// Tells when something else is to be done than before.
@@ -212,6 +212,27 @@ mod tests {
         ] {
             overload.decide(&[Some(pressure)]);
             assert_eq!(state(&overload), expected, "{pressure}");
+        }
+    }
+
+    #[test]
+    fn a_share_that_is_all_of_a_timeout_changes_nothing() {
+        let all = TimerScale { timer: Timer::StreamIdle, to: Shortest::Share(1.0) };
+        let config = config::Overload {
+            monitors: vec![heap()],
+            actions: vec![config::Action {
+                kind: ActionKind::ReduceTimeouts(vec![all]),
+                triggers: vec![Trigger { monitor: 0, from: 0.5, to: 0.5 }],
+            }],
+            ..config::Overload::default()
+        };
+        let overload = Overload::new(config, 1 << 20);
+        overload.decide(&[Some(0.5)]);
+        // As floating-point numbers, some of these are more than they are.
+        for nanoseconds in 0..1000 {
+            let configured = Duration::new(10_000_000, 123_456_000 + nanoseconds);
+            let reduced = overload.timeout(Timer::StreamIdle, configured);
+            assert!(reduced.abs_diff(configured) < Duration::from_micros(1), "{reduced:?}");
         }
     }
 

@@ -1,15 +1,20 @@
 //! How much memory is in use, of how much.
 
+use std::io;
+
 use crate::config::overload::MonitorKind;
 
-/// The share of its limit that `monitor` sees in use, 1 for all of it; none if it cannot be read, or if there is
-/// no limit.
+/// The share of its limit that `monitor` sees in use: 1 for all of it, 0 where there is no limit; none if it cannot
+/// be read.
 pub(super) fn pressure(monitor: &MonitorKind) -> Option<f64> {
     let (used, max) = match monitor {
         MonitorKind::FixedHeap { max } => (resident()?, *max),
         MonitorKind::CgroupMemory { max } => {
-            let limit = || V2.limit().or_else(|| V1.limit());
-            (V2.used().or_else(|| V1.used())?, max.or_else(limit)?)
+            let max = max.or_else(|| cgroup_limit(&[V2.limit, V1.limit]))?;
+            if max == UNLIMITED {
+                return Some(0.0);
+            }
+            (V2.used().or_else(|| V1.used())?, max)
         }
     };
     Some(used as f64 / max as f64)
@@ -46,10 +51,6 @@ const V1: Files = Files {
 };
 
 impl Files {
-    fn limit(&self) -> Option<u64> {
-        limit(&std::fs::read_to_string(self.limit).ok()?)
-    }
-
     fn used(&self) -> Option<u64> {
         let used: u64 = std::fs::read_to_string(self.used).ok()?.trim().parse().ok()?;
         let statistics = std::fs::read_to_string(self.statistics).unwrap_or_default();
@@ -59,9 +60,30 @@ impl Files {
     }
 }
 
+/// What stands for a limit where there is none.
+const UNLIMITED: u64 = u64::MAX;
+
+/// The limit in the first of `files` that there is. Without a cgroup there is no limit.
+fn cgroup_limit(files: &[&str]) -> Option<u64> {
+    for file in files {
+        match std::fs::read_to_string(file) {
+            Ok(text) => return limit(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return None,
+        }
+    }
+    Some(UNLIMITED)
+}
+
 /// A limit as cgroups write it; `max`, and the huge number that version 1 has in its place, mean none.
 fn limit(text: &str) -> Option<u64> {
-    text.trim().parse().ok().filter(|limit| *limit < i64::MAX as u64 / 2)
+    match text.trim() {
+        "max" => Some(UNLIMITED),
+        number => number
+            .parse()
+            .ok()
+            .map(|limit: u64| if limit < i64::MAX as u64 / 2 { limit } else { UNLIMITED }),
+    }
 }
 
 #[cfg(test)]
@@ -76,9 +98,12 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_none() {
-        assert_eq!(limit("max\n"), None);
-        assert_eq!(limit("9223372036854771712\n"), None);
+    fn no_limit_is_told_from_one_that_cannot_be_read() {
+        assert_eq!(limit("max\n"), Some(UNLIMITED));
+        assert_eq!(limit("9223372036854771712\n"), Some(UNLIMITED));
+        assert_eq!(cgroup_limit(&["/nowhere/memory.max"]), Some(UNLIMITED));
         assert_eq!(limit("134217728\n"), Some(128 << 20));
+        assert_eq!(limit("much"), None);
+        assert_eq!(cgroup_limit(&["/proc/self/mem"]), None);
     }
 }
