@@ -12,6 +12,7 @@ on_both!(
     a_wrong_proxy_header_ends_the_connection,
     a_proxy_header_may_be_optional,
     a_version_of_the_proxy_header_may_be_disallowed,
+    where_a_header_may_be_missing_a_disallowed_version_is_none,
     a_chain_is_chosen_by_the_direct_peer_behind_a_proxy_header,
     only_the_usual_loopback_addresses_are_local,
     a_chain_for_an_unknown_transport_protocol_takes_nobody,
@@ -163,6 +164,18 @@ async fn a_version_of_the_proxy_header_may_be_disallowed(program: Program) {
     assert_eq!(proxy.stat("proxy_proto.versions.v1.disallowed").await, 1);
     assert_eq!(proxy.stat("proxy_proto.versions.v1.found").await, 1);
     assert_eq!(proxy.stat("downstream_cx_proxy_proto_error").await, 0);
+}
+
+async fn where_a_header_may_be_missing_a_disallowed_version_is_none(program: Program) {
+    let config =
+        json!({"disallowed_versions": ["V1"], "allow_requests_without_proxy_protocol": true});
+    let proxy = start(program, reading_proxy_headers(config)).await;
+    // Passed on as what the client says: which is no HTTP.
+    assert!(answer(&proxy, format!("{V1}{REQUEST}")).await.starts_with("HTTP/1.1 400 "));
+    let whole = answer(&proxy, [&v2(0x21, 0x11, b""), REQUEST.as_bytes()].concat()).await;
+    assert!(whole.contains("x-who: 1.2.3.4:1111"), "{whole}");
+    assert_eq!(proxy.stat("proxy_proto.not_found_allowed").await, 1);
+    assert_eq!(proxy.stat("proxy_proto.versions.v1.found").await, 0);
 }
 
 async fn a_chain_is_chosen_by_the_direct_peer_behind_a_proxy_header(program: Program) {

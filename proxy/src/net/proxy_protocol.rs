@@ -61,14 +61,24 @@ pub struct Tlv {
     pub value: Box<[u8]>,
 }
 
+impl Version {
+    /// Whether `bytes` begin a header of this version, as far as they go.
+    pub fn may_begin(self, bytes: &[u8]) -> bool {
+        let signature = match self {
+            Self::V1 => V1_SIGNATURE,
+            Self::V2 => V2_SIGNATURE,
+        };
+        bytes.iter().zip(signature).all(|(a, b)| a == b)
+    }
+}
+
 /// What `bytes`, the beginning of a connection, say; none if more are needed.
 ///
 /// The answer never changes when more bytes follow.
 pub fn parse(bytes: &[u8]) -> Option<Beginning> {
-    let begins = |signature: &[u8]| bytes.iter().zip(signature).all(|(a, b)| a == b);
-    if begins(V1_SIGNATURE) {
+    if Version::V1.may_begin(bytes) {
         (bytes.len() >= V1_SIGNATURE.len()).then(|| version_1(bytes))?
-    } else if begins(V2_SIGNATURE) {
+    } else if Version::V2.may_begin(bytes) {
         version_2(bytes)
     } else {
         Some(Beginning::Absent)

@@ -20,7 +20,15 @@ pub(super) async fn run(
 ) -> io::Result<()> {
     let stats = worker.proxy_protocol_stats(&config.stat_prefix);
     let errors = &worker.shared.metrics.server().downstream_cx_proxy_proto_error;
-    let beginning = peek.until(stream, proxy_protocol::LONGEST, proxy_protocol::parse).await?;
+    // As in Envoy: where a header may be missing, one that is not allowed is not looked for.
+    let is_foreign = |bytes: &[u8]| {
+        config.optional && config.disallowed.iter().any(|version| version.may_begin(bytes))
+    };
+    let parse = |bytes: &[u8]| match is_foreign(bytes) {
+        true => Some(Beginning::Absent),
+        false => proxy_protocol::parse(bytes),
+    };
+    let beginning = peek.until(stream, proxy_protocol::LONGEST, parse).await?;
     let version = |version| if version == Version::V1 { &stats.v1 } else { &stats.v2 };
     let header = match beginning {
         None | Some(Beginning::Absent) if config.optional => {
