@@ -23,7 +23,7 @@ mod server_idle;
 mod waiting;
 mod wire;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -194,7 +194,12 @@ pub struct HostPool {
     /// The kind of connection used last, which mostly is the only one.
     latest: RefCell<Rc<Connections>>,
     others: RefCell<HashMap<Key, Rc<Connections>>>,
+    /// With so many others, those are looked for that are empty: clients may be many, and each its own kind.
+    crowded: Cell<usize>,
 }
+
+/// So many kinds of connections are kept without looking whether they are empty.
+const FEW: usize = 16;
 
 impl HostPool {
     /// A pool without connections.
@@ -202,7 +207,12 @@ impl HostPool {
         let common = Rc::new(common);
         let key = Key { protocol: protocol(&settings, Protocol::Http1), ..Key::default() };
         let latest = Rc::new(Connections::new(Rc::new(settings), key, Rc::clone(&common)));
-        Self { common, latest: RefCell::new(latest), others: RefCell::default() }
+        Self {
+            common,
+            latest: RefCell::new(latest),
+            others: RefCell::default(),
+            crowded: Cell::new(FEW),
+        }
     }
 
     /// A connection for one request, ready or new.
@@ -270,7 +280,10 @@ impl HostPool {
         }
         let key = Key { protocol, priority, host: host.map(Into::into), client };
         let mut others = self.others.borrow_mut();
-        others.retain(|_, connections| !connections.is_empty());
+        if others.len() >= self.crowded.get() {
+            others.retain(|_, connections| !connections.is_empty());
+            self.crowded.set(FEW.max(2 * others.len()));
+        }
         let wanted = others.remove(&key).unwrap_or_else(|| {
             Rc::new(Connections::new(Rc::clone(settings), key, Rc::clone(&self.common)))
         });
