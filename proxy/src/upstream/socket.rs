@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -148,10 +149,19 @@ fn bind(
         (None, None) => None,
     };
     if let Some((source, ready)) = bound {
-        let bound = ready.and_then(|()| socket.bind(&source.into()));
+        let bound = ready.and_then(|()| bind_address(socket, source));
         bound.map_err(|error| ConnectError::bind(source, &error))?;
     }
     set(State::Bound)
+}
+
+/// Binds the socket to an address. A port is left to the moment when it is known what it connects to, for one port
+/// will do for many peers; where the system does not know how, it is chosen now.
+fn bind_address(socket: &socket2::Socket, source: SocketAddr) -> io::Result<()> {
+    if source.port() == 0 {
+        let _ = setsockopt(socket, sockopt::IpBindAddressNoPort, &true);
+    }
+    socket.bind(&source.into())
 }
 
 /// Lets the socket be bound to an address that is not this machine's.
@@ -285,6 +295,16 @@ mod tests {
         client.read_exact(&mut five[..2]).await.unwrap();
         client.read_exact(&mut five[2..]).await.unwrap();
         assert_eq!(&five, b"hello");
+    }
+
+    #[test]
+    fn a_source_takes_no_port_before_it_connects() {
+        let source: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let config =
+            BindConfig { sources: vec![source], freebind: false, socket_options: Vec::new() };
+        let socket = new(Domain::IPV4).unwrap();
+        bind(&socket, "127.0.0.1:80".parse().unwrap(), Some(&config), None).unwrap();
+        assert_eq!(socket.local_addr().unwrap().as_socket(), Some(source));
     }
 
     #[tokio::test]
