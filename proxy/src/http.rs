@@ -19,6 +19,7 @@ pub mod host;
 pub mod io;
 pub mod local_reply;
 pub mod names;
+mod open_connection;
 pub mod overrides;
 pub mod path;
 pub mod protocol;

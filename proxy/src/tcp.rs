@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::config::tcp::TcpProxy;
-use crate::drain::Phase;
 use crate::drain::connections::Membership;
 use crate::http::connection::Downstream;
 use crate::http::stream::Upstream;
@@ -195,7 +194,7 @@ impl Session {
     async fn end(&self, dies: Option<Instant>, idle: Option<Duration>) -> Ending {
         tokio::select! {
             ending = self.times_out(dies, idle) => ending,
-            () = self.drained() => Ending::Drained,
+            () = self.membership.control.drained(self.worker.shared.drain_time) => Ending::Drained,
         }
     }
 
@@ -219,23 +218,6 @@ impl Session {
                 None => std::future::pending().await,
             }
         }
-    }
-
-    /// Resolves at the end of a drain: nothing tells a TCP client to go elsewhere before.
-    async fn drained(&self) {
-        self.reached(Phase::Draining).await;
-        tokio::select! {
-            () = self.reached(Phase::Closing) => {}
-            () = tokio::time::sleep(self.worker.shared.drain_time) => {}
-        }
-    }
-
-    async fn reached(&self, phase: Phase) {
-        let control = &self.membership.control;
-        std::future::poll_fn(|cx| {
-            if control.poll_phase(cx) >= phase { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
     }
 
     fn flag(&self, flag: ResponseFlags) {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use harness::{Answer, Backend, Bootstrap, Client, Cluster, Program, Proxy, Route};
+use harness::{
+    Answer, Backend, Bootstrap, Client, Cluster, Http, Listener, Program, Proxy, RawConnection,
+    Route, json,
+};
 
 on_both!(sigterm_ends_an_idle_proxy_with_success);
 
@@ -10,6 +13,7 @@ on_outrigger_only!(
     sigterm_lets_requests_finish because GRACEFUL_SIGTERM,
     a_draining_proxy_says_so_and_accepts_nobody because GRACEFUL_SIGTERM,
     the_drain_time_is_the_longest_wait because GRACEFUL_SIGTERM,
+    a_silent_client_does_not_keep_a_draining_proxy because GRACEFUL_SIGTERM,
 );
 
 async fn answering_after(delay: Duration, program: Program, drain_time: &str) -> (Backend, Proxy) {
@@ -80,4 +84,33 @@ async fn the_drain_time_is_the_longest_wait(program: Program) {
     proxy.signal("TERM");
     proxy.exit_status().await;
     assert!(request.await.unwrap().is_err(), "cut off at the deadline");
+}
+
+/// Not even while its first bytes are awaited without a limit.
+async fn a_silent_client_does_not_keep_a_draining_proxy(program: Program) {
+    let inspector = json!({
+        "name": "inspector",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+        },
+    });
+    let http = Http::routing([Route::prefix("/").direct(200, "served")]);
+    let mut proxy = Bootstrap::new()
+        .listener(
+            Listener::new("main", http)
+                .with("listener_filters", json!([inspector]))
+                .with("listener_filters_timeout", "0s"),
+        )
+        .argument("--drain-time-s")
+        .argument("1")
+        .start(program)
+        .await;
+    let _silent = RawConnection::open(proxy.address("main")).await;
+    let listener = proxy.address("main").to_string().replace(':', "_");
+    let active = format!("listener.{listener}.downstream_pre_cx_active");
+    proxy.until_stat(&active, |count| count == 1).await;
+    let started = std::time::Instant::now();
+    proxy.signal("TERM");
+    assert_eq!(proxy.exit_status().await.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use harness::backend::upgrade::{SAMPLE_ACCEPT, SAMPLE_KEY, UpgradeBackend};
-use harness::{Backend, Bootstrap, Cluster, Http, Program, Proxy, RawConnection, Route, json};
+use harness::{
+    Backend, Bootstrap, Cluster, Http, Program, Proxy, RawConnection, Route, TcpBackend, json,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 on_both!(
     a_websocket_carries_bytes_both_ways,
@@ -14,6 +17,8 @@ on_both!(
     a_connect_tunnels_where_the_route_allows_it,
     a_backend_may_refuse_the_upgrade,
     upgrades_are_counted_while_they_live,
+    an_upgraded_connection_counts_against_limits,
+    an_upgraded_stream_ends_with_its_client,
 );
 
 async fn upgrading(program: Program, app: impl Into<std::net::SocketAddr>, route: Route) -> Proxy {
@@ -102,7 +107,6 @@ async fn an_upgrade_to_h2c_is_ignored(program: Program) {
 }
 
 async fn a_connect_tunnels_where_the_route_allows_it(program: Program) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -146,4 +150,50 @@ async fn upgrades_are_counted_while_they_live(program: Program) {
     proxy.until_stat("http.main.downstream_cx_upgrades_active", |count| count == 1).await;
     drop(connection);
     proxy.until_stat("http.main.downstream_cx_upgrades_active", |count| count == 0).await;
+}
+
+async fn an_upgraded_connection_counts_against_limits(program: Program) {
+    let app = UpgradeBackend::start().await;
+    let limit = "envoy.resource_limits.listener.main.connection_limit";
+    let layer = json!({"name": "s", "static_layer": {limit: 2}});
+    let http = Http::routing([Route::prefix("/").to("app")])
+        .with("upgrade_configs", json!([{"upgrade_type": "websocket"}]));
+    let proxy = Bootstrap::http(http)
+        .cluster(Cluster::new("app").endpoint(&app))
+        .with("layered_runtime", json!({"layers": [layer]}))
+        .start(program)
+        .await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let (mut connection, _head) = handshake(&proxy, "/").await;
+        connection.write("ping").await;
+        assert_eq!(connection.read_exactly(4).await, b"ping");
+        open.push(connection);
+    }
+    let mut third = RawConnection::open(proxy.address("main")).await;
+    assert_eq!(third.read_to_end().await, "", "closed at once");
+    assert_eq!(proxy.stat("http.main.downstream_cx_active").await, 2);
+    drop(open);
+    proxy.until_stat("http.main.downstream_cx_active", |count| count == 0).await;
+    let (_connection, head) = handshake(&proxy, "/").await;
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+}
+
+/// The application does not care that its client has gone.
+async fn an_upgraded_stream_ends_with_its_client(program: Program) {
+    let app = TcpBackend::scripted(|mut stream| async move {
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).await.unwrap();
+        let agreed =
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(agreed.as_bytes()).await.unwrap();
+        std::future::pending().await
+    })
+    .await;
+    let proxy = upgrading(program, &app, Route::prefix("/").to("app")).await;
+    let (connection, _head) = handshake(&proxy, "/").await;
+    proxy.until_stat("http.main.downstream_cx_upgrades_active", |count| count == 1).await;
+    drop(connection);
+    proxy.until_stat("http.main.downstream_cx_upgrades_active", |count| count == 0).await;
+    proxy.until_stat("cluster.app.upstream_cx_active", |count| count == 0).await;
 }

@@ -1,12 +1,10 @@
 //! The codec of a downstream connection: which HTTP version it speaks, and how that is served.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -23,7 +21,6 @@ use super::watchdog::{End, Watchdog};
 use crate::config::http::{CodecType, HttpConnectionManager};
 use crate::drain::Phase;
 use crate::net::readable::Readable;
-use crate::telemetry::metrics::HttpStats;
 use crate::tls::peer::PeerInfo;
 use crate::upstream::http::LocalExecutor;
 
@@ -32,7 +29,7 @@ pub async fn serve<S>(connection: Rc<Connection>, mut stream: S)
 where
     S: Readable + Send + 'static,
 {
-    let open = OpenConnection::count(&connection, &connection.served().stats);
+    let open = &connection.open;
     let mut watchdog = Watchdog::new(&connection);
     // Nothing is set up for a client that sends nothing.
     if !wait(&mut watchdog, &stream).await {
@@ -237,67 +234,4 @@ where
         }
     })
     .await;
-}
-
-/// Counts the connection while it is open.
-struct OpenConnection {
-    stats: Arc<HttpStats>,
-    version: Cell<Version>,
-    opened: Instant,
-    tls: bool,
-}
-
-enum Version {
-    Unknown,
-    Http1,
-    Http2,
-}
-
-impl OpenConnection {
-    fn count(connection: &Connection, stats: &Arc<HttpStats>) -> Self {
-        let tls = connection.downstream.tls.is_some();
-        stats.downstream_cx_total.inc();
-        stats.downstream_cx_active.inc();
-        if tls {
-            stats.downstream_cx_ssl_total.inc();
-            stats.downstream_cx_ssl_active.inc();
-        }
-        Self {
-            stats: Arc::clone(stats),
-            version: Cell::new(Version::Unknown),
-            opened: connection.opened,
-            tls,
-        }
-    }
-
-    fn is_http1(&self) -> Arc<HttpStats> {
-        self.version.set(Version::Http1);
-        self.stats.downstream_cx_http1_total.inc();
-        self.stats.downstream_cx_http1_active.inc();
-        Arc::clone(&self.stats)
-    }
-
-    fn is_http2(&self) -> Arc<HttpStats> {
-        self.version.set(Version::Http2);
-        self.stats.downstream_cx_http2_total.inc();
-        self.stats.downstream_cx_http2_active.inc();
-        Arc::clone(&self.stats)
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        let stats = &self.stats;
-        stats.downstream_cx_active.dec();
-        stats.downstream_cx_destroy.inc();
-        stats.downstream_cx_length_ms.record(crate::config::format::millis(self.opened.elapsed()));
-        if self.tls {
-            stats.downstream_cx_ssl_active.dec();
-        }
-        match self.version.get_mut() {
-            Version::Http1 => stats.downstream_cx_http1_active.dec(),
-            Version::Http2 => stats.downstream_cx_http2_active.dec(),
-            Version::Unknown => {}
-        }
-    }
 }

@@ -12,6 +12,7 @@ use super::deadline::Timer;
 use super::forwarded;
 use super::head_guard::Offence;
 use super::io::Signals;
+use super::open_connection::OpenConnection;
 use crate::config::Name;
 use crate::config::http::HttpConnectionManager;
 use crate::drain::Phase;
@@ -102,6 +103,8 @@ pub struct Connection {
     served: RefCell<Rc<Served>>,
     pub(super) signals: Signals,
     pub(super) opened: Instant,
+    /// Left with the last request, like its place: an upgraded one outlives the codec.
+    pub(super) open: OpenConnection,
     requests: Cell<u32>,
     pub(super) active: Cell<u32>,
     pub(super) idle_since: Cell<Instant>,
@@ -129,7 +132,9 @@ impl Connection {
             net::own_address(),
             served.config().represent_ipv4_as_mapped,
         );
+        let open = OpenConnection::count(&served.stats, opened, downstream.tls.is_some());
         Rc::new(Self {
+            open,
             worker,
             downstream,
             forwarded,

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
@@ -17,6 +16,7 @@ use super::finish::Finish;
 use super::router::InFlight;
 use super::stream::Stream;
 use crate::config::http::UpgradeConfig;
+use crate::drain::Phase;
 use crate::net::copy::{self, End, Meter, Side, Until};
 use crate::pool::ResponseBody;
 use crate::telemetry::response_flags::ResponseFlags;
@@ -145,17 +145,10 @@ async fn copy(
     tokio::select! {
         result = copying => result,
         () = silence => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing moved in time")),
-        () = cut(stream) => Err(io::Error::other("the proxy shuts down")),
+        () = stream.connection.control().reached(Phase::Closing) => {
+            Err(io::Error::other("the proxy shuts down"))
+        }
     }
-}
-
-/// Resolves when the connection must end now, whatever is in flight.
-async fn cut(stream: &Stream) {
-    std::future::poll_fn(|cx| match stream.connection.control().poll_phase(cx) {
-        crate::drain::Phase::Closing => Poll::Ready(()),
-        _ => Poll::Pending,
-    })
-    .await;
 }
 
 /// Counts what passes on the stream.

@@ -1,6 +1,6 @@
 //! The accept loop of one listener on one worker.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -28,6 +28,7 @@ pub struct Acceptor {
     listener: RefCell<Name>,
     pub(super) address: SocketAddr,
     stop: Notify,
+    closed: Cell<bool>,
     /// Who speaks first on connections that arrive here.
     pub(super) first_words: RefCell<FirstWords>,
     /// Its live connections.
@@ -42,6 +43,7 @@ impl Acceptor {
             listener,
             address,
             stop: Notify::default(),
+            closed: Cell::default(),
             first_words: RefCell::default(),
             connections: Rc::default(),
         }
@@ -49,8 +51,14 @@ impl Acceptor {
 
     /// Ends its accept loop, and drains its connections.
     pub fn close(&self) {
+        self.closed.set(true);
         self.stop.notify_one();
         self.connections.advance(Phase::Draining);
+    }
+
+    /// Whether nothing is left of it: it is closed, its accept loop has ended, and so have its connections.
+    pub fn is_done(self: &Rc<Self>) -> bool {
+        self.closed.get() && Rc::strong_count(self) == 1 && self.connections.is_empty()
     }
 
     /// Makes it a socket of `listener`, and drains the connections of the one before.
@@ -163,15 +171,21 @@ fn spawn(
     tokio::task::spawn_local(async move {
         // In a box that goes when the connection's filter has it: most live long, and silently.
         let receiving = async move {
-            let received = receive(&worker, &acceptor, stream, remote, membership).await;
+            let control = Rc::clone(&membership.control);
+            let counted = (permit, place);
+            let received = tokio::select! {
+                received = receive(&worker, &acceptor, stream, remote, membership, counted) => received,
+                () = control.drained(worker.shared.drain_time) => {
+                    Err(io::Error::other("the drain ended first"))
+                }
+            };
             received.inspect_err(|error| {
                 let listener = acceptor.listener();
-                tracing::debug!(%listener, %remote, %error, "connection ended before HTTP");
+                tracing::debug!(%listener, %remote, %error, "connection ended before it was served");
             })
         };
-        if let Ok(received) = Box::pin(receiving).await {
-            received.run().await;
+        if let Ok(serving) = Box::pin(receiving).await {
+            serving.await;
         }
-        drop((permit, place));
     });
 }

@@ -1,5 +1,6 @@
 //! What happens to an accepted connection: listener filters, the choice of a filter chain, and its filters.
 
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,14 +19,16 @@ use crate::snapshot::{FilterChain, Listener, Snapshot};
 use crate::telemetry::metrics::{ListenerStats, ListenerWorkerStats};
 use crate::worker::Worker;
 
-/// Takes one accepted connection to its filter chain and serves it there.
+/// Takes one accepted connection to its filter chain, which serves it; what comes back is to be polled until it
+/// ends. The connection keeps `counted` for as long as it lives.
 pub(super) async fn receive(
     worker: &Rc<Worker>,
     acceptor: &Acceptor,
     stream: TcpStream,
     remote: SocketAddr,
     mut membership: Membership,
-) -> io::Result<Received> {
+    counted: impl Any,
+) -> io::Result<Serving> {
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let snapshot = worker.snapshot();
@@ -41,7 +44,7 @@ pub(super) async fn receive(
     if let Some(heir) = handed_on(&listener, &snapshot, &seen) {
         listener = heir;
         if let Some(connections) = worker.connections_of(&listener.config.name) {
-            membership = connections.join();
+            membership.move_to(&connections);
         }
         stats = worker.listener_stats(&listener.config.stat_prefix);
         let start =
@@ -55,27 +58,16 @@ pub(super) async fn receive(
     let raced = raced.filter(|session| Arc::ptr_eq(session.chain(), &chain));
     let own = worker.own_listener_stats(&listener.config.stat_prefix);
     let open = OpenConnection::count(&stats, own);
+    let Some(places) = Places::take(worker, &chain).await else {
+        return Err(io::Error::other("connection_limit is reached"));
+    };
+    membership.keep((counted, places, open));
     let name = Arc::clone(&listener.config.name);
     let buffer_limit = listener.config.buffer_limit;
     let stats = &stats;
     let arrival =
         Arrival { worker, name, snapshot, chain, seen, membership, buffer_limit, raced, stats };
-    let (serving, places) = serve::serve(arrival, stream).await?;
-    Ok(Received { serving, _places: places, _open: open })
-}
-
-/// A connection that is being served, with what it holds until it ends.
-pub(super) struct Received {
-    serving: Serving,
-    _places: Places,
-    _open: OpenConnection,
-}
-
-impl Received {
-    /// Serves it to its end.
-    pub(super) async fn run(mut self) {
-        self.serving.as_mut().await;
-    }
+    serve::serve(arrival, stream).await
 }
 
 /// The listener that serves the connection in place of the one that accepted it (`use_original_dst`).

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::connection_limit::Places;
 use super::filters::Seen;
 use crate::config::Name;
 use crate::config::overload::Timer;
@@ -32,14 +31,8 @@ pub(super) type Serving = Pin<Box<dyn Future<Output = ()>>>;
 ///
 /// # Errors
 /// When the connection ends before a filter takes it over.
-pub(super) async fn serve(
-    arrival: Arrival<'_>,
-    stream: TcpStream,
-) -> io::Result<(Serving, Places)> {
-    let Some(places) = Places::take(arrival.worker, &arrival.chain).await else {
-        return Err(io::Error::other("connection_limit is reached"));
-    };
-    let serving = match arrival.chain.tls.as_ref().map(Arc::clone) {
+pub(super) async fn serve(arrival: Arrival<'_>, stream: TcpStream) -> io::Result<Serving> {
+    Ok(match arrival.chain.tls.as_ref().map(Arc::clone) {
         None => {
             let server_name = arrival.seen.server_name.clone();
             arrival.filter(None, server_name, stream)
@@ -49,8 +42,7 @@ pub(super) async fn serve(
             let server_name = peer.sni().map(Into::into);
             arrival.filter(Some(peer), server_name, stream)
         }
-    };
-    Ok((serving, places))
+    })
 }
 
 /// A connection with its chain, before TLS.
@@ -83,10 +75,11 @@ impl Arrival<'_> {
     {
         let Self { worker, name, snapshot, chain, seen, membership, buffer_limit, raced, .. } =
             self;
-        if let Some(session) = raced {
+        let downstream = downstream(worker, &seen, tls, server_name);
+        if let Some(mut session) = raced {
+            session.adopt(downstream, membership);
             return Box::pin(session.serve(snapshot, stream));
         }
-        let downstream = downstream(worker, &seen, tls, server_name);
         let worker = Rc::clone(worker);
         match &chain.terminal {
             Terminal::Http(http) => {

@@ -86,7 +86,6 @@ async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drai
             for socket in sockets.values() {
                 socket.connections.advance(Phase::Closing);
             }
-            // Connections are told, and end at their next poll.
             all_idle(&sockets).await;
         }
     }
@@ -96,6 +95,7 @@ async fn run(worker: Rc<Worker>, mut inbox: UnboundedReceiver<Command>, mut drai
 }
 
 fn obey(worker: &Rc<Worker>, sockets: &mut Sockets, command: Command) {
+    sockets.retain(|_, socket| !Acceptor::is_done(socket));
     match command {
         Command::Listen { id, name, address, socket } => {
             let watched = socket.map(|(socket, seat)| {

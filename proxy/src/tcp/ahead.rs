@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Session;
 use crate::cluster::LocalHost;
+use crate::drain::connections::Membership;
+use crate::http::connection::Downstream;
 use crate::net::copy::{Broken, Meter, Side};
 use crate::pool::Dedicated;
 use crate::snapshot::FilterChain;
@@ -83,6 +85,12 @@ impl Session {
     /// Whether the endpoint is reached already.
     pub fn is_ahead(&self) -> bool {
         self.ahead.0.borrow().is_some()
+    }
+
+    /// Takes over what has become known of the connection since the session began ahead of it.
+    pub fn adopt(&mut self, downstream: Downstream, membership: Membership) {
+        self.downstream = downstream;
+        self.membership = membership;
     }
 
     /// The chain it belongs to.
