@@ -187,7 +187,7 @@ async fn an_upgraded_stream_ends_with_its_client(program: Program) {
         let agreed =
             "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
         stream.write_all(agreed.as_bytes()).await.unwrap();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let proxy = upgrading(program, &app, Route::prefix("/").to("app")).await;
