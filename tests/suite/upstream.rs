@@ -11,6 +11,8 @@ use harness::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+mod keepalive;
+
 on_both!(
     an_endpoint_may_be_a_unix_socket,
     a_unix_socket_that_is_not_there_is_no_connection,
@@ -21,7 +23,6 @@ on_both!(
     the_next_address_is_tried_when_the_first_is_silent,
     families_are_tried_in_the_configured_order,
     our_end_is_bound_to_the_source_address,
-    idle_connections_are_probed,
     the_cluster_manager_has_a_source_address_for_all,
     our_end_that_cannot_be_bound_is_a_local_failure,
     endpoints_are_told_who_the_client_is,
@@ -212,7 +213,7 @@ async fn the_next_address_is_tried_when_the_first_is_silent(program: Program) {
     assert_eq!(proxy.get("/").send().await.echo().backend(), "app");
     let waited = start.elapsed();
     assert!(waited.as_millis() >= 300, "{waited:?}");
-    assert!(waited.as_millis() < 3000, "{waited:?}: not before the connect timeout");
+    assert!(waited.as_millis() < 4500, "{waited:?}: not before the connect timeout");
     assert_eq!(proxy.stat("cluster.app.upstream_cx_total").await, 2);
 }
 
@@ -244,33 +245,6 @@ async fn assert_logged_source(proxy: &Proxy, source: &str) {
         })
     })
     .await;
-}
-
-async fn idle_connections_are_probed(program: Program) {
-    for (options, probed) in
-        [(json!({}), false), (json!({"tcp_keepalive": {"keepalive_time": 9}}), true)]
-    {
-        let app = Backend::echo("app").await;
-        let cluster =
-            Cluster::new("app").endpoint(&app).with("upstream_connection_options", options);
-        let proxy = to_app(program, cluster).await;
-        assert_eq!(proxy.get("/").send().await.status, 200);
-        // Just after an answer the timer may still be that of something else.
-        harness::eventually("the timer of keepalive, or none", async || {
-            (timer_of_connection_to(app.address())? == if probed { "02" } else { "00" })
-                .then_some(())
-        })
-        .await;
-    }
-}
-
-/// Which timer runs on the connection to `address`, as the kernel numbers them: 02 is keepalive.
-fn timer_of_connection_to(address: SocketAddr) -> Option<String> {
-    let remote = format!(":{:04X}", address.port());
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let mut open = rows.filter(|row| row[2].ends_with(&remote) && row[3] == "01");
-    Some(open.next()?[5].split(':').next()?.to_owned())
 }
 
 async fn our_end_is_bound_to_the_source_address(program: Program) {

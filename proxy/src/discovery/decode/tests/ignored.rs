@@ -11,7 +11,7 @@ const ONE_OFS: [(&str, &str); 2] = [
 
 /// What a decoder may bind to a name that begins with an underscore: fields that another function reads from the
 /// same message, and one that says nothing about an address to connect to.
-const READ_ELSEWHERE: [(&str, &[&str]); 4] = [
+const READ_ELSEWHERE: [(&str, &[&str]); 5] = [
     (
         "Cluster",
         &[
@@ -42,6 +42,7 @@ const READ_ELSEWHERE: [(&str, &[&str]); 4] = [
     ),
     ("Node", &["metadata"]),
     ("SocketAddress", &["ipv4_compat"]),
+    ("Subset", &["subset_lb_policy"]),
 ];
 
 #[test]
