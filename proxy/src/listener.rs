@@ -1,7 +1,7 @@
 //! Listeners: sockets opened and closed as the configuration says, connections accepted and matched to a filter chain.
 
 pub mod accept;
-mod access_logs;
+pub mod access_logs;
 mod admission;
 pub mod balance;
 mod connection_limit;

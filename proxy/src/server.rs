@@ -14,7 +14,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 
 use self::options::{Mode, Options, Question};
-use crate::discovery::{Assembler, Located, Sources};
+use crate::discovery::{Assembler, Located, Sources, Unpublished};
+use crate::listener::access_logs;
+use crate::listener::manager::CannotListen;
 use crate::offline::{explain, route_check};
 use crate::telemetry::logging::{LogStyle, Logging, StartError};
 use crate::telemetry::metrics::Metrics;
@@ -94,12 +96,16 @@ fn start_logging(options: &Options) -> Result<Logging> {
     Ok(logging)
 }
 
-/// Says whether the configuration is good, files of discovered resources included.
+/// Says whether the configuration is good, files of discovered resources and of access logs included.
 fn validate(options: &Options, assembler: &Assembler) -> Result<()> {
     let problems = assembler.problems();
     if !problems.is_empty() {
         return Err(refused(&problems));
     }
+    access_logs::check(assembler.snapshot()).map_err(|CannotListen { listener, error }| {
+        refused(&[assembler.locate_in_listener(Unpublished { listener, error })])
+    })?;
+    process::check_admin_logs(assembler)?;
     let name = options.config_path.as_ref().map(|path| path.display().to_string());
     println!("configuration '{}' OK", name.unwrap_or_default());
     Ok(())

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Output;
 
 use harness::proxy::command;
-use harness::{Bootstrap, Program, Route};
+use harness::{Bootstrap, Http, Program, Route};
 use prost::Message;
 use xds::envoy::config::bootstrap::v3::Bootstrap as Proto;
 use xds::yaml::Document;
@@ -22,6 +22,7 @@ on_both!(
     the_admin_address_is_written_to_a_file,
     flags_name_the_node,
     a_bootstrap_may_be_binary,
+    validate_opens_access_logs,
 );
 
 on_outrigger_only!(
@@ -263,6 +264,16 @@ async fn flags_name_the_node(program: Program) {
         (info["node"]["id"].as_str(), info["node"]["cluster"].as_str()),
         (Some("sidecar-1"), Some("shop"))
     );
+}
+
+async fn validate_opens_access_logs(program: Program) {
+    let missing = Path::new("/nowhere/access.log");
+    let http = || Http::routing([Route::prefix("/").direct(200, "ok")]);
+    let said = Bootstrap::http(http().text_log(missing, "%RESPONSE_CODE%")).refusal(program);
+    assert!(said.contains("No such file or directory"), "{said}");
+    let said = Bootstrap::http(http()).with("admin.access_log_path", "/nowhere/admin.log");
+    let said = said.refusal(program);
+    assert!(said.contains("No such file or directory"), "{said}");
 }
 
 async fn a_bootstrap_may_be_binary(program: Program) {

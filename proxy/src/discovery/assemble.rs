@@ -112,6 +112,11 @@ impl Assembler {
         self.refused.values().flat_map(|refusal| refusal.errors.iter().cloned()).collect()
     }
 
+    /// Where it is written that a listener cannot be served.
+    pub fn locate_in_listener(&self, unpublished: Unpublished) -> Located {
+        self.state.locate(unpublished)
+    }
+
     /// Everything as it was linked last, published or not.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.linked.snapshot
@@ -316,13 +321,7 @@ impl Assembler {
             linked.snapshot = Arc::clone(&self.linked.snapshot);
             return Ok((next, linked));
         }
-        publish(&linked.snapshot).map_err(|Unpublished { listener, error }| {
-            let listeners = next.listeners();
-            match listeners.iter().find(|placed| placed.value.name == listener) {
-                Some(placed) => vec![placed.origin.locate(error)],
-                None => vec![next.bootstrap.locate(error)],
-            }
-        })?;
+        publish(&linked.snapshot).map_err(|unpublished| vec![next.locate(unpublished)])?;
         self.version = linked.snapshot.version;
         Ok((next, linked))
     }

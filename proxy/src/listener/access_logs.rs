@@ -14,6 +14,14 @@ use crate::telemetry::access_log::AccessLogger;
 #[derive(Debug, Default)]
 pub(super) struct Sinks(HashSet<LogSink>);
 
+/// Tries every access log of `snapshot`; a log file that does not exist yet is created.
+///
+/// # Errors
+/// The first log that cannot be written.
+pub fn check(snapshot: &Snapshot) -> Result<(), CannotListen> {
+    Sinks::default().check(snapshot)
+}
+
 impl Sinks {
     /// Tries every sink of `snapshot` that was not tried before.
     ///

@@ -20,7 +20,6 @@ use crate::admin::access_log::AdminLog;
 use crate::admin::server_info::{CommandLine, ServerInfo};
 use crate::admin::{self, AdminState, Drain};
 use crate::cluster::{self, Clusters, Place, health_check};
-use crate::config::access_log::AccessLog;
 use crate::config::bootstrap::{Bootstrap, Node};
 use crate::config::format::millis;
 use crate::config::{self, Invalid};
@@ -223,11 +222,14 @@ fn listen(config: &config::bootstrap::Admin) -> std::io::Result<TcpListener> {
     TcpListener::from_std(listen_alone(config.address, &options)?)
 }
 
-fn check_logs(logs: &[Arc<AccessLog>]) -> Result<(), Invalid> {
-    for (index, log) in logs.iter().enumerate() {
+/// Tries the admin API's access logs.
+pub(super) fn check_admin_logs(assembler: &Assembler) -> Result<()> {
+    let logs = assembler.bootstrap().admin.iter().flat_map(|admin| &admin.access_logs);
+    for (index, log) in logs.enumerate() {
         AccessLogger::check(&log.sink).map_err(|error| {
-            let path = format!("access_log[{index}].typed_config.path");
-            Invalid::new(path, format!("cannot be opened for appending: {error}"))
+            let path = format!("admin.access_log[{index}].typed_config.path");
+            let reason = format!("cannot be opened for appending: {error}");
+            super::refused(&[assembler.locate(Invalid::new(path, reason))])
         })?;
     }
     Ok(())
@@ -246,8 +248,7 @@ async fn start_admin(
         let reason = format!("cannot listen on {} for the admin API: {error}", config.address);
         super::refused(&[assembler.locate(Invalid::new("admin.address", reason))])
     })?;
-    check_logs(&config.access_logs)
-        .map_err(|error| super::refused(&[assembler.locate(error.under("admin"))]))?;
+    check_admin_logs(assembler)?;
     let log =
         AdminLog { logs: config.access_logs.as_slice().into(), writer: shared.access_log.clone() };
     let address = listener.local_addr()?;

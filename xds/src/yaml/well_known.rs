@@ -123,12 +123,20 @@ fn duration(reader: &mut Reader, node: &Node<'_>) -> Option<Duration> {
         return reader.refuse(node.at, format!("expected a duration, found {}", node.kind()));
     };
     match text.parse::<Duration>() {
-        Ok(duration) if duration.seconds.abs() <= MAX_SECONDS => Some(duration),
+        Ok(duration) if duration.seconds.abs() <= MAX_SECONDS && is_in_nanoseconds(text) => {
+            Some(duration)
+        }
         _ => reader.refuse(
             node.at,
             format!("expected a duration in seconds such as 0.25s or 300s, found {text:?}"),
         ),
     }
+}
+
+/// Whether nothing is written behind the ninth decimal place.
+fn is_in_nanoseconds(text: &str) -> bool {
+    let (_, fraction) = text.split_once('.').unwrap_or_default();
+    fraction.trim_end_matches('s').len() <= 9
 }
 
 fn timestamp(reader: &mut Reader, node: &Node<'_>) -> Option<Timestamp> {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use xds::yaml::Error as Located;
+
 use crate::config::cluster::{Cluster, Discovery};
 use crate::config::endpoint::LoadAssignment;
 use crate::config::http::RouteSource;
@@ -11,6 +13,7 @@ use crate::config::listener::{FilterChain, Listener};
 use crate::config::route::RouteConfig;
 use crate::config::source::{FileSource, ResourceSource};
 use crate::config::tls::{CommonTls, Secret, SecretName};
+use crate::discovery::Unpublished;
 use crate::discovery::file::bootstrap::BootstrapFile;
 use crate::discovery::file::{FileKey, Item, Kind, Origin, Resource, ResourceFile};
 use crate::tls::secrets::Secrets;
@@ -38,6 +41,15 @@ pub(super) struct Wanted {
 }
 
 impl State {
+    /// Where it is written that a listener cannot be served.
+    pub(super) fn locate(&self, Unpublished { listener, error }: Unpublished) -> Located {
+        let listeners = self.listeners();
+        match listeners.iter().find(|placed| placed.value.name == listener) {
+            Some(placed) => placed.origin.locate(error),
+            None => self.bootstrap.locate(error),
+        }
+    }
+
     /// All listeners: static ones, then discovered ones of other names.
     pub(super) fn listeners(&self) -> Vec<Placed<'_, Listener>> {
         let listeners = &self.bootstrap.config.listeners;

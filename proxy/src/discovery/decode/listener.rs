@@ -52,7 +52,7 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
     let bind_to_port = *bind_to_port != Some(false);
     let exact_balance =
         exact_balance(balance.as_ref(), bind_to_port).at("connection_balance_config")?;
-    let backlog = bounded("tcp_backlog_size", *tcp_backlog_size, BACKLOG, (1, u32::MAX))?;
+    let backlog = bounded("tcp_backlog_size", *tcp_backlog_size, BACKLOG, (0, u32::MAX))?;
     let options = ListenOptions {
         backlog: i32::try_from(backlog).unwrap_or(i32::MAX),
         ipv4_compat: false,
