@@ -125,7 +125,7 @@ impl Session {
     ) -> Ending {
         let reaching = async {
             match self.ahead.take() {
-                Some(reached) => Some(reached),
+                Some(reached) => reached,
                 None => self.reach(&snapshot).await,
             }
         };

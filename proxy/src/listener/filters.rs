@@ -62,11 +62,6 @@ impl Seen {
         }
     }
 
-    /// Whether a filter knows what the connection begins with.
-    pub(super) fn is_understood(&self) -> bool {
-        self.transport_protocol != "raw_buffer" || !self.application_protocols.is_empty()
-    }
-
     /// Has connections made for this one come from its client's address (Envoy `original_src`).
     pub(super) fn keep_source(&mut self, config: OriginalSrc) {
         let mut address = self.remote;

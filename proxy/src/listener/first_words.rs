@@ -13,7 +13,7 @@ const MOST: usize = 1024;
 /// One side of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Speaker {
-    /// It sends something that an inspector knows.
+    /// It sends something that leads elsewhere than silence does.
     Client,
     /// It sends something before the client does.
     Server,
@@ -30,7 +30,7 @@ impl FirstWords {
         (now.saturating_duration_since(*since) < LASTS).then_some(*speaker)
     }
 
-    /// Notes who did. Where too many are remembered, those are forgotten that no longer hold; if that is not
+    /// Notes who did. A server that has spoken first may do so again, whatever other clients do. Where too many are remembered, those are forgotten that no longer hold; if that is not
     /// enough, this one is.
     pub(super) fn note(&mut self, destination: SocketAddr, speaker: Speaker, now: Instant) {
         if self.0.len() >= MOST && !self.0.contains_key(&destination) {
@@ -39,7 +39,9 @@ impl FirstWords {
                 return;
             }
         }
-        self.0.insert(destination, (speaker, now));
+        if speaker == Speaker::Server || self.of(destination, now) != Some(Speaker::Server) {
+            self.0.insert(destination, (speaker, now));
+        }
     }
 }
 
@@ -62,6 +64,16 @@ mod tests {
         assert_eq!(words.of(destination(1), start + LASTS), None);
         words.note(destination(1), Speaker::Client, start + LASTS);
         assert_eq!(words.of(destination(1), start + LASTS), Some(Speaker::Client));
+    }
+
+    #[test]
+    fn a_client_does_not_make_a_server_forgotten() {
+        let start = Instant::now();
+        let mut words = FirstWords::default();
+        for speaker in [Speaker::Client, Speaker::Server, Speaker::Client] {
+            words.note(destination(1), speaker, start);
+        }
+        assert_eq!(words.of(destination(1), start), Some(Speaker::Server));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Protocols in which the server speaks first: while inspectors wait for the client's first bytes, the endpoint
 //! that silence would lead to is reached already. If it says something before the client does, there is
-//! nothing to inspect.
+//! nothing to inspect. A client that has spoken is inspected in any case; if its chain is the one that silence leads
+//! to, the connection that was begun is its own.
 //!
 //! A list of ports on which servers are known to speak first would add nothing: the endpoint is dialled at once
 //! whatever the port, and what speaks first there is remembered ([`super::first_words`]). It would take something
@@ -8,6 +9,7 @@
 //! no inspectors, and nothing waits or races.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +44,7 @@ pub(super) struct Start<'a> {
 }
 
 /// Runs the filters of the listener, unless the endpoint speaks before there is anything to inspect. Returns
-/// the connection, and the session whose endpoint is reached already: to be used if its chain is chosen.
+/// the connection, and the session whose endpoint has been dialed already: to be used if its chain is chosen.
 ///
 /// # Errors
 /// As [`filters::run`].
@@ -54,13 +56,10 @@ pub(super) async fn run(
     let Start { worker, acceptor, listener, snapshot, stats } = start;
     let words = &acceptor.first_words;
     let now = Instant::now();
-    let contest = silent_chain(start, &stream, seen);
-    let known = contest.is_some().then(|| words.borrow().of(seen.local, now)).flatten();
-    let contest = match known {
-        Some(Speaker::Server) => return Ok((stream, None)),
-        Some(Speaker::Client) => None,
-        None => contest.filter(|_| !has_spoken(&stream)),
-    };
+    let contest = silent_chain(start, &stream, seen).filter(|_| {
+        let known = words.borrow().of(seen.local, now);
+        known != Some(Speaker::Client) && !has_spoken(&stream)
+    });
     let Some(serves) = contest else {
         let state = filters::run(&listener.config, worker, &stream, seen, stats).await?;
         return Ok((state.refreshed(stream)?, None));
@@ -70,19 +69,30 @@ pub(super) async fn run(
     let limit = listener.config.buffer_limit;
     let session = Session::new(Rc::clone(worker), downstream, membership, serves, limit);
     let destination = seen.local;
-    let state = tokio::select! {
-        biased;
-        state = filters::run(&listener.config, worker, &stream, seen, stats) => Some(state?),
-        () = session.hear(snapshot) => None,
+    let state = {
+        let mut dialing = pin!(session.dial(snapshot));
+        let state = tokio::select! {
+            biased;
+            state = filters::run(&listener.config, worker, &stream, seen, stats) => Some(state?),
+            () = async { dialing.as_mut().await; session.hear().await } => None,
+        };
+        let is_chosen = || {
+            handed_on(listener, snapshot, seen).is_none()
+                && pick(listener, seen).is_some_and(|chain| Arc::ptr_eq(&chain, session.chain()))
+        };
+        // What is under way is what it needs.
+        if state.is_some() && is_chosen() && !session.has_dialed() {
+            dialing.await;
+        } else if state.is_some() && !is_chosen() {
+            words.borrow_mut().note(destination, Speaker::Client, now);
+        }
+        state
     };
     let Some(state) = state else {
         words.borrow_mut().note(destination, Speaker::Server, now);
         return Ok((filters::refresh(stream)?, Some(session)));
     };
-    if seen.is_understood() {
-        words.borrow_mut().note(destination, Speaker::Client, now);
-    }
-    Ok((state.refreshed(stream)?, Some(session).filter(Session::is_ahead)))
+    Ok((state.refreshed(stream)?, Some(session).filter(Session::has_dialed)))
 }
 
 /// The chain that a connection without a word leads to, if nothing is lost by reaching its endpoint early: a
@@ -112,10 +122,15 @@ fn silent_chain(
     let chain = pick(listener, seen).filter(|chain| chain.tls.is_none())?;
     let Terminal::Tcp(proxy) = &chain.terminal else { return None };
     let is_plain = chain.limiters.is_empty()
-        && !chain.config.filters.contains(&NetworkFilter::SniCluster)
+        && !chain.config.filters.iter().any(needs_server_name)
         && matches!(proxy.cluster, TcpCluster::Name(_));
     let proxy = Arc::clone(proxy);
     is_plain.then_some((chain, proxy))
+}
+
+/// Whether the way to the endpoint depends on what an inspector finds.
+fn needs_server_name(filter: &NetworkFilter) -> bool {
+    matches!(filter, NetworkFilter::SniCluster | NetworkFilter::SniForwardProxy { .. })
 }
 
 /// Whether the client has sent something already. Asks the kernel: the runtime does not know yet.

@@ -23,7 +23,18 @@ const GREETING: usize = 4 * 1024;
 
 /// What a session has before it begins.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(RefCell<Option<Reached>>);
+pub(super) struct Ahead(RefCell<Dialed>);
+
+#[derive(Debug, Default)]
+enum Dialed {
+    /// Nobody has tried, or not to the end.
+    #[default]
+    No,
+    /// An endpoint; none if there is none to be had.
+    Yes(Option<Box<Reached>>),
+    /// An endpoint that has ended since.
+    Lost,
+}
 
 /// An endpoint that is reached, and what it has said.
 #[derive(Debug)]
@@ -48,23 +59,29 @@ impl Reached {
 }
 
 impl Ahead {
-    pub(super) fn take(&self) -> Option<Reached> {
-        self.0.take()
+    /// Takes out what was reached; the outer none is nothing tried.
+    pub(super) fn take(&self) -> Option<Option<Reached>> {
+        match self.0.take() {
+            Dialed::No | Dialed::Lost => None,
+            Dialed::Yes(reached) => Some(reached.map(|reached| *reached)),
+        }
     }
 }
 
 impl Session {
-    /// Reaches the endpoint ahead of [`Session::serve`], and resolves once it has said something. One that
-    /// cannot be reached, or ends without a word, is not missed: then this never resolves.
-    pub async fn hear(&self, snapshot: &Held) {
-        let Some(reached) = self.reach(snapshot).await else {
-            return std::future::pending().await;
-        };
-        self.ahead.0.replace(Some(reached));
+    /// Reaches the endpoint ahead of [`Session::serve`], if it can be reached.
+    pub async fn dial(&self, snapshot: &Held) {
+        let reached = self.reach(snapshot).await;
+        self.ahead.0.replace(Dialed::Yes(reached.map(Box::new)));
+    }
+
+    /// Resolves once the endpoint that was reached has said something. One that could not be reached, or ends
+    /// without a word, is not missed: then this never resolves.
+    pub async fn hear(&self) {
         let mut room = vec![0; GREETING];
         std::future::poll_fn(|cx| {
             let mut ahead = self.ahead.0.borrow_mut();
-            let Some(reached) = &mut *ahead else { return Poll::Pending };
+            let Dialed::Yes(Some(reached)) = &mut *ahead else { return Poll::Pending };
             let mut buffer = ReadBuf::new(&mut room);
             let read = Pin::new(&mut reached.endpoint.stream).poll_read(cx, &mut buffer);
             match read {
@@ -73,7 +90,7 @@ impl Session {
                     Poll::Ready(())
                 }
                 Poll::Ready(_) => {
-                    *ahead = None;
+                    *ahead = Dialed::Lost;
                     Poll::Pending
                 }
                 Poll::Pending => Poll::Pending,
@@ -82,9 +99,9 @@ impl Session {
         .await;
     }
 
-    /// Whether the endpoint is reached already.
-    pub fn is_ahead(&self) -> bool {
-        self.ahead.0.borrow().is_some()
+    /// Whether [`Session::dial`] has come to its end.
+    pub fn has_dialed(&self) -> bool {
+        !matches!(&*self.ahead.0.borrow(), Dialed::No)
     }
 
     /// Takes over what has become known of the connection since the session began ahead of it.

@@ -13,6 +13,8 @@ on_both!(a_greeting_arrives_at_once,);
 
 on_outrigger_only!(
     a_server_may_speak_first_behind_inspectors because SERVERS_MAY_SPEAK_FIRST,
+    a_silent_client_does_not_keep_others_from_being_inspected because SERVERS_MAY_SPEAK_FIRST,
+    an_endpoint_is_dialed_once because SERVERS_MAY_SPEAK_FIRST,
 );
 
 const GREETING: &str = "8.0-db\r\n";
@@ -121,4 +123,55 @@ async fn a_server_may_speak_first_behind_inspectors(program: Program) {
     }
     assert!(silent.connections() <= 1, "{}", silent.connections());
     assert_eq!(proxy.stat("http_inspector.http11_found").await, 10);
+}
+
+async fn a_silent_client_does_not_keep_others_from_being_inspected(program: Program) {
+    // Slow enough for a client to be the first.
+    let db = TcpBackend::scripted(|mut stream| async move {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let _ = stream.write_all(GREETING.as_bytes()).await;
+    })
+    .await;
+    let proxy = Bootstrap::new()
+        .listener(inspecting("main"))
+        .cluster(Cluster::new("db").endpoint(&db))
+        .start(program)
+        .await;
+    for _ in 0..3 {
+        let mut silent = RawConnection::open(proxy.address("main")).await;
+        assert_eq!(silent.read_exactly(GREETING.len()).await, GREETING.as_bytes());
+        assert_eq!(proxy.get("/").send().await.text(), "http");
+    }
+    assert_eq!(proxy.stat("http_inspector.http11_found").await, 3);
+}
+
+/// By a client that speaks what no inspector knows, before and after the endpoint is reached or found missing.
+async fn an_endpoint_is_dialed_once(program: Program) {
+    let echo = TcpBackend::echo().await;
+    let proxy = Bootstrap::new()
+        .listener(inspecting("main"))
+        .cluster(Cluster::new("db").endpoint(&echo))
+        .start(program)
+        .await;
+    for round in 0..10 {
+        let mut connection = RawConnection::open(proxy.address("main")).await;
+        tokio::time::sleep(Duration::from_millis(round / 2)).await;
+        connection.write("*1 ping\r\n").await;
+        assert_eq!(connection.read_exactly(9).await, b"*1 ping\r\n");
+    }
+    assert_eq!(proxy.stat("cluster.db.upstream_cx_total").await, 10);
+    assert_eq!(echo.connections(), 10);
+
+    let mut bootstrap = Bootstrap::new();
+    let nobody = bootstrap.reserve("nobody");
+    let proxy = bootstrap
+        .listener(inspecting("main"))
+        .cluster(Cluster::new("db").endpoint(nobody))
+        .start(program)
+        .await;
+    let mut connection = RawConnection::open(proxy.address("main")).await;
+    proxy.until_stat("cluster.db.upstream_cx_connect_fail", |count| count == 1).await;
+    connection.write("*1 ping\r\n").await;
+    connection.read_to_end().await;
+    assert_eq!(proxy.stat("cluster.db.upstream_cx_connect_fail").await, 1);
 }
