@@ -108,5 +108,6 @@ pub(crate) const OLD_ADDRESSES: Difference = Difference(
 /// Protocols in which the server speaks first, behind inspectors.
 pub(crate) const SERVERS_MAY_SPEAK_FIRST: Difference = Difference(
     "Envoy holds a connection whose server speaks first until listener_filters_timeout; Outrigger \
-     reaches the endpoint that silence leads to meanwhile, and lets it speak",
+     reaches the endpoint that silence leads to meanwhile, and lets it speak; a client that is later than \
+     the server's greeting is not inspected",
 );
