@@ -14,6 +14,7 @@ on_both!(
     there_is_a_limit_to_those_who_wait,
     a_failed_name_recovers,
     a_changed_address_is_followed,
+    the_order_of_addresses_does_not_matter,
     an_unused_name_is_forgotten,
     routes_put_another_host_in_place,
     a_route_can_do_without_the_filter,
@@ -246,6 +247,21 @@ async fn a_changed_address_is_followed_at_once(program: Program) {
     dns.set_for("app.test", &["127.0.0.2"], 300);
     proxy.until_stat("dns_cache.names.host_address_changed", |count| count == 2).await;
     assert_eq!(ask(&proxy, &host, "/").await, (200, "two".into()));
+}
+
+async fn the_order_of_addresses_does_not_matter(program: Program) {
+    let (one, _two) = pair().await;
+    let host = format!("app.test:{}", one.address().port());
+    let dns = DnsServer::start().await;
+    dns.set_for("app.test", &["127.0.0.1", "127.0.0.2"], 1);
+    let cache = cache(&dns, &json!({"dns_min_refresh_rate": "1s"}));
+    let proxy = forwarding(program, &cache, to_hosts()).await;
+    assert_eq!(ask(&proxy, &host, "/").await, (200, "one".into()));
+    dns.set_for("app.test", &["127.0.0.2", "127.0.0.1"], 1);
+    proxy.until_stat("dns_cache.names.dns_query_success", |count| count >= 3).await;
+    assert_eq!(ask(&proxy, &host, "/").await, (200, "one".into()));
+    assert_eq!(proxy.stat("cluster.hosts.membership_change").await, 1);
+    assert_eq!(proxy.stat("cluster.hosts.upstream_cx_total").await, 1);
 }
 
 async fn an_unused_name_is_forgotten(program: Program) {

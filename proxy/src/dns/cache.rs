@@ -1,13 +1,14 @@
 //! The names that requests bring: looked up when first named, kept fresh while in use, bounded in number.
 //!
-//! Workers read without a lock; lookups run on the control runtime, one for each name however many wait for it.
+//! Names that are known are read without a lock; a new one takes a lock for a moment. Lookups run on the control
+//! runtime, one for each name however many wait for it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -15,6 +16,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::schedule::Schedule;
 use super::{Failed, Resolved, Resolvers};
@@ -70,6 +72,8 @@ struct Entry {
     state: ArcSwapOption<State>,
     /// Whether the first lookup has ended.
     ended: watch::Sender<bool>,
+    /// What keeps it fresh.
+    lookups: OnceLock<AbortHandle>,
     /// When it was last asked for, in milliseconds after the start of the cache.
     used: AtomicU64,
 }
@@ -175,6 +179,7 @@ impl Cache {
             port: port.unwrap_or(default_port),
             state: ArcSwapOption::empty(),
             ended: watch::Sender::new(false),
+            lookups: OnceLock::new(),
             used: AtomicU64::new(self.now()),
         });
         let mut next = HashMap::clone(&entries);
@@ -182,7 +187,8 @@ impl Cache {
         self.store(next);
         self.stats.host_added.inc();
         let (cache, kept) = (Arc::downgrade(self), Arc::clone(&entry));
-        self.control.spawn(keep_resolving(cache, kept));
+        let lookups = self.control.spawn(keep_resolving(cache, kept));
+        entry.lookups.get_or_init(|| lookups.abort_handle());
         Ok(entry)
     }
 
@@ -220,7 +226,8 @@ impl Cache {
             Ok(Resolved { addresses, ttl, .. }) if !addresses.is_empty() => {
                 self.stats.dns_query_success.inc();
                 let found = entry.at(&addresses);
-                if known.as_ref() != Some(&found) {
+                // In which order they come is for servers to vary; pools are kept by the first that was known.
+                if !known.as_ref().is_some_and(|known| known.is_same(&found)) {
                     self.stats.host_address_changed.inc();
                     entry.state.store(Some(Arc::new(Ok(found))));
                 }
@@ -247,6 +254,19 @@ impl Cache {
     }
 }
 
+impl Known {
+    /// Whether the addresses are the same, in whatever order.
+    fn is_same(&self, other: &Self) -> bool {
+        let sorted = |known: &Self| {
+            let mut addresses: Vec<SocketAddr> = known.others.to_vec();
+            addresses.push(known.address);
+            addresses.sort_unstable();
+            addresses
+        };
+        sorted(self) == sorted(other)
+    }
+}
+
 impl Entry {
     fn known(&self) -> Option<Known> {
         self.state.load_full().and_then(|state| State::clone(&state).ok())
@@ -265,6 +285,16 @@ impl Entry {
     fn fail(&self, is_known: bool, reason: &str) {
         if !is_known {
             self.state.store(Some(Arc::new(Err(reason.into()))));
+        }
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        for entry in self.entries.load().values() {
+            if let Some(lookups) = entry.lookups.get() {
+                lookups.abort();
+            }
         }
     }
 }
