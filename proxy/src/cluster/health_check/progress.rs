@@ -137,16 +137,19 @@ impl Progress {
             self.successes += 1;
             // The first result of all is believed at once, which makes starting faster.
             if !self.checked || self.successes >= config.healthy_threshold {
-                flags = flags.without(
-                    HealthFlags::FAILED_ACTIVE_HC
-                        | HealthFlags::ACTIVE_HC_TIMEOUT
-                        | HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL,
-                );
+                flags =
+                    flags.without(HealthFlags::FAILED_ACTIVE_HC | HealthFlags::ACTIVE_HC_TIMEOUT);
                 transition = Transition::Changed;
                 events.push(Event::AddHealthy { first: !self.checked });
             } else {
                 transition = Transition::Pending;
             }
+        }
+        // A response that only counted towards the threshold may have asked for it.
+        let excluded = flags.has(HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL);
+        if excluded && !flags.has(HealthFlags::FAILED_ACTIVE_HC) {
+            flags = flags.without(HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL);
+            transition = Transition::Changed;
         }
         if transition != Transition::Changed && config.log_successes {
             events.push(Event::Passed);
@@ -223,4 +226,4 @@ pub(super) fn below(limit: Duration, random: &mut Rng) -> Duration {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

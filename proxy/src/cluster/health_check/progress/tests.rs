@@ -6,7 +6,7 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
 use super::*;
 use crate::config::health_check::{Checker, TcpCheck};
 
-fn config(healthy: u32, unhealthy: u32) -> HealthCheck {
+pub(in super::super) fn config(healthy: u32, unhealthy: u32) -> HealthCheck {
     let seconds = Duration::from_secs;
     HealthCheck {
         timeout: seconds(1),
@@ -227,4 +227,24 @@ proptest! {
             + intervals.healthy.mul_f64(f64::from(percent) / 100.0);
         prop_assert!(intervals.healthy <= wait && wait <= longest);
     }
+}
+
+#[test]
+fn a_host_that_asked_to_be_left_out_is_back_with_the_next_success() {
+    const EXCLUDED: HealthFlags = HealthFlags::EXCLUDED_VIA_IMMEDIATE_HC_FAIL;
+    let mut host = Subject::new(config(2, 3));
+    host.takes(PASSED);
+    let once = Failure { retriable: true, excluded: true, ..Failure::of(FailureKind::Active) };
+    host.takes(CheckResult::Failed(once));
+    assert!(host.is_healthy() && host.flags.has(EXCLUDED));
+    assert_eq!(host.takes(PASSED).transition, Transition::Changed);
+    assert!(!host.flags.has(EXCLUDED));
+
+    // One that has failed besides comes back with the threshold.
+    host.takes(CheckResult::Failed(Failure { retriable: false, ..once }));
+    assert!(!host.is_healthy());
+    assert_eq!(host.takes(PASSED).transition, Transition::Pending);
+    assert!(host.flags.has(EXCLUDED));
+    host.takes(PASSED);
+    assert_eq!(host.flags, HealthFlags::default());
 }
