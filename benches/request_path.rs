@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use proxy::drain::connections::ConnectionSet;
 use proxy::http::codec;
 use proxy::http::connection::{Connection, Downstream};
+use proxy::upstream::client::Presence;
 use proxy::worker::Worker;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -131,6 +132,7 @@ async fn through_proxy(bootstrap: &str) -> Client {
         server_name: None,
         tlvs: None,
         origin: None,
+        presence: Presence::default(),
     };
     let membership = Rc::new(ConnectionSet::default()).join();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");

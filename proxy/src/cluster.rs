@@ -3,9 +3,11 @@
 //! A cluster exists three times. [`ClusterSpec`] is its configuration, part of a snapshot. [`Clusters`] holds
 //! what all workers share and what outlives a configuration: circuit breakers, each endpoint's load, results
 //! and ejection. [`LocalClusters`] is one worker's side: the arrangement for picking, and the connections.
-//! A worker takes the lock on the shared part only when it first meets a cluster or a changed one.
+//! A worker takes a lock on the shared part when it first meets a cluster or a changed one, an endpoint that a
+//! request names or one that is just found to be an outlier, never for an ordinary request.
 
 mod dynamic;
+mod failures;
 mod health;
 pub mod health_check;
 mod home;
@@ -24,6 +26,7 @@ mod statistics;
 mod subsets;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -43,6 +46,7 @@ use home::Home;
 use shared::SharedCluster;
 
 pub use dynamic::DynamicHost;
+pub use failures::Watch;
 pub use health::HealthFlags;
 pub use home::Place;
 pub use host::{HostId, Outcome};
@@ -90,7 +94,7 @@ struct Reports {
 }
 
 /// A cluster of the newest snapshot.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Known {
     spec: Arc<ClusterSpec>,
     /// Set up when a worker first sends something to it, or at once if its hosts start slowly or are
@@ -161,11 +165,13 @@ impl Clusters {
         self.published.notify_one();
     }
 
-    /// Whether a host of `cluster` at `address` passes its active checks, so that it may stay although it is no
+    /// Where hosts of `cluster` are that pass their active checks, so that they may stay although they are no
     /// longer listed (Envoy's PENDING_DYNAMIC_REMOVAL).
-    pub fn may_stay(&self, cluster: &str, address: &HostAddress) -> bool {
+    pub fn passing(&self, cluster: &str) -> HashSet<HostAddress> {
         let live = self.known.lock().get(cluster).and_then(|known| known.live.clone());
-        live.is_some_and(|live| live.current().1.iter().any(|host| host.may_stay(address)))
+        let hosts = live.map(|live| live.current().1).unwrap_or_default();
+        let passing = hosts.iter().filter(|host| host.passes_checks());
+        passing.map(|host| host.address().clone()).collect()
     }
 
     /// Resolves when a host that was allowed to stay should do so no longer.
@@ -315,6 +321,7 @@ impl LocalClusters {
         let cluster = Rc::new(cluster);
         if let Some(before) = before {
             before.retire_missing(&cluster);
+            cluster.drain_failed();
             cluster.drain_if_hosts_changed(before);
         }
         self.local.borrow_mut().insert(Arc::clone(&spec.config.name), Rc::clone(&cluster));

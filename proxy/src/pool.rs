@@ -36,7 +36,7 @@ use crate::config::tls::UpstreamTls;
 use crate::config::{HashMap, Name};
 use crate::telemetry::metrics::ClusterStats;
 use crate::tls::client::ClientTls;
-use crate::upstream::client::Client;
+use crate::upstream::client::{Client, Presence};
 use crate::upstream::failure::{ConnectError, Limit};
 use crate::upstream::http::Protocol;
 use circuit_breaker::LocalBreaker;
@@ -130,6 +130,8 @@ pub struct Need<'a> {
     pub host: Option<&'a str>,
     /// The client, for endpoints at which something shows of it.
     pub client: &'a Client,
+    /// That it is there; connections at which its port shows end with it.
+    pub presence: &'a Presence,
     /// Which connections will do.
     pub reuse: Reuse,
 }
@@ -194,12 +196,12 @@ pub struct HostPool {
     /// The kind of connection used last, which mostly is the only one.
     latest: RefCell<Rc<Connections>>,
     others: RefCell<HashMap<Key, Rc<Connections>>>,
-    /// With so many others, those are looked for that are empty: clients may be many, and each its own kind.
-    crowded: Cell<usize>,
+    /// How many others there may be before the empty ones are forgotten.
+    room: Cell<usize>,
 }
 
-/// So many kinds of connections are kept without looking whether they are empty.
-const FEW: usize = 16;
+/// How many kinds of connections are kept in mind without a look at whether there still are any.
+const ROOM: usize = 16;
 
 impl HostPool {
     /// A pool without connections.
@@ -211,7 +213,7 @@ impl HostPool {
             common,
             latest: RefCell::new(latest),
             others: RefCell::default(),
-            crowded: Cell::new(FEW),
+            room: Cell::new(ROOM),
         }
     }
 
@@ -266,8 +268,16 @@ impl HostPool {
         Arc::clone(&self.latest.borrow().settings.hostname)
     }
 
-    /// The connections that can serve `need`.
+    /// The connections that can serve `need`. Those that are for its client alone know of it from now on.
     fn connections(&self, need: Need<'_>) -> Rc<Connections> {
+        let connections = self.find(need);
+        if connections.key.client.is_alone() {
+            need.presence.is_followed_by(&connections);
+        }
+        connections
+    }
+
+    fn find(&self, need: Need<'_>) -> Rc<Connections> {
         let latest = Rc::clone(&*self.latest.borrow());
         let settings = &latest.settings;
         let protocol = protocol(settings, need.downstream);
@@ -275,19 +285,22 @@ impl HostPool {
         let client = need.client.shown(&settings.cluster.connecting);
         let key = &latest.key;
         let same = key.protocol == protocol && key.priority == priority && key.client == client;
-        if same && key.host.as_deref() == host {
+        if same && key.host.as_deref() == host && !latest.is_over() {
             return latest;
         }
         let key = Key { protocol, priority, host: host.map(Into::into), client };
         let mut others = self.others.borrow_mut();
-        if others.len() >= self.crowded.get() {
-            others.retain(|_, connections| !connections.is_empty());
-            self.crowded.set(FEW.max(2 * others.len()));
+        // Clients come and go: no request looks at those of all the others.
+        if others.len() >= self.room.get() {
+            others.retain(|_, connections| !connections.is_empty() && !connections.is_over());
+            self.room.set((2 * others.len()).max(ROOM));
         }
-        let wanted = others.remove(&key).unwrap_or_else(|| {
+        let wanted = others.remove(&key).filter(|known| !known.is_over()).unwrap_or_else(|| {
             Rc::new(Connections::new(Rc::clone(settings), key, Rc::clone(&self.common)))
         });
-        others.insert(latest.key.clone(), latest);
+        if !latest.is_over() {
+            others.insert(latest.key.clone(), latest);
+        }
         *self.latest.borrow_mut() = Rc::clone(&wanted);
         wanted
     }

@@ -136,8 +136,7 @@ impl Session {
         // Connections may last for days: none keeps an old configuration.
         drop(snapshot);
         let Some(reached) = reached else { return Ending::Unreached };
-        let host_fails = reached.host_fails();
-        let Reached { mut endpoint, greeting, .. } = reached;
+        let Reached { mut endpoint, depends_on, greeting } = reached;
         if self.proxy.log_on_connected {
             self.log();
         }
@@ -155,7 +154,7 @@ impl Session {
                 Err(broken) => Ending::Broken(broken),
             },
             ending = self.end(dies, self.proxy.idle_timeout) => ending,
-            () = host_fails => Ending::HostFailed,
+            () = ahead::host_fails(depends_on) => Ending::HostFailed,
         };
         match &ending {
             Ending::Broken(broken) => self.broken(broken, client, &endpoint),

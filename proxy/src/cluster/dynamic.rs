@@ -58,7 +58,8 @@ impl DynamicHost {
 #[derive(Debug, Default)]
 pub(super) struct DynamicHosts {
     hosts: RefCell<HashMap<DynamicHost, Entry>>,
-    interval: Cell<Duration>,
+    /// Between two sweeps; none when it keeps nothing any more.
+    interval: Cell<Option<Duration>>,
     is_swept: Cell<bool>,
 }
 
@@ -80,8 +81,9 @@ impl DynamicHosts {
             entry.named.set(true);
             return Some(Rc::clone(&entry.host));
         }
-        if self.hosts.borrow().len() >= MOST {
-            self.sweep();
+        if self.interval.get().is_none() {
+            // Whoever still holds the old cluster gets an endpoint for itself.
+            return make().map(Rc::new);
         }
         if self.hosts.borrow().len() >= MOST {
             return None;
@@ -102,7 +104,7 @@ impl DynamicHosts {
         interval: Option<Duration>,
         settings: impl Fn(&DynamicHost) -> Option<Settings>,
     ) {
-        self.interval.set(interval.unwrap_or_default());
+        self.interval.set(interval);
         self.hosts.borrow_mut().retain(|wanted, entry| {
             match interval.and_then(|_| settings(wanted)) {
                 Some(settings) => {
@@ -138,13 +140,15 @@ impl DynamicHosts {
 
 /// Sweeps until there is nothing left to sweep.
 async fn keep_sweeping(hosts: Weak<DynamicHosts>) {
-    while let Some(interval) = hosts.upgrade().map(|hosts| hosts.interval.get()) {
+    while let Some(now) = hosts.upgrade() {
+        let interval = now.interval.get().filter(|_| !now.hosts.borrow().is_empty());
+        let Some(interval) = interval else {
+            now.is_swept.set(false);
+            return;
+        };
+        drop(now);
         tokio::time::sleep(interval).await;
         let Some(hosts) = hosts.upgrade() else { return };
         hosts.sweep();
-        if hosts.hosts.borrow().is_empty() {
-            hosts.is_swept.set(false);
-            return;
-        }
     }
 }

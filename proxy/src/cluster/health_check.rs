@@ -26,7 +26,6 @@ use super::host::{Host, HostId};
 use super::shared::{SharedCluster, keys};
 use crate::config::HashMap;
 use crate::config::access_log::LogSink;
-use crate::config::address::HostAddress;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::{Endpoint, Locality};
 use crate::config::health_check::{Checker, HealthCheck};
@@ -146,7 +145,7 @@ async fn check(
             }
             () = probe.lost() => CheckResult::NETWORK,
         };
-        let Some(transition) = live.take_in(&host, &target.cluster, result) else { return };
+        let Some(transition) = live.take_in(&host, result) else { return };
         drop(first_round.take());
         let passed = matches!(result, CheckResult::Passed { .. });
         due = Instant::now()
@@ -221,19 +220,19 @@ impl Host {
 }
 
 impl Host {
-    /// Whether it is the host at `address`, is checked, and has not failed.
-    pub(super) fn may_stay(&self, address: &HostAddress) -> bool {
+    /// Whether it is checked, and has not failed.
+    pub(super) fn passes_checks(&self) -> bool {
         const FAILED: HealthFlags =
             HealthFlags::FAILED_ACTIVE_HC.union(HealthFlags::FAILED_EDS_HEALTH);
-        self.address() == address
-            && !self.health().has(FAILED)
-            && self.record.lock().check.is_some()
+        !self.health().has(FAILED) && self.record.lock().check.is_some()
     }
 }
 
 impl SharedCluster {
-    /// Takes in how a check of `host` went, and tells what this has changed. None if it is not checked.
-    fn take_in(&self, host: &Host, config: &Cluster, result: CheckResult) -> Option<Transition> {
+    /// Takes in how a check of `host` went, and tells what this has changed. None if it is not checked. What it
+    /// means is for the newest configuration to say: checks that stay the same outlive a change of the rest.
+    fn take_in(&self, host: &Host, result: CheckResult) -> Option<Transition> {
+        let config = &self.spec().config;
         let check = config.hosts.health_check.as_ref()?;
         let mut record = host.record.lock();
         let checked = record.check.as_mut()?;
@@ -261,7 +260,7 @@ impl SharedCluster {
             self.health_changed();
         }
         if now.has(HealthFlags::FAILED_ACTIVE_HC) && !before.has(HealthFlags::FAILED_ACTIVE_HC) {
-            host.failures.notify_waiters();
+            host.failures.tell();
             if now.has(HealthFlags::PENDING_DYNAMIC_REMOVAL) {
                 self.reports.departures.notify_one();
             }
@@ -270,9 +269,9 @@ impl SharedCluster {
     }
 
     /// A response of `host` asks for it to be left out at once, before any check fails.
-    pub(super) fn leave_out(&self, host: &Host, config: &Cluster) {
+    pub(super) fn leave_out(&self, host: &Host) {
         let failure = Failure { excluded: true, ..Failure::of(FailureKind::Passive) };
-        self.take_in(host, config, CheckResult::Failed(failure));
+        self.take_in(host, CheckResult::Failed(failure));
     }
 
     fn log(

@@ -54,6 +54,10 @@ impl Home {
         let mut seen: Vec<[&str; 3]> = Vec::new();
         for ((index, _), host) in keys(&spec).into_iter().zip(&hosts) {
             let Some(endpoint) = spec.assignment.endpoints.get(index) else { continue };
+            // As in Envoy, the fleet is what is in use: those of the first priority.
+            if endpoint.locality.priority > 0 {
+                continue;
+            }
             let name = super::member::locality_name(endpoint);
             if !seen.contains(&name) {
                 seen.push(name);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
+use super::failures::Failures;
 use super::health::{HealthFlags, SharedFlags};
 use super::health_check::Checked;
 use super::latency::Latency;
@@ -47,7 +47,7 @@ pub struct Host {
     /// When it joined the cluster, or came back into use: what slow start counts from.
     pub(super) since: Since,
     /// Told each time it is found unhealthy.
-    pub(super) failures: Notify,
+    pub(super) failures: Failures,
     pub(super) record: Mutex<Record>,
 }
 
@@ -133,7 +133,7 @@ impl Host {
             in_a_row: InARow::default(),
             since: Since::now(),
             flags: SharedFlags::default(),
-            failures: Notify::new(),
+            failures: Failures::default(),
             record: Mutex::default(),
         }
     }

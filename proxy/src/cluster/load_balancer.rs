@@ -24,7 +24,7 @@ use fastrand::Rng;
 use crate::config::cluster::{HashLb, LbPolicy, LocalityLb, ZoneAware};
 use crate::config::endpoint::AssignmentPolicy;
 use group::Group;
-use hash_table::HashTables;
+use hash_table::{HashTables, Unready};
 use hashed::Hashed;
 use priority::{Availability, Census, Loads};
 use tier::Tier;
@@ -222,20 +222,28 @@ impl Balancer {
 
     /// Picks an endpoint; none if none is available.
     ///
+    /// # Errors
+    /// If the table for it is being built.
+    ///
     /// An endpoint that the view avoids is passed over, at most `attempts` times: then the next is taken,
     /// whichever it is (Envoy's `host_selection_retry_max_attempts`).
-    pub fn pick(&mut self, view: &impl View, attempts: u32, random: &mut Rng) -> Option<usize> {
+    pub fn pick(
+        &mut self,
+        view: &impl View,
+        attempts: u32,
+        random: &mut Rng,
+    ) -> Result<Option<usize>, Unready> {
         if let Some(Level::Hashed { .. }) = self.levels.first() {
             return self.pick_by_hash(view, attempts, random);
         }
-        let mut index = self.pick_once(view, random)?;
+        let mut picked = self.pick_once(view, random);
         for _ in 0..attempts {
-            if !view.avoids(index) {
+            if !picked.is_some_and(|index| view.avoids(index)) {
                 break;
             }
-            index = self.pick_once(view, random)?;
+            picked = self.pick_once(view, random);
         }
-        Some(index)
+        Ok(picked)
     }
 
     fn pick_once(&mut self, view: &impl View, random: &mut Rng) -> Option<usize> {
@@ -262,10 +270,20 @@ impl Balancer {
     }
 
     /// The hash decides about the priority too. Of degraded endpoints there is no table, as in Envoy.
-    fn pick_by_hash(&self, view: &impl View, attempts: u32, random: &mut Rng) -> Option<usize> {
+    fn pick_by_hash(
+        &mut self,
+        view: &impl View,
+        attempts: u32,
+        random: &mut Rng,
+    ) -> Result<Option<usize>, Unready> {
         let hash = view.hash().unwrap_or_else(|| random.u64(..));
         let (priority, _) = self.loads.only().unwrap_or_else(|| self.loads.choose(hash));
-        let Some(Level::Hashed { panic, table }) = self.levels.get(priority) else { return None };
+        if let Some(Level::Hashed { table, .. }) = self.levels.get_mut(priority) {
+            table.settle();
+        }
+        let Some(Level::Hashed { panic, table }) = self.levels.get(priority) else {
+            return Ok(None);
+        };
         if *panic {
             view.notes(Event::Panic);
         }
@@ -278,12 +296,12 @@ impl Balancer {
         };
         let mut picked = None;
         for attempt in 0..=attempts {
-            picked = table.pick(hash, attempt, view, total);
+            picked = table.pick(hash, attempt, view, total)?;
             if !picked.is_some_and(|index| view.avoids(index)) {
                 break;
             }
         }
-        picked
+        Ok(picked)
     }
 }
 

@@ -9,10 +9,12 @@ use fastrand::Rng;
 
 use super::ClusterSpec;
 use super::dynamic::{DynamicHost, DynamicHosts};
+use super::failures::Watch;
 use super::health::HealthFlags;
 use super::home::Home;
 use super::host::{Host, HostId, Outcome, Shard};
 use super::load_balancer::Balancer;
+use super::load_balancer::hash_table::Unready;
 use super::member::{Member, Roster, localities};
 use super::pick_context::PickContext;
 use super::settings::settings;
@@ -173,9 +175,16 @@ impl LocalCluster {
     }
 
     /// Picks an endpoint for what `context` says; none if none is available.
-    pub fn pick(&self, context: &PickContext<'_>, random: &mut Rng) -> Option<Rc<LocalHost>> {
+    ///
+    /// # Errors
+    /// If its hashing policy has a table to build first.
+    pub fn pick(
+        &self,
+        context: &PickContext<'_>,
+        random: &mut Rng,
+    ) -> Result<Option<Rc<LocalHost>>, Unready> {
         if self.spec.config.discovery.cleanup_interval().is_some() {
-            return self.dynamic_host(context.dynamic?);
+            return Ok(context.dynamic.and_then(|wanted| self.dynamic_host(wanted)));
         }
         let home = self.home.as_deref();
         let version = version(&self.shared, home);
@@ -189,14 +198,15 @@ impl LocalCluster {
         if let Some(wanted) = context.override_host {
             let host = self.overriding(wanted.address);
             if host.is_some() || wanted.strict {
-                return host;
+                return Ok(host);
             }
         }
         let number = match &mut *self.arrangement.borrow_mut() {
             Arrangement::Whole(balancer) => self.roster().pick(balancer, None, context, random),
             Arrangement::Divided(subsets) => subsets.pick(self.roster(), context, random),
-        };
-        self.members.get(number?).map(|member| Rc::clone(&member.host))
+        }?;
+        let member = number.and_then(|number| self.members.get(number));
+        Ok(member.map(|member| Rc::clone(&member.host)))
     }
 
     /// The endpoint at `address`, if its health is good enough for sessions.
@@ -249,12 +259,12 @@ impl LocalCluster {
     /// if its health is actively checked, for nothing else would ever bring it back.
     pub fn leave_out(&self, host: &LocalHost) {
         if self.spec.config.hosts.health_check.is_some() {
-            self.shared.leave_out(&host.shared, &self.spec.config);
+            self.shared.leave_out(&host.shared);
         }
     }
 
     /// Lets go of the connections to hosts that have just failed; requests under way finish.
-    fn drain_failed(&self) {
+    pub(super) fn drain_failed(&self) {
         const FAILED: HealthFlags =
             HealthFlags::FAILED_ACTIVE_HC.union(HealthFlags::FAILED_OUTLIER_CHECK);
         for Member { host, .. } in &self.members {
@@ -382,9 +392,9 @@ impl LocalHost {
         self.pool.dedicate(permit, client).await
     }
 
-    /// Resolves when it is next found unhealthy, by active checks or outlier detection.
-    pub async fn failure(&self) {
-        self.shared.failures.notified().await;
+    /// Watches for its failures from now on.
+    pub fn watch(&self) -> Watch {
+        Watch::begin(&self.shared)
     }
 
     /// The name the endpoint was configured or resolved by; may be empty.

@@ -6,6 +6,7 @@ use fastrand::Rng;
 
 use super::ClusterSpec;
 use super::home::Home;
+use super::load_balancer::hash_table::Unready;
 use super::load_balancer::{Balancer, Candidate, Event, Health, Rules, View};
 use super::local::LocalHost;
 use super::pick_context::PickContext;
@@ -121,16 +122,19 @@ impl Roster<'_> {
     }
 
     /// Picks with `balancer`, which was made of the members with the numbers `among`; the number of the member picked.
+    ///
+    /// # Errors
+    /// If it is not ready for that.
     pub(super) fn pick(
         self,
         balancer: &mut Balancer,
         among: Option<&[usize]>,
         context: &PickContext<'_>,
         random: &mut Rng,
-    ) -> Option<usize> {
+    ) -> Result<Option<usize>, Unready> {
         let view = PickView { roster: self, among, context };
         let index = balancer.pick(&view, context.attempts, random)?;
-        number(among, index)
+        Ok(index.and_then(|index| number(among, index)))
     }
 
     fn member(&self, among: Option<&[usize]>, index: usize) -> Option<&Member> {

@@ -141,6 +141,11 @@ impl SharedCluster {
         (Arc::clone(&members.spec), members.current.clone())
     }
 
+    /// The newest configuration.
+    pub(super) fn spec(&self) -> Arc<ClusterSpec> {
+        Arc::clone(&self.members.lock().spec)
+    }
+
     /// A number that changes with the health of any endpoint.
     pub(super) fn health_version(&self) -> u64 {
         self.health.load(Acquire)
@@ -185,7 +190,7 @@ impl SharedCluster {
             Verdict::Ejected => {
                 self.outliers.enforced(detector);
                 host.set_ejected(true);
-                host.failures.notify_waiters();
+                host.failures.tell();
                 self.health_changed();
             }
             Verdict::Overflow => {

@@ -43,11 +43,14 @@ pub struct HostView {
 impl Clusters {
     /// All clusters of the newest snapshot, by name.
     pub fn view(&self) -> Vec<ClusterView> {
-        let known = self.known.lock();
-        let mut clusters: Vec<_> = known.values().map(Known::view).collect();
-        drop(known);
+        let mut clusters: Vec<_> = self.all().iter().map(Known::view).collect();
         clusters.sort_by(|a, b| a.spec.config.name.cmp(&b.spec.config.name));
         clusters
+    }
+
+    /// All clusters at one moment. Looked at in peace: workers that meet a new cluster wait for the lock.
+    fn all(&self) -> Vec<Known> {
+        self.known.lock().values().cloned().collect()
     }
 }
 
@@ -91,7 +94,7 @@ impl HostView {
 
 impl Probe for Clusters {
     fn collect(&self, out: &mut Samples) {
-        for known in self.known.lock().values() {
+        for known in &self.all() {
             let scope = Scope::cluster(&known.spec.config.stat_name);
             known.membership(&scope, out);
             match &known.live {
@@ -105,7 +108,7 @@ impl Probe for Clusters {
                     if known.spec.config.hosts.health_check.is_some() {
                         live.collect_checks(&scope, out);
                     }
-                    if let Some(table) = live.hash_tables.newest() {
+                    if let Some(table) = live.hash_tables.newest(|_| true) {
                         for (name, figure) in table.figures() {
                             out.gauge(&scope, name, i64::try_from(figure).unwrap_or(i64::MAX));
                         }
@@ -126,16 +129,28 @@ impl Probe for Clusters {
 
 impl Known {
     fn membership(&self, scope: &Scope, out: &mut Samples) {
-        let view = self.view();
-        let count = |health: Health| {
-            view.hosts.iter().filter(|host| host.health.health() == health).count() as i64
-        };
-        out.gauge(scope, "membership_total", view.hosts.len() as i64);
+        let (healths, dynamic) = self.healths();
+        let count = |health: Health| healths.iter().filter(|host| **host == health).count() as i64;
+        out.gauge(scope, "membership_total", healths.len() as i64);
         out.gauge(scope, "membership_healthy", count(Health::Healthy));
         out.gauge(scope, "membership_degraded", count(Health::Degraded));
         out.gauge(scope, "membership_excluded", count(Health::Excluded));
-        let dynamic = self.live.as_ref().map_or(0, |live| live.dynamic().1);
         out.counter(scope, "membership_change", self.membership_changes + dynamic);
+    }
+}
+
+impl Known {
+    /// The health of each of its endpoints, and how often those have changed that requests name.
+    fn healths(&self) -> (Vec<Health>, u64) {
+        let Some(live) = &self.live else {
+            let endpoints = self.spec.assignment.endpoints.iter();
+            let stated = endpoints.map(|it| HealthFlags::stated(it.health).health());
+            return (stated.collect(), 0);
+        };
+        let (dynamic, changes) = live.dynamic();
+        let dynamic = dynamic.iter().map(|(_, host)| host.health().health());
+        let (_, current) = live.current();
+        (current.iter().map(|host| host.health().health()).chain(dynamic).collect(), changes)
     }
 }
 

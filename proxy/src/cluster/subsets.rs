@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::load_balancer::Balancer;
+use super::load_balancer::hash_table::Unready;
 use super::member::Roster;
 use super::pick_context::PickContext;
 use crate::config::subset::{Criteria, Fallback, MetadataMatch, SubsetLb};
@@ -20,9 +21,18 @@ pub(super) struct Subsets {
     config: Arc<SubsetLb>,
     division: Division,
     /// By the numbers of the division's parts.
-    balancers: Vec<Option<Balancer>>,
+    balancers: Vec<Option<Arranged>>,
+    /// How often health has changed.
+    changes: u64,
     /// Where names of subsets are written.
     name: String,
+}
+
+/// A subset, as it was arranged after so many changes of health.
+#[derive(Debug)]
+struct Arranged {
+    balancer: Balancer,
+    changes: u64,
 }
 
 impl Subsets {
@@ -37,26 +47,31 @@ impl Subsets {
             config: Arc::clone(config),
             balancers: std::iter::repeat_with(|| None).take(division.len()).collect(),
             division,
+            changes: 0,
             name: String::new(),
         }
     }
 
-    /// Forgets how members are arranged: their health has changed.
+    /// Arranges members anew when they are next wanted: their health has changed.
     pub(super) fn rearrange(&mut self) {
-        self.balancers.fill_with(|| None);
+        self.changes += 1;
     }
 
     /// The number of the member to use for `context`; none if there is none.
+    ///
+    /// # Errors
+    /// If the subset is not ready for that.
     pub(super) fn pick(
         &mut self,
         roster: Roster<'_>,
         context: &PickContext<'_>,
         random: &mut Rng,
-    ) -> Option<usize> {
+    ) -> Result<Option<usize>, Unready> {
         match context.metadata_match {
-            Some(MetadataMatch { fallbacks: Some(list), .. }) if self.config.fallback_list => {
-                list.iter().find_map(|wanted| self.pick_for(Some(wanted), roster, context, random))
-            }
+            Some(MetadataMatch { fallbacks: Some(list), .. }) if self.config.fallback_list => list
+                .iter()
+                .find_map(|wanted| self.pick_for(Some(wanted), roster, context, random).transpose())
+                .transpose(),
             Some(MetadataMatch { criteria, .. }) => {
                 self.pick_for(Some(criteria), roster, context, random)
             }
@@ -70,7 +85,7 @@ impl Subsets {
         roster: Roster<'_>,
         context: &PickContext<'_>,
         random: &mut Rng,
-    ) -> Option<usize> {
+    ) -> Result<Option<usize>, Unready> {
         let target = match wanted {
             Some(wanted) => self.division.find(&self.config, wanted, &mut self.name),
             None => Target::Fallback,
@@ -82,18 +97,19 @@ impl Subsets {
                 roster.stats.lb_subsets_selected.inc();
                 pick(part)
             }
-            Target::Selector(fallback) => pick(part_of(fallback)?),
+            Target::Selector(fallback) => part_of(fallback).map_or(Ok(None), pick),
             Target::Fallback => {
-                let picked = pick(part_of(fallback)?);
+                let Some(part) = part_of(fallback) else { return Ok(None) };
+                let picked = pick(part)?;
                 if picked.is_some() {
                     roster.stats.lb_subsets_fallback.inc();
-                    return picked;
+                    return Ok(picked);
                 }
-                let picked = if panic_mode_any { pick(ANY) } else { None };
+                let picked = if panic_mode_any { pick(ANY)? } else { None };
                 if picked.is_some() {
                     roster.stats.lb_subsets_fallback_panic.inc();
                 }
-                picked
+                Ok(picked)
             }
         }
     }
@@ -104,14 +120,22 @@ impl Subsets {
         roster: Roster<'_>,
         context: &PickContext<'_>,
         random: &mut Rng,
-    ) -> Option<usize> {
-        let part = self.division.part(number)?;
+    ) -> Result<Option<usize>, Unready> {
+        let Some(part) = self.division.part(number) else { return Ok(None) };
         if part.single {
-            return part.members.first().copied();
+            return Ok(part.members.first().copied());
         }
-        let balancer = self.balancers.get_mut(number)?;
-        let balancer =
-            balancer.get_or_insert_with(|| roster.subset(&self.config, &part.members, random));
+        let Some(slot) = self.balancers.get_mut(number) else { return Ok(None) };
+        let changes = self.changes;
+        let arranged = match slot.take() {
+            Some(arranged) if arranged.changes == changes => arranged,
+            // The older one is there until the new one is made, which may want to stand on it.
+            _older => {
+                let balancer = roster.subset(&self.config, &part.members, random);
+                Arranged { balancer, changes }
+            }
+        };
+        let balancer = &mut slot.insert(arranged).balancer;
         roster.pick(balancer, Some(&part.members), context, random)
     }
 

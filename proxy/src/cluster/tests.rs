@@ -10,7 +10,7 @@ use crate::config::route::Priority;
 use crate::telemetry::metrics::{Scope, Value};
 
 /// A cluster of endpoints 127.0.0.1 with `ports`; nothing listens there, for nothing is sent.
-fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
+pub(super) fn spec(ports: &[u16], edit: impl FnOnce(&mut Cluster)) -> Arc<ClusterSpec> {
     let endpoint = |port: &u16| Endpoint {
         address: SocketAddr::from(([127, 0, 0, 1], *port)).into(),
         additional_addresses: Arc::default(),
@@ -87,6 +87,7 @@ fn picked(cluster: &LocalCluster, count: usize) -> Vec<u16> {
             cluster
                 .pick(&PickContext::default(), &mut random)
                 .unwrap()
+                .unwrap()
                 .address()
                 .ip()
                 .unwrap()
@@ -100,7 +101,8 @@ fn picked(cluster: &LocalCluster, count: usize) -> Vec<u16> {
 
 fn host(cluster: &LocalCluster, port: u16) -> Rc<LocalHost> {
     let mut random = Rng::with_seed(1);
-    let mut picks = (0..100).map(|_| cluster.pick(&PickContext::default(), &mut random).unwrap());
+    let mut picks =
+        (0..100).map(|_| cluster.pick(&PickContext::default(), &mut random).unwrap().unwrap());
     picks.find(|host| host.address().ip().unwrap().port() == port).unwrap()
 }
 
@@ -139,7 +141,7 @@ fn an_endpoint_that_joins_starts_slowly() {
         let mut random = Rng::with_seed(1);
         let mut shares = [0_u32; 3];
         for _ in 0..1100 {
-            let host = cluster.pick(&PickContext::default(), &mut random).unwrap();
+            let host = cluster.pick(&PickContext::default(), &mut random).unwrap().unwrap();
             shares[usize::from(host.address().ip().unwrap().port()) - 1] += 1;
         }
         shares
@@ -171,9 +173,10 @@ fn endpoints_with_one_address_are_still_two() {
     let fixture = Fixture::new(&twice);
     let cluster = fixture.worker.get(&twice);
     let mut random = Rng::with_seed(1);
-    let first = cluster.pick(&PickContext::default(), &mut random).unwrap().id();
+    let first = cluster.pick(&PickContext::default(), &mut random).unwrap().unwrap().id();
     let second = cluster
         .pick(&PickContext { avoid: &[first], attempts: 9, ..PickContext::default() }, &mut random)
+        .unwrap()
         .unwrap()
         .id();
     assert_ne!(first, second);
@@ -341,7 +344,7 @@ fn panic_is_counted_and_nothing_is_picked_from_nothing() {
     let empty = spec(&[], |_| {});
     fixture.clusters.publish(&snapshot(&empty));
     let cluster = fixture.worker.get(&empty);
-    assert!(cluster.pick(&PickContext::default(), &mut Rng::with_seed(1)).is_none());
+    assert!(cluster.pick(&PickContext::default(), &mut Rng::with_seed(1)).unwrap().is_none());
 }
 
 #[test]
@@ -401,6 +404,7 @@ fn tls_that_was_not_built_is_not_replaced_by_plain_text() {
             .worker
             .get(&secured)
             .pick(&PickContext::default(), &mut Rng::with_seed(1))
+            .unwrap()
             .is_none()
     );
 }
@@ -461,4 +465,41 @@ fn after_minutes(minutes: u32, worker: &LocalClusters) {
     for _ in 0..minutes {
         worker.forget_unused();
     }
+}
+
+#[test]
+fn a_removed_cluster_keeps_no_endpoint_that_is_named_late() {
+    use crate::config::cluster::{Discovery, OriginalDst};
+    let named = spec(&[], |cluster| {
+        let cleanup_interval = Duration::from_secs(5);
+        let original = OriginalDst { http_header: None, port_override: None, cleanup_interval };
+        cluster.discovery = Discovery::OriginalDst(original);
+    });
+    let fixture = Fixture::new(&named);
+    let cluster = fixture.worker.get(&named);
+    fixture.worker.follow(&HashMap::default());
+    let wanted = DynamicHost {
+        address: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
+        additional_addresses: Arc::default(),
+        hostname: "".into(),
+    };
+    let context = PickContext { dynamic: Some(&wanted), ..PickContext::default() };
+    let host = cluster.pick(&context, &mut Rng::with_seed(1)).unwrap().unwrap();
+    let kept = Rc::downgrade(&host);
+    drop(host);
+    assert!(kept.upgrade().is_none());
+}
+
+#[test]
+fn who_depends_on_a_host_misses_no_failure() {
+    use futures_util::FutureExt;
+    let failing = spec(&[1, 2], detecting(|detection| detection.consecutive_5xx = 1));
+    let fixture = Fixture::new(&failing);
+    let cluster = fixture.worker.get(&failing);
+    let host = cluster.pick(&PickContext::default(), &mut Rng::with_seed(1)).unwrap().unwrap();
+    let watch = host.watch();
+    assert!(host.watch().failure().now_or_never().is_none());
+    cluster.report(&host, Response(500));
+    assert!(host.watch().failure().now_or_never().is_none(), "it had failed before");
+    assert!(watch.failure().now_or_never().is_some());
 }

@@ -22,7 +22,7 @@ use crate::net::proxy_protocol::Tlv;
 use crate::snapshot::{FilterChain, Http};
 use crate::telemetry::metrics::HttpStats;
 use crate::tls::peer::PeerInfo;
-use crate::upstream::client::{Client, Origin};
+use crate::upstream::client::{Client, Origin, Presence};
 use crate::worker::{Held, Worker};
 
 /// What is known of a downstream connection before its first byte of HTTP.
@@ -46,6 +46,8 @@ pub struct Downstream {
     pub tlvs: Option<Rc<[Tlv]>>,
     /// The address that connections made for it come from; none leaves it to the cluster.
     pub origin: Option<Origin>,
+    /// That it is there.
+    pub presence: Presence,
 }
 
 impl Downstream {

@@ -21,6 +21,7 @@ use crate::tcp::Session;
 use crate::telemetry::metrics::ListenerStats;
 use crate::tls::peer::PeerInfo;
 use crate::tls::server::ServerTls;
+use crate::upstream::client::Presence;
 use crate::worker::{Held, Worker};
 
 /// A connection that a filter has taken over: resolves when it ends. In a box, so that no connection is as
@@ -114,6 +115,7 @@ pub(super) fn downstream(
         server_name,
         tlvs: seen.tlvs.clone(),
         origin: seen.origin,
+        presence: Presence::default(),
     }
 }
 

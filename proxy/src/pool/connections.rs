@@ -17,6 +17,7 @@ use super::connection::{Connection, Facts};
 use super::server_idle::ServerIdle;
 use super::waiting::{Line, Wait};
 use super::{Common, Key, Reuse, Settings};
+use crate::upstream::client::Follower;
 use crate::upstream::failure::{ConnectError, Limit};
 use crate::upstream::http::Protocol;
 
@@ -41,6 +42,10 @@ pub(super) struct Connections {
     pub(super) spoken: Cell<Option<Protocol>>,
     server_idle: Cell<ServerIdle>,
     retired: Cell<bool>,
+    /// The clients they are for, if they are for some alone.
+    clients: Cell<usize>,
+    /// Whether the last of these is gone.
+    over: Cell<bool>,
     pub(super) reaper: RefCell<Option<AbortHandle>>,
 }
 
@@ -69,6 +74,8 @@ impl Connections {
             spoken: Cell::new(None),
             server_idle: Cell::default(),
             retired: Cell::new(false),
+            clients: Cell::new(0),
+            over: Cell::new(false),
             reaper: RefCell::default(),
         }
     }
@@ -100,6 +107,11 @@ impl Connections {
         for connection in idle.iter().chain(&shared) {
             self.retire(&connection.facts);
         }
+    }
+
+    /// Whether the clients are gone that it was for, so that nobody will ask again.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.get()
     }
 
     /// Whether there is nothing here: no connection, none being made, nobody waiting.
@@ -322,6 +334,20 @@ impl Connections {
         drop(idle);
         self.retire(facts);
         self.open_wanted();
+    }
+}
+
+impl Follower for Connections {
+    fn comes(&self) {
+        self.clients.set(self.clients.get() + 1);
+    }
+
+    fn goes(&self) {
+        self.clients.set(self.clients.get().saturating_sub(1));
+        if self.clients.get() == 0 {
+            self.over.set(true);
+            self.retire_all();
+        }
     }
 }
 

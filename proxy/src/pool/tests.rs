@@ -101,6 +101,7 @@ impl Fixture {
             downstream: Protocol::Http1,
             host: None,
             client: &Client::default(),
+            presence: &Presence::default(),
             reuse,
         };
         self.pool.acquire(need).await

@@ -3,14 +3,13 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Session;
-use crate::cluster::LocalHost;
+use crate::cluster::Watch;
 use crate::drain::connections::Membership;
 use crate::http::connection::Downstream;
 use crate::net::copy::{Broken, Meter, Side};
@@ -41,20 +40,15 @@ enum Dialed {
 pub(super) struct Reached {
     pub(super) endpoint: Dedicated,
     /// The host whose failure ends the connection, if it does.
-    pub(super) depends_on: Option<Rc<LocalHost>>,
+    pub(super) depends_on: Option<Watch>,
     pub(super) greeting: Vec<u8>,
 }
 
-impl Reached {
-    /// Resolves when the connection has to end because its host is no longer healthy.
-    pub(super) fn host_fails(&self) -> impl Future<Output = ()> + use<> {
-        let host = self.depends_on.clone();
-        async move {
-            match host {
-                Some(host) => host.failure().await,
-                None => std::future::pending().await,
-            }
-        }
+/// Resolves when a connection has to end because the host it depends on is no longer healthy.
+pub(super) async fn host_fails(depends_on: Option<Watch>) {
+    match depends_on {
+        Some(host) => host.failure().await,
+        None => std::future::pending().await,
     }
 }
 

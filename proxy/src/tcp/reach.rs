@@ -65,12 +65,21 @@ impl Session {
             dynamic: dynamic.as_ref(),
             override_host: None,
         };
-        let Some(host) = self.worker.with_random(|random| cluster.pick(&context, random)) else {
+        let picked = loop {
+            match self.worker.with_random(|random| cluster.pick(&context, random)) {
+                Ok(picked) => break picked,
+                Err(unready) => unready.ready().await,
+            }
+        };
+        let Some(host) = picked else {
             cluster.stats.upstream_cx_none_healthy.inc();
             self.flag(ResponseFlags::NO_HEALTHY_UPSTREAM);
             return Err(Again(false));
         };
         self.note_host(&host);
+        // From before it is reached: it may fail while the connection is being made.
+        let cuts = cluster.spec().config.hosts.close_connections_on_failure;
+        let depends_on = cuts.then(|| host.watch());
         match host.dedicate(permit, &self.downstream.client()).await {
             Ok(connection) => {
                 cluster.observe(&host, Outcome::Response(200));
@@ -79,8 +88,6 @@ impl Session {
                 facts.remote = connection.remote_address;
                 facts.tls.clone_from(&connection.peer);
                 drop(facts);
-                let cuts = cluster.spec().config.hosts.close_connections_on_failure;
-                let depends_on = cuts.then_some(host);
                 Ok(Reached { endpoint: connection, depends_on, greeting: Vec::new() })
             }
             Err(error) => {

@@ -1,8 +1,11 @@
 //! What the connections that are made for a client show of it.
 
+use std::cell::RefCell;
+use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
+use crate::config::HashMap;
 use crate::config::connecting::Connecting;
 use crate::net::proxy_protocol::Tlv;
 
@@ -26,7 +29,60 @@ pub struct Origin {
     pub mark: u32,
 }
 
+/// A client's connection, for as long as it is there. What exists for clients alone ends with the last of them.
+#[derive(Default)]
+pub struct Presence {
+    /// Who is told when it ends, by their places in memory (which nobody else has while they can be told).
+    followers: RefCell<HashMap<usize, Weak<dyn Follower>>>,
+}
+
+/// What exists for clients alone.
+pub trait Follower {
+    /// A client is there, which was not before.
+    fn comes(&self);
+
+    /// A client is gone.
+    fn goes(&self);
+}
+
+impl Presence {
+    /// Tells `follower` of the client, now and when it goes.
+    pub fn is_followed_by<F: Follower + 'static>(&self, follower: &Rc<F>) {
+        let place = Rc::as_ptr(follower).addr();
+        let mut followers = self.followers.borrow_mut();
+        if followers.contains_key(&place) {
+            return;
+        }
+        followers.retain(|_, follower| follower.strong_count() > 0);
+        let weak: Weak<F> = Rc::downgrade(follower);
+        followers.insert(place, weak);
+        follower.comes();
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        for follower in self.followers.take().into_values() {
+            if let Some(follower) = follower.upgrade() {
+                follower.goes();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence").field("followers", &self.followers.borrow().len()).finish()
+    }
+}
+
 impl Client {
+    /// Whether its port shows, so that nobody else can ever share its connections. Those that come from its address
+    /// alone wait for the next client from there.
+    pub fn is_alone(&self) -> bool {
+        self.ends.is_some()
+    }
+
     /// What shows of it at an endpoint that is reached in this way: clients of which the same shows may share
     /// connections.
     #[must_use]

@@ -1,14 +1,23 @@
 //! Tables by which a hash finds its endpoint, of RING_HASH and MAGLEV. Built once per change of a cluster, and
 //! shared by all workers.
+//!
+//! Small ones are built at once by the worker that wants them first. Large ones take their time elsewhere
+//! ([`builder`]): until then an older table stands in, or whoever wants to pick waits.
+
+mod builder;
 
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use tokio::sync::SetOnce;
 
 use super::bounded_load::relieve;
 use super::maglev::Maglev;
-use super::ring_hash::Ring;
+use super::ring_hash::{self, Ring};
 use crate::config::cluster::{HashLb, HashTableKind};
+
+/// Steps that a worker may spend on a table while its requests wait: a millisecond at most.
+const AT_ONCE: f64 = 4096.0;
 
 /// An endpoint as a table knows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +33,7 @@ pub struct Entry {
 pub struct HashTable {
     rules: HashLb,
     entries: Box<[Entry]>,
-    kind: Kind,
+    kind: SetOnce<Kind>,
 }
 
 #[derive(Debug)]
@@ -33,20 +42,68 @@ enum Kind {
     Maglev(Maglev),
 }
 
+/// A pick cannot be made yet: the table for it is being built.
+#[derive(Debug, Clone)]
+pub struct Unready(pub(super) Arc<HashTable>);
+
+impl Unready {
+    /// Resolves when the pick can be made.
+    pub async fn ready(self) {
+        self.0.kind.wait().await;
+    }
+}
+
 impl HashTable {
     /// Puts `entries` into a table.
     pub fn new(entries: Vec<Entry>, rules: HashLb) -> Self {
-        let kind = match rules.table {
-            HashTableKind::Ring { minimum, maximum, function } => {
-                Kind::Ring(Ring::new(&entries, (minimum, maximum), function))
-            }
-            HashTableKind::Maglev { size } => Kind::Maglev(Maglev::new(&entries, size)),
-        };
-        Self { rules, entries: entries.into(), kind }
+        let table = Self::of(entries, rules);
+        table.build();
+        table
     }
 
-    /// The place among the entries of the endpoint for `hash`; none if there are none. Each `attempt` is likely
-    /// to give another one.
+    /// A table of `entries`, which is yet to be built.
+    fn of(entries: Vec<Entry>, rules: HashLb) -> Self {
+        Self { rules, entries: entries.into(), kind: SetOnce::new() }
+    }
+
+    fn build(&self) {
+        let entries = &self.entries;
+        let kind = match self.rules.table {
+            HashTableKind::Ring { minimum, maximum, function } => {
+                Kind::Ring(Ring::new(entries, (minimum, maximum), function))
+            }
+            HashTableKind::Maglev { size } => Kind::Maglev(Maglev::new(entries, size)),
+        };
+        // Whoever was first has built the same.
+        let _ = self.kind.set(kind);
+    }
+
+    /// About how many steps it takes to build.
+    fn effort(&self) -> f64 {
+        match self.rules.table {
+            HashTableKind::Ring { minimum, maximum, .. } => {
+                ring_hash::scale(&self.entries, (minimum, maximum))
+            }
+            HashTableKind::Maglev { size } => {
+                let heaviest = self.entries.iter().map(|entry| entry.weight).fold(0.0, f64::max);
+                // In every round all are asked, and the heaviest takes a slot.
+                f64::from(size) * heaviest * self.entries.len() as f64
+            }
+        }
+    }
+
+    /// Whether it can be used.
+    pub fn is_built(&self) -> bool {
+        self.kind.get().is_some()
+    }
+
+    /// What it is made of, in the order of places.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The place among the entries of the endpoint for `hash`; none if there are none, or it is not built yet. Each
+    /// `attempt` is likely to give another one.
     ///
     /// `total` is the number of requests under way at all endpoints, `active` those at one: an overloaded endpoint
     /// is relieved by another, if the cluster wants that.
@@ -57,7 +114,7 @@ impl HashTable {
         total: impl FnOnce() -> u32,
         active: impl Fn(u32) -> u32,
     ) -> Option<u32> {
-        let place = match &self.kind {
+        let place = match self.kind.get()? {
             Kind::Ring(ring) => ring.pick(hash, attempt),
             Kind::Maglev(table) => table.pick(hash, attempt),
         }?;
@@ -67,13 +124,15 @@ impl HashTable {
         })
     }
 
-    /// Its statistics, by the end of their names.
+    /// Its statistics, by the end of their names; none before it is built.
     pub fn figures(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let (size, names, (fewest, most)) = match &self.kind {
-            Kind::Ring(ring) => (Some(("ring_hash_lb.size", ring.size)), RING, ring.per_host),
-            Kind::Maglev(table) => (None, MAGLEV, table.per_host),
-        };
-        size.into_iter().chain(names.into_iter().zip([fewest, most]))
+        self.kind.get().into_iter().flat_map(|kind| {
+            let (size, names, (fewest, most)) = match kind {
+                Kind::Ring(ring) => (Some(("ring_hash_lb.size", ring.size)), RING, ring.per_host),
+                Kind::Maglev(table) => (None, MAGLEV, table.per_host),
+            };
+            size.into_iter().chain(names.into_iter().zip([fewest, most]))
+        })
     }
 
     fn is(&self, entries: &[Entry], rules: &HashLb) -> bool {
@@ -89,7 +148,8 @@ const MAGLEV: [&str; 2] = ["maglev_lb.min_entries_per_host", "maglev_lb.max_entr
 pub struct HashTables(Mutex<Vec<Weak<HashTable>>>);
 
 impl HashTables {
-    /// The table of `entries`: one that exists, or a new one. Meanwhile others wait, as they most likely want the same.
+    /// The table of `entries`: one that exists, or a new one, which may yet have to be built. The lock is held for
+    /// no longer than a small one takes to build.
     pub fn get(&self, entries: Vec<Entry>, rules: &HashLb) -> Arc<HashTable> {
         let mut tables = self.0.lock();
         tables.retain(|table| table.strong_count() > 0);
@@ -97,14 +157,20 @@ impl HashTables {
         if let Some(table) = known.find(|table| table.is(&entries, rules)) {
             return table;
         }
-        let table = Arc::new(HashTable::new(entries, *rules));
+        let table = Arc::new(HashTable::of(entries, *rules));
+        if table.effort() <= AT_ONCE {
+            table.build();
+        } else {
+            builder::build(&table);
+        }
         tables.push(Arc::downgrade(&table));
         table
     }
 
-    /// The newest table, for statistics.
-    pub fn newest(&self) -> Option<Arc<HashTable>> {
-        self.0.lock().iter().rev().find_map(Weak::upgrade)
+    /// The newest table that can be used and of which `is_wanted`.
+    pub fn newest(&self, is_wanted: impl Fn(&HashTable) -> bool) -> Option<Arc<HashTable>> {
+        let tables: Vec<_> = self.0.lock().iter().rev().filter_map(Weak::upgrade).collect();
+        tables.into_iter().find(|table| table.is_built() && is_wanted(table))
     }
 }
 
@@ -137,11 +203,33 @@ pub(super) mod tests {
         assert!(Arc::ptr_eq(&one, &same));
         let other = tables.get(entries(&[1, 2]), &RULES);
         assert!(!Arc::ptr_eq(&one, &other));
-        assert!(Arc::ptr_eq(&tables.newest().unwrap(), &other));
+        assert!(Arc::ptr_eq(&tables.newest(|_| true).unwrap(), &other));
         drop(other);
-        assert!(Arc::ptr_eq(&tables.newest().unwrap(), &one));
+        assert!(Arc::ptr_eq(&tables.newest(|_| true).unwrap(), &one));
         drop((one, same));
-        assert!(tables.newest().is_none());
+        assert!(tables.newest(|_| true).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_large_table_is_built_elsewhere() {
+        let tables = HashTables::default();
+        let rules = HashLb { table: HashTableKind::Maglev { size: 5_000_011 }, ..RULES };
+        let large = tables.get(entries(&[1, 2, 3]), &rules);
+        assert!(!large.is_built() && large.pick(7, 0, || 0, |_| 0).is_none());
+        assert!(tables.newest(|_| true).is_none() && large.figures().next().is_none());
+        Unready(Arc::clone(&large)).ready().await;
+        assert!(large.is_built());
+        assert!(large.pick(7, 0, || 0, |_| 0).is_some());
+        assert!(Arc::ptr_eq(&tables.newest(|_| true).unwrap(), &large));
+    }
+
+    #[test]
+    fn small_tables_are_built_at_once() {
+        let tables = HashTables::default();
+        assert!(tables.get(entries(&[1; 100]), &RULES).is_built());
+        let default = HashLb { table: HashTableKind::Maglev { size: 65_537 }, ..RULES };
+        assert!(tables.get(Vec::new(), &default).is_built());
+        assert!(!tables.get(entries(&[1, 1]), &default).is_built());
     }
 
     #[test]

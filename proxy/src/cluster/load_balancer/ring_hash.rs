@@ -32,8 +32,7 @@ impl Ring {
         (minimum, maximum): (u32, u32),
         function: HashFunction,
     ) -> Self {
-        let lightest = entries.iter().map(|entry| entry.weight).fold(1.0, f64::min);
-        let scale = ((lightest * f64::from(minimum)).ceil() / lightest).min(f64::from(maximum));
+        let scale = scale(entries, (minimum, maximum));
         let size = scale.ceil() as u64;
         let mut per_host = (size, 0);
         let mut ring: Vec<(u64, u32)> = Vec::with_capacity(size as usize);
@@ -63,6 +62,15 @@ impl Ring {
         let place = (place + attempt as usize).checked_rem(self.owners.len())?;
         self.owners.get(place).copied()
     }
+}
+
+/// How many places a ring of `entries` has.
+pub(super) fn scale(entries: &[Entry], (minimum, maximum): (u32, u32)) -> f64 {
+    if entries.is_empty() {
+        return 0.0;
+    }
+    let lightest = entries.iter().map(|entry| entry.weight).fold(1.0, f64::min);
+    ((lightest * f64::from(minimum)).ceil() / lightest).min(f64::from(maximum))
 }
 
 fn hash(function: HashFunction, text: &[u8]) -> u64 {
@@ -119,7 +127,8 @@ mod tests {
         assert_eq!(ring.pick(last, 1), Some(ring.owners[0]));
         assert_eq!(ring.pick(u64::MAX, 0), Some(ring.owners[0]));
         assert_eq!(ring.pick(0, 12), ring.pick(0, 0));
-        assert_eq!(Ring::new(&[], (12, 100), HashFunction::XxHash).pick(7, 1), None);
+        let empty = Ring::new(&[], (12, 100), HashFunction::XxHash);
+        assert_eq!((empty.pick(7, 1), empty.size, empty.per_host), (None, 0, (0, 0)));
     }
 
     #[test]

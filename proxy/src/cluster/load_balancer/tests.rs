@@ -89,13 +89,13 @@ impl<A: Fn(usize) -> u32, V: Fn(usize) -> bool> View for Hosts<A, V> {
 /// One pick without load; the endpoint, and whether it was made in panic.
 fn pick(balancer: &mut Balancer, random: &mut Rng) -> Option<(usize, bool)> {
     let hosts = Hosts::new(|_| 0, |_| false);
-    let index = balancer.pick(&hosts, 0, random);
+    let index = balancer.pick(&hosts, 0, random).unwrap();
     index.map(|index| (index, hosts.panics.get() > 0))
 }
 
 /// One pick from endpoints of which each has `active` requests under way.
 fn pick_loaded(balancer: &mut Balancer, random: &mut Rng, active: impl Fn(usize) -> u32) -> usize {
-    balancer.pick(&Hosts::new(active, |_| false), 0, random).unwrap()
+    balancer.pick(&Hosts::new(active, |_| false), 0, random).unwrap().unwrap()
 }
 
 /// Picks `count` times without load; returns how often each was picked.
@@ -218,7 +218,7 @@ fn a_cold_endpoint_gets_a_part_of_its_weight_until_it_is_warm() {
         let mut random = Rng::with_seed(3);
         let mut share = |warmth| {
             let hosts = Hosts { warmth, ..Hosts::new(|_| 0, |_| false) };
-            (0..2100).filter(|_| balancer.pick(&hosts, 0, &mut random) == Some(2)).count()
+            (0..2100).filter(|_| balancer.pick(&hosts, 0, &mut random).unwrap() == Some(2)).count()
         };
         let cold = share(|index| if index == 2 { 0.1 } else { 1.0 });
         assert!(cold.abs_diff(100) <= 2, "0.1 of 2.1: {cold}");
@@ -263,7 +263,7 @@ fn traffic_may_fail_rather_than_panic() {
     let mut random = Rng::with_seed(5);
     let mut failing = Balancer::new(&gone, &rules, &mut random);
     let hosts = Hosts::new(|_| 0, |_| false);
-    assert_eq!(failing.pick(&hosts, 3, &mut random), None);
+    assert_eq!(failing.pick(&hosts, 3, &mut random).unwrap(), None);
     assert_eq!(hosts.panics.get(), 1, "it is panic all the same");
 }
 
@@ -329,10 +329,10 @@ fn endpoints_to_avoid_are_passed_over_as_often_as_allowed() {
     let mut random = Rng::with_seed(5);
     let mut balancer = balancer(&healthy(&[1, 1, 1]), ROUND_ROBIN);
     for _ in 0..30 {
-        let choice = balancer.pick(&Hosts::new(|_| 0, |index| index != 2), 2, &mut random);
+        let choice = balancer.pick(&Hosts::new(|_| 0, |index| index != 2), 2, &mut random).unwrap();
         assert_eq!(choice, Some(2));
     }
-    let choice = balancer.pick(&Hosts::new(|_| 0, |_| true), 5, &mut random);
+    let choice = balancer.pick(&Hosts::new(|_| 0, |_| true), 5, &mut random).unwrap();
     assert!(choice.is_some(), "the last one is taken, whichever it is");
 }
 

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::state::State;
 use crate::cluster::{ClusterSpec, Clusters};
-use crate::config::Invalid;
 use crate::config::address::Address;
 use crate::config::cluster::{Cluster, Discovery, Names};
 use crate::config::dns::Resolver;
 use crate::config::endpoint::{Endpoint, LoadAssignment, Locality};
+use crate::config::{HashMap, Invalid};
 use crate::discovery::dns::{Found, Queries, Query};
 
 /// The endpoints `cluster` has now: every address is a literal one. The names it needs go to `queries`.
@@ -63,15 +63,24 @@ pub(super) fn with_leaving(
         return assignment;
     };
     let listed: HashSet<&Address> = assignment.endpoints.iter().map(|it| &it.address).collect();
-    let leaving = old.assignment.endpoints.iter().filter(|endpoint| {
-        let Address::Literal(address) = &endpoint.address else { return false };
-        !listed.contains(&endpoint.address) && live.may_stay(&cluster.name, address)
-    });
-    let leaving: Vec<Endpoint> = leaving
+    let endpoints = &old.assignment.endpoints;
+    let unlisted: Vec<&Endpoint> =
+        endpoints.iter().filter(|endpoint| !listed.contains(&endpoint.address)).collect();
+    if unlisted.is_empty() {
+        return assignment;
+    }
+    let (passing, localities) = (live.passing(&cluster.name), localities(&assignment));
+    let may_stay = |endpoint: &&&Endpoint| match &endpoint.address {
+        Address::Literal(address) => passing.contains(address),
+        Address::Dns { .. } => false,
+    };
+    let leaving: Vec<Endpoint> = unlisted
+        .iter()
+        .filter(may_stay)
         .map(|endpoint| Endpoint {
             is_leaving: true,
-            locality: locality_now(&assignment, &endpoint.locality),
-            ..endpoint.clone()
+            locality: locality_now(&localities, &endpoint.locality),
+            ..(**endpoint).clone()
         })
         .collect();
     if leaving.is_empty() {
@@ -82,14 +91,22 @@ pub(super) fn with_leaving(
     Arc::new(all)
 }
 
+/// The localities of `assignment`, each by what it is without its weight.
+fn localities(assignment: &LoadAssignment) -> HashMap<Locality, &Arc<Locality>> {
+    let mut localities = HashMap::default();
+    for Endpoint { locality, .. } in &assignment.endpoints {
+        localities.entry(Locality { weight: 0, ..(**locality).clone() }).or_insert(locality);
+    }
+    localities
+}
+
 /// A locality as it is listed now; one that is not has no weight.
-fn locality_now(assignment: &LoadAssignment, old: &Arc<Locality>) -> Arc<Locality> {
-    let same = |new: &Locality| {
-        Locality { weight: 0, ..new.clone() } == Locality { weight: 0, ..(**old).clone() }
-    };
-    let listed = assignment.endpoints.iter().map(|endpoint| &endpoint.locality);
-    let listed = listed.into_iter().find(|new| same(new));
-    listed.map_or_else(|| Arc::new(Locality { weight: 0, ..(**old).clone() }), Arc::clone)
+fn locality_now(listed: &HashMap<Locality, &Arc<Locality>>, old: &Arc<Locality>) -> Arc<Locality> {
+    let weightless = Locality { weight: 0, ..(**old).clone() };
+    match listed.get(&weightless) {
+        Some(now) => Arc::clone(now),
+        None => Arc::new(weightless),
+    }
 }
 
 fn first_name(assignment: &LoadAssignment) -> Option<&Arc<str>> {

@@ -66,7 +66,7 @@ impl Exchange<'_> {
     pub(super) async fn attempt(&mut self) -> Result<Answer, Failure> {
         let begin = Instant::now();
         let named = self.name_host(begin).await?;
-        let host = self.pick(named.as_ref())?;
+        let host = self.pick(named.as_ref(), begin).await?;
         let result = self.try_host(&host, begin).await;
         match &result {
             Ok(answer) => {
@@ -108,7 +108,11 @@ impl Exchange<'_> {
         Ok(self.cluster.original_dst(|name| self.outgoing.header(name), original))
     }
 
-    fn pick(&self, dynamic: Option<&DynamicHost>) -> Result<Rc<LocalHost>, Failure> {
+    async fn pick(
+        &self,
+        dynamic: Option<&DynamicHost>,
+        begin: Instant,
+    ) -> Result<Rc<LocalHost>, Failure> {
         let stream = self.plan.stream;
         let context = PickContext {
             avoid: &self.avoid,
@@ -119,7 +123,12 @@ impl Exchange<'_> {
             override_host: self.override_host(),
         };
         let worker = &stream.connection.worker;
-        let picked = worker.with_random(|random| self.cluster.pick(&context, random));
+        let picked = loop {
+            match worker.with_random(|random| self.cluster.pick(&context, random)) {
+                Ok(picked) => break picked,
+                Err(unready) => self.within(begin, unready.ready()).await?,
+            }
+        };
         let Some(host) = picked else {
             self.cluster.stats.upstream_cx_none_healthy.inc();
             return Err(Failure::NoHost);
@@ -146,7 +155,8 @@ impl Exchange<'_> {
     async fn try_host(&self, host: &Rc<LocalHost>, begin: Instant) -> Result<Answer, Failure> {
         let mut reuse = if self.is_repeatable() { Reuse::Any } else { Reuse::Verified };
         let mut request = None;
-        let client = self.plan.stream.connection.downstream.client();
+        let downstream = &self.plan.stream.connection.downstream;
+        let client = downstream.client();
         loop {
             let need = Need {
                 priority: self.plan.action.priority,
@@ -156,6 +166,7 @@ impl Exchange<'_> {
                 },
                 host: Some(&self.outgoing.host),
                 client: &client,
+                presence: &downstream.presence,
                 reuse,
             };
             let lease = self.within(begin, host.acquire(need)).await?.map_err(Failure::Connect)?;

@@ -160,6 +160,7 @@ fn hosts_with_auto_sni_do_not_share_connections() {
                 downstream: Protocol::Http1,
                 host: Some(host),
                 client: &Client::default(),
+                presence: &Presence::default(),
                 reuse: Reuse::Any,
             };
             let lease = fixture.pool.acquire(need).await.unwrap();

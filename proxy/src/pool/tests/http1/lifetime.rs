@@ -95,3 +95,49 @@ fn a_pool_that_is_dropped_closes_its_connections() {
         eventually(|| stats.upstream_cx_active.get() == 0).await;
     });
 }
+
+fn telling_clients(cluster: &mut Cluster) {
+    use crate::config::connecting::ProxyProtocol;
+    use crate::config::tlv::PassedTlvs;
+    let version = crate::net::proxy_protocol::Version::V1;
+    let header = ProxyProtocol { version, added_tlvs: Vec::new(), passed_tlvs: PassedTlvs::None };
+    cluster.connecting.proxy_protocol = Some(Arc::new(header));
+}
+
+async fn get_for(fixture: &Fixture, port: u16, presence: &Presence) {
+    let end = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let client = Client { ends: Some((end(port), end(80))), ..Client::default() };
+    let need = Need {
+        priority: Priority::Default,
+        downstream: Protocol::Http1,
+        host: None,
+        client: &client,
+        presence,
+        reuse: Reuse::Any,
+    };
+    let lease = fixture.pool.acquire(need).await.unwrap();
+    assert_eq!(text(lease.send(get("/")).await.unwrap()).await, "ok");
+}
+
+#[test]
+fn connections_for_a_client_alone_end_with_it() {
+    on_worker(async {
+        let server = Server::start(|_| Then::Say(OK)).await;
+        let fixture = Fixture::new(server.address, telling_clients);
+        for port in 1..=40 {
+            let (one, other) = (Presence::default(), Presence::default());
+            get_for(&fixture, port, &one).await;
+            get_for(&fixture, port, &other).await;
+            drop(one);
+            assert_eq!(fixture.stats.upstream_cx_active.get(), 1);
+            get_for(&fixture, port, &other).await;
+            drop(other);
+            fixture.all_closed().await;
+        }
+        assert_eq!(server.connections.get(), 40);
+        assert!(fixture.pool.others.borrow().len() <= ROOM);
+        get_for(&fixture, 1, &Presence::default()).await;
+        fixture.all_closed().await;
+        fixture.assert_nothing_held();
+    });
+}
