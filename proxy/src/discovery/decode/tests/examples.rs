@@ -10,7 +10,7 @@ use super::super::{bootstrap, route_config};
 use super::decode;
 
 /// What each of Envoy's example bootstraps is refused for, by the end of the path; all others are accepted.
-const REFUSED: [(&str, &[&str]); 12] = [
+const REFUSED: [(&str, &[&str]); 8] = [
     (
         "csrf__samesite__envoy.yaml",
         &["http_filters[1].typed_config", "typed_per_filter_config[\"envoy.filters.http.csrf\"]"],
@@ -19,16 +19,9 @@ const REFUSED: [(&str, &[&str]); 12] = [
     ("ext_authz__config__grpc-service__v3.yaml", &["http_filters[0].typed_config"]),
     ("ext_authz__config__http-service.yaml", &["http_filters[0].typed_config"]),
     ("ext_authz__config__opa-service__v3.yaml", &["http_filters[0].typed_config"]),
-    ("load-reporting-service__envoy.yaml", &["cluster_manager"]),
+    ("load-reporting-service__envoy.yaml", &["cluster_manager.load_stats_config"]),
     ("local_ratelimit__envoy.yaml", &["http_filters[0].typed_config"]),
-    (
-        "locality-load-balancing__envoy.yaml",
-        &["common_lb_config.locality_weighted_lb_config", "health_checks"],
-    ),
     ("route-mirror__envoy.yaml", &["route.request_mirror_policies"]),
-    ("tls-inspector__envoy.yaml", &["filters[0].typed_config"]),
-    ("tls__envoy-https-passthrough.yaml", &["filters[0].typed_config"]),
-    ("websocket__envoy-wss-passthrough.yaml", &["filters[0].typed_config"]),
 ];
 
 /// A file or folder of the suites; none, and a note, where they are absent.
