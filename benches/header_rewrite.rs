@@ -63,6 +63,7 @@ fn table(count: usize, value: &str) -> RouteTable {
         request_headers: changes("route", count, value),
         response_headers: HeaderMutations::default(),
         request_body_buffer_limit: None,
+        metadata: None,
     };
     let host = VirtualHost {
         domains: vec!["*".to_owned()],

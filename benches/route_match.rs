@@ -95,6 +95,7 @@ fn table(kind: &Kind, size: usize) -> RouteTable {
             request_headers: HeaderMutations::default(),
             response_headers: HeaderMutations::default(),
             request_body_buffer_limit: None,
+            metadata: None,
         })
     };
     let host = VirtualHost {

@@ -21,6 +21,7 @@ pub mod listener;
 pub mod matcher;
 pub mod metadata;
 pub mod overload;
+pub mod rate_limit;
 pub mod retry;
 pub mod route;
 pub mod sharing;

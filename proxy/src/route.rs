@@ -19,6 +19,7 @@ mod index;
 mod inline;
 mod matcher;
 pub mod mutate;
+pub mod rate_limit;
 pub mod redirect;
 pub mod rewrite;
 mod substitution;

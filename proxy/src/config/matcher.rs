@@ -165,6 +165,18 @@ impl HeaderRef {
         })
     }
 
+    /// The value in `head`; of several fields of one name the first. None if absent.
+    pub fn first<'a>(&self, head: &RequestHead<'a>) -> Option<&'a [u8]> {
+        let text = match self {
+            Self::Method => head.method.as_str(),
+            Self::Path => head.path_and_query,
+            Self::Authority => head.authority,
+            Self::Scheme => head.scheme,
+            Self::Named(name) => return Some(head.headers.get(name)?.as_bytes()),
+        };
+        Some(text.as_bytes())
+    }
+
     /// The value in `head`; several fields of one name are joined by `,` as Envoy does. None if absent.
     pub fn value<'a>(&self, head: &RequestHead<'a>) -> Option<Cow<'a, [u8]>> {
         let text = match self {
@@ -258,10 +270,15 @@ impl QueryParameterMatcher {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (name == &*self.name).then_some(value)
         });
-        match (&self.value, found) {
+        self.matches_value(found.map(str::as_bytes))
+    }
+
+    /// Whether a parameter with this first value satisfies the matcher; none means it is absent.
+    pub fn matches_value(&self, value: Option<&[u8]>) -> bool {
+        match (&self.value, value) {
             (_, None) => false,
             (None, Some(_)) => true,
-            (Some(matcher), Some(value)) => matcher.matches(value.as_bytes()),
+            (Some(matcher), Some(value)) => matcher.matches(value),
         }
     }
 }

@@ -13,7 +13,8 @@ use super::header::HeaderMutations;
 use super::http::UpgradeConfig;
 use super::http_filter::FilterOverride;
 use super::matcher::{Fraction, HeaderMatcher, HeaderRef, QueryParameterMatcher, Regex};
-use super::metadata::MetadataMatcher;
+use super::metadata::{Metadata, MetadataMatcher};
+use super::rate_limit::RateLimit;
 use super::retry::RetryPolicy;
 use super::subset::MetadataMatch;
 
@@ -71,6 +72,8 @@ pub struct VirtualHost {
     pub filters: Vec<Arc<FilterOverride>>,
     /// Named request classes for logs and statistics; first match wins.
     pub virtual_clusters: Vec<VirtualCluster>,
+    /// `rate_limits`, for routes that want them or have none of their own.
+    pub rate_limits: Vec<RateLimit>,
 }
 
 /// Envoy `VirtualCluster`: a name for requests that match all of `headers`.
@@ -109,6 +112,8 @@ pub struct Route {
     pub response_headers: HeaderMutations,
     /// Body bytes kept for retries; none means the virtual host's.
     pub request_body_buffer_limit: Option<u64>,
+    /// `metadata`
+    pub metadata: Option<Arc<Metadata>>,
     /// `typed_per_filter_config`, by filter name.
     pub filters: Vec<Arc<FilterOverride>>,
 }
@@ -211,6 +216,10 @@ pub struct RouteAction {
     pub hash_policies: Vec<HashPolicy>,
     /// Upgrades allowed or refused in place of the connection manager's.
     pub upgrades: Vec<UpgradeConfig>,
+    /// `rate_limits`: what a request counts for.
+    pub rate_limits: Vec<RateLimit>,
+    /// `include_vh_rate_limits`: whether it counts for those of the virtual host as well, whatever a filter says.
+    pub include_vh_rate_limits: bool,
 }
 
 /// Envoy `core.v3.RoutingPriority`.

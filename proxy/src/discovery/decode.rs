@@ -36,6 +36,7 @@ mod outlier;
 mod overlap;
 mod overload;
 mod proxy_protocol;
+mod rate_limit;
 mod redirect;
 mod retry;
 mod rewrite;

@@ -80,6 +80,7 @@ pub(super) fn route(matcher: RouteMatch) -> Route {
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
         request_body_buffer_limit: None,
+        metadata: None,
     }
 }
 
@@ -99,6 +100,8 @@ pub(super) fn forward(cluster: ClusterSpecifier) -> RouteAction {
         hash_policies: Vec::new(),
         metadata_match: None,
         upgrades: Vec::new(),
+        rate_limits: Vec::new(),
+        include_vh_rate_limits: false,
     }
 }
 

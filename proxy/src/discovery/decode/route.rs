@@ -11,6 +11,8 @@ use super::errors::{At, Result, both, each, optional, refuse, required};
 use super::header::mutations;
 use super::http_filter::per_filter_config;
 use super::matcher::header_matcher;
+use super::metadata;
+use super::rate_limit::rate_limits;
 use super::redirect::{direct_response, redirect};
 use super::retry::retry_policy;
 use super::route_action::route_action;
@@ -94,6 +96,7 @@ fn virtual_host(proto: &VirtualHost, longest_body: usize) -> Result<route::Virtu
         routes,
         require_tls,
         virtual_clusters,
+        rate_limits: limits,
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,
@@ -133,6 +136,7 @@ fn virtual_host(proto: &VirtualHost, longest_body: usize) -> Result<route::Virtu
         request_body_buffer_limit: request_body_buffer_limit
             .or(per_request_buffer_limit_bytes.map(u64::from)),
         virtual_clusters: each("virtual_clusters", virtual_clusters, virtual_cluster)?,
+        rate_limits: rate_limits(limits)?,
     })
 }
 
@@ -159,7 +163,7 @@ fn decode_route(proto: &Route, longest_body: usize) -> Result<route::Route> {
     let Route {
         name,
         r#match,
-        metadata: _,
+        metadata: said,
         decorator: _,
         typed_per_filter_config,
         request_headers_to_add,
@@ -186,6 +190,7 @@ fn decode_route(proto: &Route, longest_body: usize) -> Result<route::Route> {
         response_headers,
         request_body_buffer_limit: request_body_buffer_limit
             .or(per_request_buffer_limit_bytes.map(u64::from)),
+        metadata: said.as_ref().and_then(metadata::metadata),
     })
 }
 

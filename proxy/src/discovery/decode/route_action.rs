@@ -21,6 +21,7 @@ use super::header::mutations;
 use super::http_filter::per_filter_config;
 use super::http_options::upgrades;
 use super::matcher::header_ref;
+use super::rate_limit::rate_limits;
 use super::retry::retry_policy;
 use super::rewrite::regex_rewrite;
 use super::subset;
@@ -54,6 +55,8 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
         idle_timeout,
         retry_policy: retry,
         priority,
+        rate_limits: limits,
+        include_vh_rate_limits,
         hash_policy: hash_policies,
         upgrade_configs,
         max_stream_duration: stream,
@@ -83,6 +86,8 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
         upgrades: upgrades(upgrade_configs, |UpgradeConfig { upgrade_type, enabled }| {
             (upgrade_type, *enabled)
         })?,
+        rate_limits: rate_limits(limits)?,
+        include_vh_rate_limits: include_vh_rate_limits.unwrap_or(false),
     })
 }
 
