@@ -24,6 +24,7 @@ pub mod overload;
 pub mod rate_limit;
 pub mod retry;
 pub mod route;
+pub mod service;
 pub mod sharing;
 pub mod source;
 pub mod subset;

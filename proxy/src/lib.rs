@@ -27,6 +27,8 @@ pub mod http;
 
 pub mod worker;
 
+pub mod call;
+
 pub mod snapshot;
 
 pub mod filter_chain;

@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod copy;
+pub mod grpc;
 mod hostname;
 pub mod own_address;
 pub mod proxy_protocol;

@@ -2,6 +2,8 @@
 //!
 //! Everything here is single-threaded (`Rc`, `Cell`): a request is served on the worker that accepted it.
 
+mod filter_stats;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 
+use crate::call::Caller;
 use crate::cluster::{Clusters, LocalClusters};
-use crate::config::http_filter::SessionScope;
 use crate::config::{HashMap, Name};
 use crate::dns::cache::Cache;
 use crate::dns::caches::Caches;
@@ -19,9 +21,11 @@ use crate::overload::Overload;
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
 use crate::telemetry::metrics::{
-    ConnectionLimitStats, CorsStats, HttpInspectorStats, HttpStats, ListenerStats,
-    ListenerWorkerStats, Metrics, ProxyProtocolShards, SessionStats, TcpStats, TlsInspectorStats,
+    ConnectionLimitStats, HttpInspectorStats, HttpStats, ListenerStats, ListenerWorkerStats,
+    Metrics, ProxyProtocolShards, TcpStats, TlsInspectorStats,
 };
+
+pub use filter_stats::{FilterStats, Shards};
 
 /// What all workers share.
 #[derive(Debug, Clone)]
@@ -49,6 +53,10 @@ pub struct Worker {
     pub id: usize,
     /// Clusters with their pools.
     pub clusters: Rc<LocalClusters>,
+    /// Sends requests of the proxy's own to them.
+    pub caller: Rc<Caller>,
+    /// What HTTP filters count.
+    pub filter_stats: FilterStats,
     /// Access-log lines on their way out.
     pub log: Rc<LogBuffer>,
     /// What all workers share.
@@ -63,8 +71,6 @@ pub struct Worker {
     http_inspector_stats: OnceCell<Arc<HttpInspectorStats>>,
     tcp_stats: RefCell<HashMap<Name, Arc<TcpStats>>>,
     connection_limit_stats: RefCell<HashMap<Name, Arc<ConnectionLimitStats>>>,
-    cors_stats: RefCell<HashMap<Name, Arc<CorsStats>>>,
-    session_stats: RefCell<HashMap<SessionScope, Arc<SessionStats>>>,
     proxy_protocol_stats: RefCell<HashMap<Name, Rc<ProxyProtocolShards>>>,
     /// As the newest snapshot has them.
     dns_caches: RefCell<HashMap<Name, Arc<Cache>>>,
@@ -95,10 +101,13 @@ impl Worker {
     /// The state of worker number `id`.
     pub fn new(id: usize, shared: Shared) -> Self {
         let mut reader = shared.snapshots.reader();
+        let clusters = Rc::new(LocalClusters::new(Arc::clone(&shared.clusters)));
         let held = Rc::new(Held(Arc::clone(reader.load())));
         Self {
             id,
-            clusters: Rc::new(LocalClusters::new(Arc::clone(&shared.clusters))),
+            caller: Rc::new(Caller::new(Rc::clone(&clusters), &shared.snapshots)),
+            clusters,
+            filter_stats: FilterStats::new(&shared.metrics),
             log: Rc::new(shared.access_log.buffer()),
             reader: RefCell::new(reader),
             held: RefCell::new(held),
@@ -110,8 +119,6 @@ impl Worker {
             http_inspector_stats: OnceCell::new(),
             tcp_stats: RefCell::default(),
             connection_limit_stats: RefCell::default(),
-            cors_stats: RefCell::default(),
-            session_stats: RefCell::default(),
             proxy_protocol_stats: RefCell::default(),
             dns_caches: RefCell::default(),
             date: RefCell::new(Date { second: 0, value: HeaderValue::from_static("") }),
@@ -203,24 +210,6 @@ impl Worker {
         let mut known = self.tcp_stats.borrow_mut();
         let make = || self.shared.metrics.tcp(stat_prefix);
         Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
-    }
-
-    /// This worker's shard of the statistics of `cors` filters.
-    pub fn cors_stats(&self, stat_prefix: &Name) -> Arc<CorsStats> {
-        let mut known = self.cors_stats.borrow_mut();
-        let make = || self.shared.metrics.cors(stat_prefix);
-        Arc::clone(known.entry(Arc::clone(stat_prefix)).or_insert_with(make))
-    }
-
-    /// This worker's shard of the statistics of sessions.
-    pub fn session_stats(&self, scope: &SessionScope) -> Arc<SessionStats> {
-        let mut known = self.session_stats.borrow_mut();
-        if let Some(stats) = known.get(scope) {
-            return Arc::clone(stats);
-        }
-        let stats = self.shared.metrics.session(&scope.manager, &scope.prefix);
-        known.insert(scope.clone(), Arc::clone(&stats));
-        stats
     }
 
     /// This worker's shard of the statistics of a connection limit.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules of crate `proxy`, top to bottom: a module uses only those after it.
-const LAYERS: [&str; 22] = [
+const LAYERS: [&str; 23] = [
     "server",
     "offline",
     "admin",
@@ -13,6 +13,7 @@ const LAYERS: [&str; 22] = [
     "tcp",
     "http",
     "worker",
+    "call",
     "snapshot",
     "filter_chain",
     "cluster",

@@ -1,5 +1,6 @@
 //! The response body on its way to the client: counted, timed, and the place where a stream ends.
 
+use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -8,12 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Full};
 
 use super::deadline::{Expired, Timer};
+use super::filter::Wraps;
 use super::finish::Finish;
 use super::router::InFlight;
 use super::stream::Stream;
-use crate::net::body::BoxError;
+use crate::net::body::{BoxBody, BoxError};
 use crate::pool::ResponseBody;
 use crate::telemetry::response_flags::ResponseFlags;
 
@@ -28,17 +31,34 @@ pub struct DownstreamBody {
 enum Content {
     Empty,
     Full(Bytes),
+    Filtered(Filtered),
     Upstream(Box<Upstream>),
+}
+
+/// What filters make of a body.
+struct Filtered(BoxBody);
+
+impl fmt::Debug for Filtered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filtered({:?})", self.0.size_hint())
+    }
 }
 
 /// A body that still comes from upstream.
 #[derive(Debug)]
 struct Upstream {
-    body: ResponseBody,
+    body: Source,
     limits: Limits,
     trailers: bool,
     // Held for the permits and counts it gives back when the upstream's part is over.
     in_flight: Option<InFlight>,
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+enum Source {
+    Plain(ResponseBody),
+    Filtered(Filtered),
 }
 
 /// Until when a response may go on.
@@ -73,9 +93,16 @@ impl Limits {
 pub struct CutShort(String);
 
 impl DownstreamBody {
-    /// A body that is all here.
-    pub fn full(content: Bytes, mut finish: Finish) -> Self {
-        let content = if content.is_empty() { Content::Empty } else { Content::Full(content) };
+    /// A body that is all here, unless filters make something else of it.
+    pub fn full(content: Bytes, wraps: Wraps, mut finish: Finish) -> Self {
+        let content = match content {
+            content if !wraps.is_empty() => {
+                let body = Full::new(content).map_err(|never| match never {});
+                Content::Filtered(Filtered(wraps.wrap(Box::new(body))))
+            }
+            content if content.is_empty() => Content::Empty,
+            content => Content::Full(content),
+        };
         if matches!(content, Content::Empty) {
             finish.completed();
         }
@@ -87,14 +114,19 @@ impl DownstreamBody {
         Self { content: Content::Empty, finish: None }
     }
 
-    /// A body that comes from upstream. `trailers` says whether the client may see them.
+    /// A body that comes from upstream, unless filters make something else of it. `trailers` says whether the client may see them.
     pub fn upstream(
         body: ResponseBody,
+        wraps: Wraps,
         limits: Limits,
         trailers: bool,
         in_flight: InFlight,
         mut finish: Finish,
     ) -> Self {
+        let body = match wraps.is_empty() {
+            true => Source::Plain(body),
+            false => Source::Filtered(Filtered(wraps.wrap(Box::new(body.map_err(Into::into))))),
+        };
         if body.is_end_stream() {
             in_flight.completed();
             finish.completed();
@@ -124,6 +156,17 @@ impl Body for DownstreamBody {
                 finish.completed();
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
+            Content::Filtered(Filtered(body)) => {
+                let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+                if let Some(Ok(frame)) = &frame {
+                    finish.stream().sent(frame.data_ref().map_or(0, Bytes::len));
+                }
+                if frame.is_none() || body.is_end_stream() {
+                    *content = Content::Empty;
+                    finish.completed();
+                }
+                Poll::Ready(frame)
+            }
             Content::Upstream(upstream) => {
                 let (frame, over) = ready!(upstream.poll(finish, cx));
                 if over {
@@ -142,7 +185,39 @@ impl Body for DownstreamBody {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Filtered(Filtered(body)) => body.size_hint(),
             Content::Upstream(upstream) => upstream.body.size_hint(),
+        }
+    }
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Plain(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|it| it.map_err(Into::into)))
+            }
+            Self::Filtered(Filtered(body)) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Plain(body) => body.is_end_stream(),
+            Self::Filtered(Filtered(body)) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Plain(body) => body.size_hint(),
+            Self::Filtered(Filtered(body)) => body.size_hint(),
         }
     }
 }

@@ -56,7 +56,7 @@ pub fn admit(
     let scheme = identify(stream, &mut headers, &parts);
     let (path, checked) = settle(stream, path, target, checked);
     let method = parts.method;
-    stream.fix_head(Head { method, scheme, authority, path, headers, version });
+    stream.set_head(Head { method, scheme, authority, path, headers, version });
     checked
 }
 

@@ -8,27 +8,38 @@
 mod cors;
 mod forward_proxy;
 mod header_mutation;
+mod passage;
 mod stateful_session;
 
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
+use super::deadline::{Deadlines, Expired};
 use super::local_reply::LocalReply;
+use super::request_body::ClientBody;
+use super::router::failure::Failure;
 use super::stream::{Head, Stream};
-use super::way::{Destination, Way};
+use super::way::Way;
 use crate::config::http_filter::{FilterKind, FilterRule, HttpFilter};
-use crate::route::{Found, Said};
+use crate::config::overload::Timer;
+use crate::route::Said;
+use passage::{Chosen, Passage};
+
+pub use passage::Wraps;
+pub(super) use passage::{Answering, forwarded_proto};
 
 /// What the filters made of a request, and have to remember until it is answered.
 #[derive(Debug, Default)]
 pub struct Filtered {
-    /// The route whose words the filters heed, and the weighted cluster chosen.
-    route: Option<(Found, Option<usize>)>,
+    /// The route whose words the filters heed.
+    route: Option<Chosen>,
     /// One for each filter of the chain; none for those that are disabled.
     memories: Vec<Option<Memory>>,
     /// What they ask of the router.
     pub wishes: Wishes,
+    /// Whether a filter had its route found anew.
+    pub found_again: bool,
 }
 
 /// What filters ask of the router.
@@ -60,15 +71,6 @@ pub enum Stopped {
     Response(Box<LocalReply>),
 }
 
-/// A request as one of its filters sees it.
-struct Passing<'a> {
-    stream: &'a Rc<Stream>,
-    head: &'a Head,
-    /// The cluster that it is forwarded to, if it is.
-    cluster: Option<&'a str>,
-    said: Said<'a>,
-}
-
 /// Takes the request of `stream` through the filters of its connection manager.
 ///
 /// # Errors
@@ -76,97 +78,105 @@ struct Passing<'a> {
 pub async fn request(
     stream: &Rc<Stream>,
     head: &Head,
+    body: &mut ClientBody,
     way: Option<Way<'_>>,
 ) -> Result<(), Stopped> {
-    let route = way.as_ref().and_then(|way| match way.to {
-        // Like one without a route.
-        Destination::Nowhere | Destination::Https => None,
-        Destination::Answer(_) | Destination::Cluster(..) => Some((way.found, way.weighted())),
-    });
-    let cluster = way.as_ref().and_then(|way| match way.to {
-        Destination::Cluster(_, _, target) => Some(target.cluster),
-        _ => None,
-    });
-    let said = said(stream, route);
+    let mut passage = Passage::new(stream, head, body, way);
+    let said = passage.said();
     let filters = &stream.served.config().filters;
     let memory = |filter: &HttpFilter| is_enabled(filter, said).then_some(Memory::Nothing);
-    let memories = filters.iter().map(memory).collect();
-    let mut filtered = Filtered { route, memories, wishes: Wishes::default() };
-    let mut changed = None;
-    let mut result = Ok(());
-    for (filter, memory) in filters.iter().zip(&mut filtered.memories) {
-        let Some(memory) = memory else { continue };
-        let passing = Passing { stream, head: changed.as_ref().unwrap_or(head), cluster, said };
-        match pass(filter, &passing, memory, &mut filtered.wishes).await {
-            Ok(None) => {}
-            Ok(head) => changed = head,
-            Err(stopped) => {
-                result = Err(stopped);
-                break;
-            }
-        }
-    }
+    let mut memories: Vec<_> = filters.iter().map(memory).collect();
+    let passing = pass_all(filters, &mut passage, &mut memories);
+    let result = match deadlines(stream).within(stream, None, passing).await {
+        Ok(result) => result,
+        Err(expired) => Err(Stopped::Reply(Box::new(too_late(stream, expired)))),
+    };
+    let (filtered, changed) = passage.finish(memories);
     if let Some(head) = changed {
-        stream.change_head(head);
+        stream.set_head(head);
     }
     stream.set_filtered(filtered);
     result
 }
 
-/// Takes a request through one filter, which may put another head in place of its own.
-async fn pass(
-    filter: &HttpFilter,
-    request: &Passing<'_>,
-    memory: &mut Memory,
-    wishes: &mut Wishes,
-) -> Result<Option<Head>, Stopped> {
-    match &filter.kind {
-        FilterKind::ForwardProxy(cache) => {
-            let result = forward_proxy::request(cache, &filter.name, request, wishes).await;
-            result.map_err(Stopped::Reply)?;
-        }
-        FilterKind::HeaderMutation(config) => {
-            return Ok(header_mutation::request(config, &filter.name, request));
-        }
-        FilterKind::Cors => *memory = cors::request(&filter.name, request)?,
-        FilterKind::StatefulSession(config) => {
-            *memory = stateful_session::request(config, &filter.name, request, wishes);
+async fn pass_all(
+    filters: &[HttpFilter],
+    passage: &mut Passage<'_>,
+    memories: &mut [Option<Memory>],
+) -> Result<(), Stopped> {
+    for (filter, memory) in filters.iter().zip(memories) {
+        if let Some(memory) = memory {
+            *memory = pass(filter, passage).await?;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
-/// Takes the headers of the answer to `stream`'s request through the filters that it has passed, and those that it
-/// would have.
-pub fn response(stream: &Stream, headers: &mut HeaderMap) {
+/// Takes a request through one filter.
+async fn pass(filter: &HttpFilter, request: &mut Passage<'_>) -> Result<Memory, Stopped> {
+    let name = &filter.name;
+    match &filter.kind {
+        FilterKind::ForwardProxy(cache) => {
+            let result = forward_proxy::request(cache, name, request).await;
+            result.map_err(Stopped::Reply).map(|()| Memory::Nothing)
+        }
+        FilterKind::HeaderMutation(config) => {
+            header_mutation::request(config, name, request);
+            Ok(Memory::Nothing)
+        }
+        FilterKind::Cors => cors::request(name, request),
+        FilterKind::StatefulSession(config) => Ok(stateful_session::request(config, name, request)),
+    }
+}
+
+/// How long filters may wait, for whatever it is.
+fn deadlines(stream: &Stream) -> Deadlines {
+    let limits = &stream.served.config().limits;
+    let overload = &stream.connection.worker.shared.overload;
+    Deadlines {
+        idle: limits.stream_idle_timeout.map(|it| overload.timeout(Timer::StreamIdle, it)),
+        request: limits.request_timeout,
+        duration: limits.max_stream_duration,
+        ..Deadlines::default()
+    }
+}
+
+fn too_late(stream: &Stream, expired: Expired) -> LocalReply {
+    let stats = &stream.served.stats;
+    match expired {
+        Expired::Request => stats.downstream_rq_timeout.inc(),
+        Expired::Duration => stats.downstream_rq_max_duration_reached.inc(),
+        _ => stats.downstream_rq_idle_timeout.inc(),
+    }
+    Failure::Expired(expired, stream.timeline.request_end.get().is_some()).reply(false)
+}
+
+/// Takes the answer to `stream`'s request through the filters that it has passed, and those that it would have.
+pub(super) fn response(stream: &Stream, answer: &mut Answering<'_>) {
     let Some(filtered) = stream.filtered() else { return };
-    let said = said(stream, filtered.route);
+    let said = Chosen::said(filtered.route.as_ref(), stream);
     let filters = &stream.served.config().filters;
     for (filter, memory) in filters.iter().zip(&filtered.memories).rev() {
         let Some(memory) = memory else { continue };
+        let name = &filter.name;
         match &filter.kind {
             FilterKind::ForwardProxy(_) => {}
             FilterKind::HeaderMutation(config) => {
-                header_mutation::response(config, &filter.name, said, stream, headers);
+                header_mutation::response(config, name, said, stream, answer.headers);
             }
             FilterKind::Cors => {
                 if let Memory::Cors(origin) = memory {
-                    cors::response(&filter.name, said, origin.as_ref(), headers);
+                    cors::response(name, said, origin.as_ref(), answer.headers);
                 }
             }
             FilterKind::StatefulSession(config) => {
                 if let Memory::Session(wanted) = memory {
-                    let config = stateful_session::effective(config, &filter.name, said);
-                    stateful_session::response(config, wanted.as_deref(), stream, headers);
+                    let config = stateful_session::effective(config, name, said);
+                    stateful_session::response(config, wanted.as_deref(), stream, answer.headers);
                 }
             }
         }
     }
-}
-
-fn said(stream: &Stream, route: Option<(Found, Option<usize>)>) -> Said<'_> {
-    let said = route.zip(stream.table());
-    said.map_or(Said::default(), |((found, weighted), table)| table.said(found, weighted))
 }
 
 /// Whether requests pass `filter`: the most specific word decides.

@@ -5,6 +5,7 @@ use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 
 use super::body::DownstreamBody;
+use super::filter::{Answering, Wraps};
 use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::stream::Stream;
@@ -43,14 +44,23 @@ fn answer(
     }
     let mut response = reply.into_response(grpc, bodiless);
     let status = response.status();
-    dress(stream, status, response.headers_mut());
-    response.map(|body: Bytes| DownstreamBody::full(body, finish))
+    let is_bodiless = response.body().is_empty();
+    let wraps = dress(stream, status, response.headers_mut(), is_bodiless);
+    response.map(|body: Bytes| DownstreamBody::full(body, wraps, finish))
 }
 
-/// Adds what every response has, and notes what the logs want to know of it.
-pub fn dress(stream: &Stream, status: StatusCode, headers: &mut HeaderMap) {
+/// Adds what every response has, and notes what the logs want to know of it. What filters make of its body is the
+/// result.
+pub fn dress(
+    stream: &Stream,
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    is_bodiless: bool,
+) -> Wraps {
     stream.set_status(status);
-    filter::response(stream, headers);
+    let mut answer = Answering { status, headers, is_bodiless, wraps: Wraps::default() };
+    filter::response(stream, &mut answer);
+    let wraps = answer.wraps;
     let served = &stream.served;
     let config = served.config();
     let fixed = &served.http.fixed;
@@ -69,4 +79,5 @@ pub fn dress(stream: &Stream, status: StatusCode, headers: &mut HeaderMap) {
         }
     }
     stream.keep_response_headers(&fixed.logged, headers);
+    wraps
 }

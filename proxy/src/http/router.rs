@@ -12,16 +12,18 @@ use std::sync::Arc;
 
 use http::header::SET_COOKIE;
 use http::{HeaderValue, Method, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
 use self::attempt::Answer;
 pub use self::attempt::InFlight;
 use self::exchange::{Exchange, Source};
 use super::body::{CutShort, DownstreamBody, Limits};
+use super::filter::Wraps;
 use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::overrides::Overrides;
+use super::request_body::ClientBody;
 use super::stream::{Head, Stream};
 use super::{hop_by_hop, names, respond, upgrade};
 use crate::cluster::LocalCluster;
@@ -59,7 +61,7 @@ pub struct Plan<'a> {
 /// Nothing can be answered any more: the client's stream is cut.
 pub async fn forward(
     plan: Plan<'_>,
-    body: Incoming,
+    body: ClientBody,
     client: Option<OnUpgrade>,
     finish: Finish,
 ) -> Result<Response<DownstreamBody>, CutShort> {
@@ -154,10 +156,17 @@ impl Plan<'_> {
         host.is_some_and(|host| host.include_attempt_count_in_response)
     }
 
-    /// Turns the upstream's head into the one the client gets.
-    fn dress(&self, answer: &mut Answer, attempts: u32, cookies: &[HeaderValue], switching: bool) {
+    /// Turns the upstream's head into the one the client gets; what filters make of its body is the result.
+    fn dress(
+        &self,
+        answer: &mut Answer,
+        attempts: u32,
+        cookies: &[HeaderValue],
+        switching: bool,
+    ) -> Wraps {
         let stream = self.stream;
         let status = answer.response.status();
+        let is_bodiless = answer.response.body().is_end_stream();
         let headers = answer.response.headers_mut();
         // The answer to a CONNECT is an ordinary 200.
         let upgrade = switching && status == StatusCode::SWITCHING_PROTOCOLS;
@@ -172,8 +181,9 @@ impl Plan<'_> {
             headers.append(SET_COOKIE, cookie.clone());
         }
         self.table.mutate_response(self.found, self.target.weighted, headers, &**stream);
-        respond::dress(stream, status, headers);
+        let wraps = respond::dress(stream, status, headers, is_bodiless);
         stream.set_details("via_upstream");
+        wraps
     }
 }
 
@@ -185,7 +195,7 @@ fn pass_on(
     finish: Finish,
 ) -> Response<DownstreamBody> {
     let plan = &exchange.plan;
-    plan.dress(&mut answer, attempts, exchange.cookies(), false);
+    let wraps = plan.dress(&mut answer, attempts, exchange.cookies(), false);
     let limits = Limits::new(exchange.deadlines().after_headers(plan.stream), exchange.idle());
     // HTTP/1 clients get trailers only if the operator says that they can take them.
     let trailers =
@@ -194,7 +204,10 @@ fn pass_on(
     let (mut parts, body) = response.into_parts();
     parts.version = Version::default();
     parts.extensions.clear();
-    Response::from_parts(parts, DownstreamBody::upstream(body, limits, trailers, in_flight, finish))
+    Response::from_parts(
+        parts,
+        DownstreamBody::upstream(body, wraps, limits, trailers, in_flight, finish),
+    )
 }
 
 /// Lets both sides switch protocols.
@@ -214,7 +227,8 @@ fn switch(
         );
         return plan.answer(finish, reply.flag(ResponseFlags::UPSTREAM_PROTOCOL_ERROR));
     };
-    plan.dress(&mut answer, attempts, exchange.cookies(), true);
+    // A tunnel is no body.
+    let _ = plan.dress(&mut answer, attempts, exchange.cookies(), true);
     let Answer { mut response, in_flight, .. } = answer;
     let server = hyper::upgrade::on(&mut response);
     if plan.stream.is_extended_connect() {

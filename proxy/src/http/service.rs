@@ -8,13 +8,14 @@ use hyper::body::Incoming;
 
 use super::body::{CutShort, DownstreamBody};
 use super::connection::Connection;
-use super::filter::Stopped;
+use super::filter::{Stopped, forwarded_proto};
 use super::finish::Finish;
 use super::local_reply::LocalReply;
+use super::request_body::ClientBody;
 use super::router::{self, Plan};
 use super::stream::{Head, Stream};
 use super::way::{Destination, Way};
-use super::{canonical, filter, names, respond};
+use super::{canonical, filter, respond};
 use crate::config::matcher::RequestHead;
 use crate::config::route::{Action, DirectResponse, Redirect, Route};
 use crate::route::{Found, redirect};
@@ -33,6 +34,7 @@ pub async fn serve(
         stream.request_arrived(stream.start.instant);
     }
     let (mut parts, body) = request.into_parts();
+    let mut body = ClientBody::new(body, Rc::clone(&stream));
     let upgrade = parts.extensions.remove();
     let admitted = canonical::admit(&stream, parts, offence);
     let Some(head) = stream.head() else { return Ok(respond::local(finish, unreadable())) };
@@ -42,14 +44,17 @@ pub async fn serve(
     if let Some(reply) = overloaded(&stream) {
         return Ok(respond::local(finish, reply));
     }
-    let way = Way::find(&stream, head, forwarded_proto(head));
-    if let Some(way) = way {
-        stream.set_route(way.found);
-    }
-    if !served.config().filters.is_empty()
-        && let Err(stopped) = Box::pin(filter::request(&stream, head, way)).await
-    {
-        return Ok(filter_reply(finish, stopped, way));
+    let mut way = Way::find(&stream, head, forwarded_proto(head));
+    stream.set_route(way.map(|way| way.found));
+    if !served.config().filters.is_empty() {
+        let passed = Box::pin(filter::request(&stream, head, &mut body, way)).await;
+        if stream.filtered().is_some_and(|filtered| filtered.found_again) {
+            let head = stream.head().unwrap_or(head);
+            way = Way::find(&stream, head, forwarded_proto(head));
+        }
+        if let Err(stopped) = passed {
+            return Ok(filter_reply(finish, stopped, way));
+        }
     }
     let head = stream.head().unwrap_or(head);
     match decide(&stream, head, way) {
@@ -151,10 +156,4 @@ fn direct(response: &DirectResponse, view: &RequestHead<'_>) -> LocalReply {
         LocalReply::new(response.status, "direct_response")
     };
     reply.body(response.body.clone())
-}
-
-/// How the client connected, as `x-forwarded-proto` says by now.
-fn forwarded_proto(head: &Head) -> &str {
-    let value = head.headers.get(names::X_FORWARDED_PROTO);
-    value.and_then(|value| value.to_str().ok()).unwrap_or(head.scheme)
 }

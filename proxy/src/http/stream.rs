@@ -7,54 +7,20 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use http::header::{HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 
 use super::connection::{Connection, Served};
+use super::dynamic::Dynamic;
 use super::filter::Filtered;
+use super::head::Heads;
 use crate::config::Name;
 use crate::config::address::HostAddress;
-use crate::config::matcher::RequestHead;
 use crate::route::{Found, RouteTable};
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::telemetry::trace::TraceContext;
 use crate::worker::Moment;
 
-/// A request's head as it is matched, forwarded and logged: normalised once, never changed back; only filters put another one in its place.
-#[derive(Debug, Clone)]
-pub struct Head {
-    /// The method.
-    pub method: Method,
-    /// `http` or `https`.
-    pub scheme: &'static str,
-    /// Host header or `:authority`.
-    pub authority: Box<str>,
-    /// Path and query.
-    pub path: Box<str>,
-    /// Everything else.
-    pub headers: HeaderMap,
-    /// Version the client speaks.
-    pub version: Version,
-}
-
-impl Head {
-    /// The head as matchers see it.
-    pub fn view(&self) -> RequestHead<'_> {
-        RequestHead {
-            method: &self.method,
-            scheme: self.scheme,
-            authority: &self.authority,
-            path_and_query: &self.path,
-            headers: &self.headers,
-        }
-    }
-
-    /// Whether this is a gRPC request, by its content type.
-    pub fn is_grpc(&self) -> bool {
-        let Some(kind) = self.headers.get(http::header::CONTENT_TYPE) else { return false };
-        let rest = kind.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    }
-}
+pub use super::head::Head;
 
 /// Facts about the newest upstream attempt.
 #[derive(Debug, Clone, Default)]
@@ -125,8 +91,7 @@ pub struct Stream {
     pub client: Cell<SocketAddr>,
     /// Whether the client is inside the trusted network.
     pub internal: Cell<bool>,
-    head: OnceCell<Head>,
-    changed_head: OnceCell<Box<Head>>,
+    heads: Heads,
     original_path: OnceCell<Box<str>>,
     route: Cell<Option<Found>>,
     status: Cell<Option<StatusCode>>,
@@ -141,6 +106,7 @@ pub struct Stream {
     arrival: RefCell<Option<Waker>>,
     trace: Cell<Option<TraceContext>>,
     filtered: OnceCell<Box<Filtered>>,
+    dynamic: RefCell<Dynamic>,
     random: u64,
 }
 
@@ -157,8 +123,7 @@ impl Stream {
             upstream: RefCell::default(),
             client,
             internal: Cell::new(false),
-            head: OnceCell::new(),
-            changed_head: OnceCell::new(),
+            heads: Heads::default(),
             original_path: OnceCell::new(),
             route: Cell::new(None),
             status: Cell::new(None),
@@ -173,6 +138,7 @@ impl Stream {
             arrival: RefCell::new(None),
             trace: Cell::new(None),
             filtered: OnceCell::new(),
+            dynamic: RefCell::default(),
             random,
             connection,
             served,
@@ -181,17 +147,22 @@ impl Stream {
 
     /// The request's head, once it has been read and normalised; as filters have left it, once they have run.
     pub fn head(&self) -> Option<&Head> {
-        self.changed_head.get().map(AsRef::as_ref).or_else(|| self.head.get())
+        self.heads.newest()
     }
 
-    /// Puts the head that filters have made in place of the one that came; the first call decides.
-    pub fn change_head(&self, head: Head) {
-        let _ = self.changed_head.set(Box::new(head));
+    /// Fixes the request's head, or puts another one in its place.
+    pub fn set_head(&self, head: Head) -> &Head {
+        self.heads.put(head)
     }
 
-    /// Fixes the request's head; the first call decides.
-    pub fn fix_head(&self, head: Head) -> &Head {
-        self.head.get_or_init(|| head)
+    /// What filters have said of the request, for others to read.
+    pub fn dynamic(&self) -> std::cell::Ref<'_, Dynamic> {
+        self.dynamic.borrow()
+    }
+
+    /// The same, to say more.
+    pub fn dynamic_mut(&self) -> std::cell::RefMut<'_, Dynamic> {
+        self.dynamic.borrow_mut()
     }
 
     /// The trace it belongs to.
@@ -230,8 +201,8 @@ impl Stream {
     }
 
     /// Notes the route taken.
-    pub fn set_route(&self, found: Found) {
-        self.route.set(Some(found));
+    pub fn set_route(&self, found: Option<Found>) {
+        self.route.set(found);
     }
 
     /// The path before a rewrite, for `x-envoy-original-path`.

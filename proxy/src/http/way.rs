@@ -41,8 +41,8 @@ impl<'a> Way<'a> {
             presented: peer.presented(),
             validated: peer.validated(),
         });
-        // No filter of this proxy sets metadata.
-        let circumstances = Circumstances { tls, metadata: None };
+        let dynamic = stream.dynamic();
+        let circumstances = Circumstances { tls, metadata: dynamic.metadata() };
         let view = head.view();
         let found = table.find(&view, stream.random(), circumstances)?;
         let to = match table.route(found) {

@@ -1,5 +1,6 @@
 //! The running process: workers, admin API and discovery brought up in order, then orders and signals obeyed until the end.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ use super::shutdown::{self, Signals};
 use crate::admin::access_log::AdminLog;
 use crate::admin::server_info::{CommandLine, ServerInfo};
 use crate::admin::{self, AdminState, Drain};
-use crate::cluster::{self, Clusters, Place, health_check};
+use crate::call::Caller;
+use crate::cluster::{self, Clusters, LocalClusters, Place, health_check};
 use crate::config::bootstrap::{Bootstrap, Node};
 use crate::config::format::millis;
 use crate::config::{self, Invalid};
@@ -74,6 +76,8 @@ pub(super) async fn serve(
     tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
     tokio::spawn(Arc::clone(&shared.overload).watch());
     tokio::spawn(heap::keep_giving_back());
+    // The requests of the process itself, which are no client's business.
+    let _caller = start_caller(&shared);
 
     if let Some(cluster) = assembler.bootstrap().local_cluster.clone() {
         shared.clusters.settle(Place { cluster, locality });
@@ -154,6 +158,15 @@ fn share(metrics: &Arc<Metrics>, bootstrap: &Bootstrap, drain_time: Duration) ->
         drain_time,
         overload,
     })
+}
+
+/// Lets this thread send requests to clusters.
+fn start_caller(shared: &Shared) -> Rc<Caller> {
+    let clusters = Rc::new(LocalClusters::new(Arc::clone(&shared.clusters)));
+    let caller = Rc::new(Caller::new(clusters, &shared.snapshots));
+    let (following, snapshots) = (Rc::clone(&caller), Arc::clone(&shared.snapshots));
+    tokio::task::spawn_local(async move { following.keep_following(&snapshots).await });
+    caller
 }
 
 /// How many files this process may have open, once it has asked for as many as it may have.

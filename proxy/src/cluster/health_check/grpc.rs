@@ -1,11 +1,9 @@
 //! A check by `grpc.health.v1.Health/Check`: the host says that it is serving.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HOST, TE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
@@ -16,6 +14,7 @@ use super::http::AGENT;
 use super::progress::{CheckResult, Failure, FailureKind};
 use crate::config::health_check::GrpcCheck;
 use crate::net::body::RequestBody;
+use crate::net::grpc::{self, Frames, frame};
 use crate::upstream::http::Protocol;
 
 /// An answer is a few bytes; this many are none.
@@ -87,38 +86,14 @@ fn request(target: &Target, check: &GrpcCheck) -> Request<RequestBody> {
     headers.insert(TE, HeaderValue::from_static("trailers"));
     headers.insert(USER_AGENT, AGENT);
     headers::add(&check.metadata, target, "HTTP/2", headers);
-    if let Ok(timeout) = HeaderValue::from_str(&grpc_timeout(target.check.timeout)) {
-        headers.insert("grpc-timeout", timeout);
-    }
+    headers.insert("grpc-timeout", grpc::timeout(target.check.timeout));
     request
-}
-
-/// At most eight digits are allowed.
-fn grpc_timeout(timeout: Duration) -> String {
-    match timeout.as_millis() {
-        millis @ 0..100_000_000 => format!("{millis}m"),
-        _ => format!("{}S", timeout.as_secs().min(99_999_999)),
-    }
-}
-
-/// One message, uncompressed.
-fn frame(message: &impl Message) -> Bytes {
-    let mut frame = BytesMut::new();
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
-    frame.put_slice(&message.encode_to_vec());
-    frame.freeze()
 }
 
 /// Whether the answer is "serving"; none if the stream broke.
 async fn is_serving(response: Response<Incoming>) -> Option<bool> {
     let (parts, mut body) = response.into_parts();
-    let is_grpc = |value: &HeaderValue| {
-        let value = value.as_bytes();
-        value.starts_with(b"application/grpc") && matches!(value.get(16), None | Some(b'+' | b';'))
-    };
-    let content_type = parts.headers.get(CONTENT_TYPE);
-    if parts.status != http::StatusCode::OK || !content_type.is_some_and(is_grpc) {
+    if parts.status != http::StatusCode::OK || !grpc::is_grpc(parts.headers.get(CONTENT_TYPE)) {
         return Some(false);
     }
     let (mut answer, mut trailers) = (Vec::new(), parts.headers);
@@ -131,18 +106,15 @@ async fn is_serving(response: Response<Incoming>) -> Option<bool> {
             return Some(false);
         }
     }
-    Some(is_ok(&trailers) && says_serving(&answer))
-}
-
-fn is_ok(trailers: &HeaderMap) -> bool {
-    trailers.get("grpc-status").is_some_and(|status| status == "0")
+    Some(grpc::Status::of(&trailers) == Some(Ok(())) && says_serving(&answer))
 }
 
 /// Whether `answer` is one frame with a response that says so.
 fn says_serving(answer: &[u8]) -> bool {
-    let Some(([0, length @ ..], message)) = answer.split_first_chunk::<5>() else { return false };
-    usize::try_from(u32::from_be_bytes(*length)) == Ok(message.len())
-        && HealthCheckResponse::decode(message).is_ok_and(|it| it.status == SERVING)
+    let mut frames = Frames::new(LONGEST_ANSWER);
+    frames.push(answer);
+    let message: Result<Option<HealthCheckResponse>, _> = frames.next();
+    message.is_ok_and(|it| it.is_some_and(|it| it.status == SERVING)) && !frames.is_partial()
 }
 
 #[cfg(test)]
@@ -160,11 +132,5 @@ mod tests {
         assert!(!says_serving(&[&serving[..], &serving[..]].concat()), "one message, not a stream");
         let compressed = [&[1], &serving[1..]].concat();
         assert!(!says_serving(&compressed));
-    }
-
-    #[test]
-    fn timeouts_have_at_most_eight_digits() {
-        assert_eq!(grpc_timeout(Duration::from_millis(1500)), "1500m");
-        assert_eq!(grpc_timeout(Duration::from_secs(200_000)), "200000S");
     }
 }

@@ -8,7 +8,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::{Memory, Passing, Stopped};
+use super::passage::Passage;
+use super::{Memory, Stopped};
 use crate::config::http_filter::{CorsPolicy, FilterRule};
 use crate::config::matcher::Fraction;
 use crate::http::local_reply::LocalReply;
@@ -55,10 +56,10 @@ impl<'a> Policies<'a> {
 ///
 /// # Errors
 /// The answer to a preflight.
-pub(super) fn request(filter: &str, request: &Passing<'_>) -> Result<Memory, Stopped> {
-    let (stream, head) = (request.stream, request.head);
-    let policies = Policies { filter, said: request.said };
-    let Some(policy) = policies.all().next().filter(|_| request.cluster.is_some()) else {
+pub(super) fn request(filter: &str, request: &Passage<'_>) -> Result<Memory, Stopped> {
+    let (stream, head) = (request.stream, request.head());
+    let policies = Policies { filter, said: request.said() };
+    let Some(policy) = policies.all().next().filter(|_| request.cluster().is_some()) else {
         return Ok(Memory::Nothing);
     };
     let worker = &stream.connection.worker;
@@ -71,7 +72,7 @@ pub(super) fn request(filter: &str, request: &Passing<'_>) -> Result<Memory, Sto
         return Ok(Memory::Nothing);
     };
     let allowed = policies.allows(origin);
-    let stats = worker.cors_stats(&stream.served.config().stat_prefix);
+    let stats = worker.filter_stats.cors(&stream.served.config().stat_prefix);
     let counter = if allowed { &stats.origin_valid } else { &stats.origin_invalid };
     counter.inc();
     if !enabled {

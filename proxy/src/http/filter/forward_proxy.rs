@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::{Passing, Wishes};
+use super::passage::Passage;
 use crate::config::cluster::Discovery;
 use crate::config::dns::Cache;
 use crate::config::http_filter::{FilterRule, ForwardRewrite};
@@ -21,26 +21,25 @@ use crate::telemetry::response_flags::ResponseFlags;
 pub(super) async fn request(
     cache: &Arc<Cache>,
     filter: &str,
-    request: &Passing<'_>,
-    wishes: &mut Wishes,
+    request: &mut Passage<'_>,
 ) -> Result<(), Box<LocalReply>> {
     let clusters = &request.stream.served.snapshot.clusters;
-    let Some(spec) = request.cluster.and_then(|name| clusters.get(name)) else { return Ok(()) };
+    let Some(spec) = request.cluster().and_then(|name| clusters.get(name)) else { return Ok(()) };
     if !matches!(spec.config.discovery, Discovery::ForwardProxy(_)) {
         return Ok(());
     }
-    let rewrite = request.said.to(filter).find_map(|rule| match rule {
+    let rewrite = request.said().to(filter).find_map(|rule| match rule {
         FilterRule::ForwardProxy(rewrite) => Some(rewrite),
         _ => None,
     });
     if let Some(host) = rewrite.and_then(|rewrite| rewritten(request, rewrite)) {
-        wishes.authority = Some(host);
+        request.wishes.authority = Some(host);
     }
     let Some(cache) = request.stream.connection.worker.dns_cache(&cache.name) else {
         let reply = unavailable("dynamic_forward_proxy_cluster_is_gone");
         return Err(Box::new(reply.body("Dynamic forward proxy cluster is gone")));
     };
-    let authority = wishes.authority.as_deref().unwrap_or(&request.head.authority);
+    let authority = request.wishes.authority.as_deref().unwrap_or(&request.head().authority);
     let result = match cache.admit() {
         Ok(_permit) => cache.resolve(authority, default_port(spec)).await,
         Err(refusal) => Err(refusal),
@@ -48,11 +47,13 @@ pub(super) async fn request(
     result.map(drop).map_err(|refusal| Box::new(refused(&refusal)))
 }
 
-fn rewritten(request: &Passing<'_>, rewrite: &ForwardRewrite) -> Option<Box<str>> {
+fn rewritten(request: &Passage<'_>, rewrite: &ForwardRewrite) -> Option<Box<str>> {
     match rewrite {
         ForwardRewrite::None => None,
         ForwardRewrite::Literal(host) => (!host.is_empty()).then(|| host.clone()),
-        ForwardRewrite::Header(name) => Some(request.head.headers.get(name)?.to_str().ok()?.into()),
+        ForwardRewrite::Header(name) => {
+            Some(request.head().headers.get(name)?.to_str().ok()?.into())
+        }
     }
 }
 

@@ -4,28 +4,23 @@
 use http::HeaderMap;
 use smallvec::SmallVec;
 
-use super::Passing;
+use super::passage::Passage;
 use crate::config::format::Facts;
 use crate::config::http_filter::{FilterRule, HeaderMutation, MessageMutations};
-use crate::http::stream::Head;
 use crate::route::Said;
 use crate::route::mutate::{change_request, change_response};
 
-/// The request's head as the filter called `filter` and what is said to it change it; none if they do not.
-pub(super) fn request(
-    config: &HeaderMutation,
-    filter: &str,
-    request: &Passing<'_>,
-) -> Option<Head> {
-    let all = mutations(config, filter, request.said);
+/// Changes the request's head as the filter called `filter` and what is said to it want it.
+pub(super) fn request(config: &HeaderMutation, filter: &str, request: &mut Passage<'_>) {
+    let all = mutations(config, filter, request.said());
     if all.iter().all(|it| it.request.is_empty()) {
-        return None;
+        return;
     }
-    let mut head = request.head.clone();
+    let stream = request.stream;
+    let head = request.head_mut();
     for MessageMutations { request: changes, .. } in all {
-        change_request(changes, &mut head.headers, &**request.stream);
+        change_request(changes, &mut head.headers, &**stream);
     }
-    Some(head)
 }
 
 /// Changes the headers of an answer.

@@ -9,7 +9,8 @@ use http::header::{HeaderName, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
 
-use super::{Memory, Passing, Wishes};
+use super::Memory;
+use super::passage::Passage;
 use crate::config::http_filter::{FilterRule, SessionCookie, SessionState, StatefulSession};
 use crate::http::stream::{Head, Stream};
 use crate::route::{Said, cookie};
@@ -41,22 +42,17 @@ pub(super) fn effective<'a>(
 }
 
 /// Asks for the endpoint of the request's session.
-pub(super) fn request(
-    own: &StatefulSession,
-    filter: &str,
-    request: &Passing<'_>,
-    wishes: &mut Wishes,
-) -> Memory {
-    let Some(config) = effective(own, filter, request.said) else { return Memory::Nothing };
+pub(super) fn request(own: &StatefulSession, filter: &str, request: &mut Passage<'_>) -> Memory {
+    let Some(config) = effective(own, filter, request.said()) else { return Memory::Nothing };
     let wanted = match &config.state {
-        Some(SessionState::Cookie(cookie)) if is_valid_at(&cookie.path, &request.head.path) => {
-            cookie_address(cookie, &request.head.headers, now())
+        Some(SessionState::Cookie(cookie)) if is_valid_at(&cookie.path, &request.head().path) => {
+            cookie_address(cookie, &request.head().headers, now())
         }
-        Some(SessionState::Header(name)) => header_address(name, request.head),
+        Some(SessionState::Header(name)) => header_address(name, request.head()),
         Some(SessionState::Cookie(_)) | None => return Memory::Session(None),
     };
     if let Some(address) = &wanted {
-        wishes.override_host = Some((address.clone(), config.strict));
+        request.wishes.override_host = Some((address.clone(), config.strict));
     }
     Memory::Session(Some(wanted.unwrap_or_default()))
 }
@@ -88,7 +84,7 @@ pub(super) fn response(
         (_, None) => return,
     };
     if let Some(scope) = &config.stats {
-        outcome(&stream.connection.worker.session_stats(scope)).inc();
+        outcome(&stream.connection.worker.filter_stats.sessions(scope)).inc();
     }
 }
 

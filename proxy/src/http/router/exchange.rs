@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::Plan;
 use super::attempt::Answer;
@@ -20,7 +19,7 @@ use crate::http::deadline::{Deadlines, Expired};
 use crate::http::local_reply::LocalReply;
 use crate::http::overrides::Overrides;
 use crate::http::replay::Replay;
-use crate::http::request_body::RequestStream;
+use crate::http::request_body::ClientBody;
 use crate::http::retry::{self, Decision, Refusal, RetryState};
 use crate::http::timeout::Timeouts;
 use crate::net::body::RequestBody;
@@ -35,12 +34,17 @@ pub enum Source {
     /// There is none.
     Empty,
     /// The client, with what was read kept for another attempt as far as the limit allows.
-    Client(Replay<RequestStream>),
+    Client(Replay<ClientBody>),
 }
 
 impl Source {
     /// The body of `plan`'s request; an upgrade has none.
-    pub fn new(plan: &Plan<'_>, cluster: &LocalCluster, body: Incoming, upgrading: bool) -> Self {
+    pub fn new(
+        plan: &Plan<'_>,
+        cluster: &LocalCluster,
+        mut body: ClientBody,
+        upgrading: bool,
+    ) -> Self {
         if upgrading || body.is_end_stream() {
             return Self::Empty;
         }
@@ -55,8 +59,8 @@ impl Source {
         // HTTP/1 has trailers only where the operator says so, on either side.
         let trailers = (plan.head.version == Version::HTTP_2 || served.http1.enable_trailers)
             && (config.http.protocol != UpstreamProtocol::Http1 || config.http.enable_trailers);
-        let stream = RequestStream::new(body, Rc::clone(plan.stream), trailers);
-        Self::Client(Replay::new(stream, limit))
+        body.pass_trailers(trailers);
+        Self::Client(Replay::new(body, limit))
     }
 
     /// The body for one more attempt, kept for another one if `keep`; none if it cannot be sent again.

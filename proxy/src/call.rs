@@ -1,0 +1,233 @@
+//! Requests of the proxy's own: to services that decide, count, hold keys or collect reports. They are clusters like
+//! any other, reached over the pools of whoever asks.
+
+pub mod grpc;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use fastrand::Rng;
+use http::{Request, Response, Version};
+use http_body_util::BodyExt as _;
+
+use crate::cluster::{LocalCluster, LocalClusters, LocalHost, Outcome, PickContext};
+use crate::config::route::Priority;
+use crate::net::body::RequestBody;
+use crate::pool::{Cause, Need, ResponseBody, Reuse, SendError, Stage};
+use crate::snapshot::{Reader, SnapshotCell};
+use crate::upstream::client::{Client, Presence};
+use crate::upstream::failure::ConnectError;
+use crate::upstream::http::Protocol;
+
+/// Sends requests to clusters, from the thread that it lives on.
+#[derive(Debug)]
+pub struct Caller {
+    clusters: Rc<LocalClusters>,
+    snapshot: RefCell<Reader>,
+    random: RefCell<Rng>,
+}
+
+/// Why a call brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The configuration has no cluster of this name.
+    #[error("there is no cluster `{0}`")]
+    NoCluster(Box<str>),
+    /// No endpoint may be used.
+    #[error("cluster `{0}` has no healthy endpoint")]
+    NoHost(Box<str>),
+    /// No connection could be had.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection brought no answer.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The answer broke off.
+    #[error("the answer broke off: {0}")]
+    Broken(#[source] hyper::Error),
+    /// The answer is longer than it may be, in bytes.
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(usize),
+    /// The answer took too long.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl Caller {
+    /// Calls clusters of the newest snapshot that `snapshots` holds.
+    pub fn new(clusters: Rc<LocalClusters>, snapshots: &SnapshotCell) -> Self {
+        Self {
+            clusters,
+            snapshot: RefCell::new(snapshots.reader()),
+            random: RefCell::new(Rng::new()),
+        }
+    }
+
+    /// Lets connections to what is gone from the configuration, or not used any more, close. To be polled for as
+    /// long as it is used, unless somebody else does it for the same clusters.
+    pub async fn keep_following(&self, snapshots: &SnapshotCell) {
+        let mut changes = snapshots.changes();
+        let following = async {
+            while changes.changed().await.is_ok() {
+                let snapshot = Arc::clone(self.snapshot.borrow_mut().load());
+                self.clusters.follow(&snapshot.clusters);
+            }
+        };
+        tokio::join!(following, self.clusters.keep_forgetting());
+    }
+
+    /// Sends `request` to `cluster` and waits for the whole answer, of up to `longest` bytes, for up to `timeout`.
+    ///
+    /// # Errors
+    /// When no whole answer came. Any status is an answer.
+    pub async fn fetch(
+        &self,
+        cluster: &str,
+        request: Request<RequestBody>,
+        timeout: Duration,
+        longest: usize,
+    ) -> Result<Response<Bytes>, CallError> {
+        let fetching = async {
+            let (parts, body) = self.send(cluster, request).await?.into_parts();
+            Ok(Response::from_parts(parts, whole(body, longest).await?))
+        };
+        self.within(cluster, Some(timeout), fetching).await
+    }
+
+    /// Sends `request` to `cluster` and waits for the head of the answer, for up to `timeout`.
+    ///
+    /// # Errors
+    /// When none came. Any status is an answer.
+    pub async fn call(
+        &self,
+        cluster: &str,
+        request: Request<RequestBody>,
+        timeout: Option<Duration>,
+    ) -> Result<Response<ResponseBody>, CallError> {
+        self.within(cluster, timeout, self.send(cluster, request)).await
+    }
+
+    async fn within<T>(
+        &self,
+        cluster: &str,
+        timeout: Option<Duration>,
+        work: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        let Some(timeout) = timeout else { return work.await };
+        match tokio::time::timeout(timeout, work).await {
+            Ok(result) => result,
+            Err(_) => {
+                if let Some(cluster) = self.cluster(cluster) {
+                    cluster.stats.upstream_rq_timeout.inc();
+                }
+                Err(CallError::Timeout(timeout))
+            }
+        }
+    }
+
+    fn cluster(&self, name: &str) -> Option<Rc<LocalCluster>> {
+        let snapshot = Arc::clone(self.snapshot.borrow_mut().load());
+        snapshot.clusters.get(name).map(|spec| self.clusters.get(spec))
+    }
+
+    async fn send(
+        &self,
+        name: &str,
+        request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, CallError> {
+        let cluster = self.cluster(name).ok_or_else(|| CallError::NoCluster(name.into()))?;
+        let Some(host) = self.pick(&cluster).await else {
+            cluster.stats.upstream_cx_none_healthy.inc();
+            return Err(CallError::NoHost(name.into()));
+        };
+        let begin = Instant::now();
+        let result = exchange(&host, request).await;
+        match &result {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                cluster.stats.response(status);
+                cluster.report(&host, Outcome::Response(status));
+                cluster.measure(&host, begin.elapsed());
+            }
+            Err(CallError::Connect(ConnectError::Overflow(_))) => {}
+            Err(_) => cluster.report(&host, Outcome::Failed),
+        }
+        result
+    }
+
+    async fn pick(&self, cluster: &LocalCluster) -> Option<Rc<LocalHost>> {
+        loop {
+            let picked = cluster.pick(&PickContext::default(), &mut self.random.borrow_mut());
+            match picked {
+                Ok(picked) => return picked,
+                Err(unready) => unready.ready().await,
+            }
+        }
+    }
+}
+
+/// Sends a request to one endpoint; once more, on a fresh connection, if the first one was dying.
+async fn exchange(
+    host: &LocalHost,
+    request: Request<RequestBody>,
+) -> Result<Response<ResponseBody>, CallError> {
+    let downstream = match request.version() {
+        Version::HTTP_2 => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    let authority = request.headers().get(http::header::HOST).cloned();
+    let authority = authority.as_ref().and_then(|host| host.to_str().ok());
+    let (client, presence) = (Client::default(), Presence::default());
+    let mut need = Need {
+        priority: Priority::Default,
+        downstream,
+        host: authority,
+        client: &client,
+        presence: &presence,
+        reuse: Reuse::Any,
+    };
+    let spare = duplicate(&request);
+    let lease = host.acquire(need).await?;
+    let error = match lease.send(request).await {
+        Ok(response) => return Ok(response),
+        Err(error) => error,
+    };
+    let dying = error.reused
+        && error.stage != Stage::Partial
+        && matches!(error.cause, Cause::Closed | Cause::GoAway);
+    let Some(spare) = spare.filter(|_| dying) else { return Err(error.into()) };
+    need.reuse = Reuse::Never;
+    Ok(host.acquire(need).await?.send(spare).await?)
+}
+
+/// The same request once more, if its body is there.
+fn duplicate(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let body = match request.body() {
+        RequestBody::Empty => RequestBody::Empty,
+        RequestBody::Full(bytes) => RequestBody::Full(bytes.clone()),
+        RequestBody::Stream(_) => return None,
+    };
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+async fn whole(mut body: ResponseBody, longest: usize) -> Result<Bytes, CallError> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(CallError::Broken)?;
+        if let Some(data) = frame.data_ref() {
+            if bytes.len() + data.len() > longest {
+                return Err(CallError::TooLong(longest));
+            }
+            bytes.extend_from_slice(data);
+        }
+    }
+    Ok(bytes.freeze())
+}
