@@ -37,7 +37,8 @@ pub async fn unary<A: Message + Default>(
 ) -> Result<A, Status> {
     let request = request(service, method, RequestBody::full(grpc::frame(message)));
     let calling = async {
-        let response = caller.call(&service.cluster, request, None).await.map_err(status)?;
+        let response =
+            caller.call(&service.cluster, request, None).await.map_err(|error| status(&error))?;
         let mut answers = Answers::new(response)?;
         let answer = answers.next().await?;
         // The status comes after the answer.
@@ -48,7 +49,7 @@ pub async fn unary<A: Message + Default>(
         }
     };
     let Some(timeout) = service.timeout else { return calling.await };
-    let late = || status(CallError::Timeout(timeout));
+    let late = || status(&CallError::Timeout(timeout));
     tokio::time::timeout(timeout, calling).await.unwrap_or_else(|_| Err(late()))
 }
 
@@ -64,7 +65,8 @@ pub fn stream<Q: Message, A: Message + Default + 'static>(
     let service = GrpcService { timeout: None, ..service.clone() };
     let request = request(&service, method, RequestBody::stream(Messages(messages)));
     let opening = async move {
-        let response = caller.call(&service.cluster, request, None).await.map_err(status)?;
+        let response =
+            caller.call(&service.cluster, request, None).await.map_err(|error| status(&error))?;
         Answers::new(response)
     };
     let (answers, answer) = mpsc::channel(WAITING);
@@ -137,7 +139,7 @@ fn request(service: &GrpcService, method: &'static str, body: RequestBody) -> Re
     request
 }
 
-fn status(error: CallError) -> Status {
+fn status(error: &CallError) -> Status {
     let code = match error {
         CallError::Timeout(_) => Status::DEADLINE_EXCEEDED,
         _ => Status::UNAVAILABLE,
@@ -167,7 +169,7 @@ impl Answers {
 
     async fn next<A: Message + Default>(&mut self) -> Result<Option<A>, Status> {
         loop {
-            if let Some(message) = self.frames.next()? {
+            if let Some(message) = self.frames.message()? {
                 return Ok(Some(message));
             }
             match self.body.frame().await {
@@ -175,7 +177,7 @@ impl Answers {
                     Ok(data) => self.frames.push(&data),
                     Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },
-                Some(Err(error)) => return Err(status(CallError::Broken(error))),
+                Some(Err(error)) => return Err(status(&CallError::Broken(error))),
                 None => break,
             }
         }

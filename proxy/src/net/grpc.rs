@@ -136,7 +136,7 @@ impl Frames {
     ///
     /// # Errors
     /// It is compressed, too long, or no such message.
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+    pub fn message<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         let Some((prefix, rest)) = self.bytes.split_first_chunk::<PREFIX>() else {
             return Ok(None);
         };
@@ -167,7 +167,7 @@ mod tests {
         let mut messages = Vec::new();
         for byte in bytes {
             frames.push(&[byte]);
-            messages.extend(frames.next::<String>().unwrap());
+            messages.extend(frames.message::<String>().unwrap());
         }
         assert_eq!(messages, ["one", "two"]);
         assert!(!frames.is_partial());
@@ -178,7 +178,7 @@ mod tests {
         let frames = |bytes: &[u8]| {
             let mut frames = Frames::new(10);
             frames.push(bytes);
-            frames.next::<String>().map_err(|status| status.code)
+            frames.message::<String>().map_err(|status| status.code)
         };
         assert_eq!(frames(&[1, 0, 0, 0, 0]), Err(Status::INTERNAL));
         assert_eq!(frames(&[0, 0, 0, 0, 11]), Err(Status::RESOURCE_EXHAUSTED));

@@ -113,7 +113,7 @@ async fn is_serving(response: Response<Incoming>) -> Option<bool> {
 fn says_serving(answer: &[u8]) -> bool {
     let mut frames = Frames::new(LONGEST_ANSWER);
     frames.push(answer);
-    let message: Result<Option<HealthCheckResponse>, _> = frames.next();
+    let message: Result<Option<HealthCheckResponse>, _> = frames.message();
     message.is_ok_and(|it| it.is_some_and(|it| it.status == SERVING)) && !frames.is_partial()
 }
 
