@@ -20,6 +20,7 @@ pub mod invalid;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;
+pub mod mirror;
 pub mod overload;
 pub mod rate_limit;
 pub mod retry;

@@ -3,6 +3,7 @@
 //! Everything here is single-threaded (`Rc`, `Cell`): a request is served on the worker that accepted it.
 
 mod filter_stats;
+pub mod mirror_budget;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -24,6 +25,7 @@ use crate::telemetry::metrics::{
     ConnectionLimitStats, HttpInspectorStats, HttpStats, ListenerStats, ListenerWorkerStats,
     Metrics, ProxyProtocolShards, TcpStats, TlsInspectorStats,
 };
+use mirror_budget::MirrorBudget;
 
 pub use filter_stats::{FilterStats, Shards};
 
@@ -59,6 +61,8 @@ pub struct Worker {
     pub filter_stats: FilterStats,
     /// Access-log lines on their way out.
     pub log: Rc<LogBuffer>,
+    /// What it spends on mirrored requests.
+    pub mirrors: Rc<MirrorBudget>,
     /// What all workers share.
     pub shared: Shared,
     reader: RefCell<Reader>,
@@ -109,6 +113,7 @@ impl Worker {
             clusters,
             filter_stats: FilterStats::new(&shared.metrics),
             log: Rc::new(shared.access_log.buffer()),
+            mirrors: Rc::default(),
             reader: RefCell::new(reader),
             held: RefCell::new(held),
             connections: RefCell::default(),

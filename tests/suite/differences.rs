@@ -48,6 +48,12 @@ pub(crate) const OVERLOAD_FLAG: Difference = Difference(
     "Envoy sets no response flag on requests refused by stop_accepting_requests; Outrigger sets OM",
 );
 
+/// A mirror that does not read what it is sent.
+pub(crate) const MIRRORS_NEVER_SLOW: Difference = Difference(
+    "Envoy takes a request's body no faster than its mirrors do, so a mirror that hangs holds requests up; \
+     Outrigger gives up a mirror for which too much waits",
+);
+
 /// The same key twice in one YAML mapping.
 pub(crate) const DUPLICATE_KEYS: Difference =
     Difference("Envoy silently keeps the last of two equal keys; Outrigger refuses them");

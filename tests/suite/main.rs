@@ -62,6 +62,7 @@ mod layering;
 mod listener;
 mod load_balancing;
 mod memory;
+mod mirroring;
 mod mtls;
 mod outlier;
 mod overload;

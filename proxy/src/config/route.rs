@@ -1,5 +1,7 @@
 //! Route tables as configured (Envoy `config.route.v3.RouteConfiguration`).
 
+mod rewrite;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +16,12 @@ use super::http::UpgradeConfig;
 use super::http_filter::FilterOverride;
 use super::matcher::{Fraction, HeaderMatcher, HeaderRef, QueryParameterMatcher, Regex};
 use super::metadata::{Metadata, MetadataMatcher};
+use super::mirror::MirrorPolicy;
 use super::rate_limit::RateLimit;
 use super::retry::RetryPolicy;
 use super::subset::MetadataMatch;
+
+pub use rewrite::{HostRewrite, PathRewrite, RegexRewrite, SubstitutionPiece};
 
 /// Envoy `RouteConfiguration`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,6 +44,8 @@ pub struct RouteConfig {
     pub ignore_path_parameters_in_path_matching: bool,
     /// Whether routes to unknown clusters refuse the table; a static table's default is true, RDS false.
     pub validate_clusters: Option<bool>,
+    /// `request_mirror_policies` of virtual hosts without their own.
+    pub mirrors: Vec<MirrorPolicy>,
     /// `typed_per_filter_config`, by filter name.
     pub filters: Vec<Arc<FilterOverride>>,
 }
@@ -68,6 +75,8 @@ pub struct VirtualHost {
     pub include_is_timeout_retry_header: bool,
     /// Body bytes kept for retries; none means the listener's buffer limit.
     pub request_body_buffer_limit: Option<u64>,
+    /// `request_mirror_policies` of routes without their own.
+    pub mirrors: Vec<MirrorPolicy>,
     /// `typed_per_filter_config`, by filter name.
     pub filters: Vec<Arc<FilterOverride>>,
     /// Named request classes for logs and statistics; first match wins.
@@ -210,6 +219,8 @@ pub struct RouteAction {
     pub max_stream_duration: Option<Option<Duration>>,
     /// Its own retry policy.
     pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// `request_mirror_policies`: where else the request is sent; if empty, the virtual host's apply.
+    pub mirrors: Vec<MirrorPolicy>,
     /// Which circuit-breaker thresholds apply.
     pub priority: Priority,
     /// `hash_policy`: what of a request decides about its endpoint, where the cluster balances by hash.
@@ -292,60 +303,6 @@ pub enum ClusterTarget {
     Name(Name),
     /// `cluster_header`
     Header(HeaderRef),
-}
-
-/// A regular expression and its substitution (Envoy `RegexMatchAndSubstitute`, `\1` groups).
-#[derive(Debug, Clone)]
-pub struct RegexRewrite {
-    /// The expression; every match in the value is replaced.
-    pub pattern: regex::Regex,
-    /// Literals and capture groups in order.
-    pub substitution: Vec<SubstitutionPiece>,
-}
-
-impl PartialEq for RegexRewrite {
-    fn eq(&self, other: &Self) -> bool {
-        self.pattern.as_str() == other.pattern.as_str() && self.substitution == other.substitution
-    }
-}
-
-/// A piece of a substitution.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SubstitutionPiece {
-    /// Text as it stands.
-    Literal(Box<str>),
-    /// Capture group by number, 0 is the whole match.
-    Group(usize),
-}
-
-/// How a forwarded path changes; the query is always kept.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum PathRewrite {
-    /// Unchanged.
-    #[default]
-    None,
-    /// `prefix_rewrite`: the matched prefix (or whole path) is replaced.
-    Prefix(Box<str>),
-    /// `regex_rewrite`
-    Regex(RegexRewrite),
-    /// `path_rewrite`: the whole path is replaced by this formatted text.
-    Full(super::format::Format),
-}
-
-/// How the forwarded host changes.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum HostRewrite {
-    /// Unchanged.
-    #[default]
-    None,
-    /// `host_rewrite_literal`
-    Literal(Box<str>),
-    /// `auto_host_rewrite`: the chosen endpoint's hostname.
-    Auto,
-    /// `host_rewrite_header`: the value of this request header, if present.
-    Header(HeaderName),
-    /// `host_rewrite_path_regex`: the path with this substitution applied.
-    PathRegex(RegexRewrite),
 }
 
 /// Envoy `RedirectAction`.

@@ -31,6 +31,7 @@ mod listener_filter;
 mod load_balancing;
 mod matcher;
 mod metadata;
+mod mirror;
 mod original_dst;
 mod outlier;
 mod overlap;

@@ -5,6 +5,7 @@ mod drop_overload;
 pub mod exchange;
 pub mod failure;
 mod hash;
+pub mod mirror;
 pub mod request;
 
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use self::attempt::Answer;
 pub use self::attempt::InFlight;
 use self::exchange::{Exchange, Source};
+use self::mirror::Mirrors;
 use super::body::{CutShort, DownstreamBody, Limits};
 use super::filter::Wraps;
 use super::finish::Finish;
@@ -86,8 +88,9 @@ pub async fn forward(
     if upgrading {
         stream.request_arrived(stream.start.instant);
     }
-    let source = Source::new(&plan, &cluster, body, upgrading);
-    let mut exchange = Exchange::new(plan, cluster, outgoing, source, overrides);
+    let mut mirrors = Mirrors::new(&plan, upgrading);
+    let source = Source::new(&plan, &cluster, body, upgrading, &mut mirrors);
+    let mut exchange = Exchange::new(plan, cluster, outgoing, source, overrides, mirrors);
     let result = exchange.run().await;
     let attempts = exchange.attempts();
     match result {

@@ -85,8 +85,8 @@ fn only_number(head: &RequestHead<'_>, name: &http::HeaderName) -> Option<u64> {
     value.to_str().ok()?.trim().parse().ok()
 }
 
-/// The first value of `header`. Envoy uses only the first, since clients may send more.
-fn named_by<'a>(header: &HeaderRef, head: &RequestHead<'a>) -> &'a str {
+/// The name of a cluster in the first value of `header`; empty if there is none. Envoy uses only the first, since clients may send more.
+pub fn named_by<'a>(header: &HeaderRef, head: &RequestHead<'a>) -> &'a str {
     match header {
         HeaderRef::Method => head.method.as_str(),
         HeaderRef::Path => head.path_and_query,

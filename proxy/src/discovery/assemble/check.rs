@@ -9,6 +9,7 @@ use super::state::{State, chains};
 use crate::config::cluster::Discovery;
 use crate::config::dns::Cache;
 use crate::config::listener::ListenAddress;
+use crate::config::mirror::MirrorPolicy;
 use crate::config::route::{Action, ClusterSpecifier, ClusterTarget, RouteConfig};
 use crate::config::{Invalid, Name};
 
@@ -65,11 +66,13 @@ pub(super) fn dns_caches(state: &State) -> Vec<Located> {
 
 /// Routes to clusters that are not in `known`.
 pub(super) fn clusters(table: &RouteConfig, known: &BTreeSet<Name>) -> Vec<Invalid> {
-    let mut errors = Vec::new();
+    let mut errors = mirrors(&table.mirrors, known, "");
     for (host_index, host) in table.virtual_hosts.iter().enumerate() {
+        errors.extend(mirrors(&host.mirrors, known, &format!("virtual_hosts[{host_index}].")));
         for (route_index, route) in host.routes.iter().enumerate() {
             let Action::Forward(action) = &route.action else { continue };
             let path = format!("virtual_hosts[{host_index}].routes[{route_index}].route");
+            errors.extend(mirrors(&action.mirrors, known, &format!("{path}.")));
             match &action.cluster {
                 ClusterSpecifier::Name(name) => {
                     errors.extend(unknown(name, known, format!("{path}.cluster")));
@@ -87,6 +90,17 @@ pub(super) fn clusters(table: &RouteConfig, known: &BTreeSet<Name>) -> Vec<Inval
         }
     }
     errors
+}
+
+/// Those of `policies`, which stand at `path`, whose clusters are not in `known`.
+fn mirrors(policies: &[MirrorPolicy], known: &BTreeSet<Name>, path: &str) -> Vec<Invalid> {
+    let unknown = |(index, policy): (usize, &MirrorPolicy)| match &policy.cluster {
+        ClusterTarget::Name(name) => {
+            unknown(name, known, format!("{path}request_mirror_policies[{index}].cluster"))
+        }
+        ClusterTarget::Header(_) => None,
+    };
+    policies.iter().enumerate().filter_map(unknown).collect()
 }
 
 fn unknown(name: &Name, known: &BTreeSet<Name>, path: String) -> Option<Invalid> {

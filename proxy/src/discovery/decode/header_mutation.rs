@@ -35,7 +35,8 @@ fn mutations(proto: &Mutations) -> Result<MessageMutations> {
     Ok(MessageMutations { request, response })
 }
 
-fn mutation(proto: &Mutation) -> Result<HeaderChange> {
+/// One change.
+pub(super) fn mutation(proto: &Mutation) -> Result<HeaderChange> {
     let Mutation { action } = proto;
     Ok(match required("remove, append or remove_on_match", action)? {
         Action::Remove(name) => HeaderChange::Remove(removed(name).at("remove")?),

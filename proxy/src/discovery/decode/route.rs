@@ -12,6 +12,7 @@ use super::header::mutations;
 use super::http_filter::per_filter_config;
 use super::matcher::header_matcher;
 use super::metadata;
+use super::mirror::mirrors;
 use super::rate_limit::rate_limits;
 use super::redirect::{direct_response, redirect};
 use super::retry::retry_policy;
@@ -39,6 +40,7 @@ pub(super) fn route_config(proto: &RouteConfiguration) -> Result<RouteConfig> {
         max_direct_response_body_size_bytes,
         ignore_port_in_host_matching,
         ignore_path_parameters_in_path_matching,
+        request_mirror_policies,
         typed_per_filter_config,
         metadata: _,
     } = proto;
@@ -65,6 +67,7 @@ pub(super) fn route_config(proto: &RouteConfiguration) -> Result<RouteConfig> {
         ignore_port_in_host_matching: *ignore_port_in_host_matching,
         ignore_path_parameters_in_path_matching: *ignore_path_parameters_in_path_matching,
         validate_clusters: *validate_clusters,
+        mirrors: mirrors(request_mirror_policies)?,
     })
 }
 
@@ -108,6 +111,7 @@ fn virtual_host(proto: &VirtualHost, longest_body: usize) -> Result<route::Virtu
         include_is_timeout_retry_header,
         per_request_buffer_limit_bytes,
         request_body_buffer_limit,
+        request_mirror_policies,
         metadata: _,
     } = proto;
     let filters = per_filter_config(typed_per_filter_config)?;
@@ -135,6 +139,7 @@ fn virtual_host(proto: &VirtualHost, longest_body: usize) -> Result<route::Virtu
         include_is_timeout_retry_header: *include_is_timeout_retry_header,
         request_body_buffer_limit: request_body_buffer_limit
             .or(per_request_buffer_limit_bytes.map(u64::from)),
+        mirrors: mirrors(request_mirror_policies)?,
         virtual_clusters: each("virtual_clusters", virtual_clusters, virtual_cluster)?,
         rate_limits: rate_limits(limits)?,
     })

@@ -21,6 +21,7 @@ use super::header::mutations;
 use super::http_filter::per_filter_config;
 use super::http_options::upgrades;
 use super::matcher::header_ref;
+use super::mirror::mirrors;
 use super::rate_limit::rate_limits;
 use super::retry::retry_policy;
 use super::rewrite::regex_rewrite;
@@ -54,6 +55,7 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
         timeout,
         idle_timeout,
         retry_policy: retry,
+        request_mirror_policies,
         priority,
         rate_limits: limits,
         include_vh_rate_limits,
@@ -78,6 +80,7 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
             None => None,
         },
         retry_policy: optional("retry_policy", retry, retry_policy)?.map(Arc::new),
+        mirrors: mirrors(request_mirror_policies)?,
         priority: match enumeration("priority", *priority)? {
             RoutingPriority::Default => Priority::Default,
             RoutingPriority::High => Priority::High,

@@ -67,6 +67,7 @@ impl Exchange<'_> {
         let begin = Instant::now();
         let named = self.name_host(begin).await?;
         let host = self.pick(named.as_ref(), begin).await?;
+        self.mirror();
         let result = self.try_host(&host, begin).await;
         match &result {
             Ok(answer) => {

@@ -10,6 +10,7 @@ use super::Plan;
 use super::attempt::Answer;
 use super::failure::Failure;
 use super::hash::Hashed;
+use super::mirror::{Mirrors, Tee};
 use super::request::Outgoing;
 use crate::cluster::{HostId, LocalCluster};
 use crate::config::cluster::UpstreamProtocol;
@@ -34,16 +35,17 @@ pub enum Source {
     /// There is none.
     Empty,
     /// The client, with what was read kept for another attempt as far as the limit allows.
-    Client(Replay<ClientBody>),
+    Client(Replay<Tee<ClientBody>>),
 }
 
 impl Source {
-    /// The body of `plan`'s request; an upgrade has none.
+    /// The body of `plan`'s request, of which `mirrors` get copies; an upgrade has none.
     pub fn new(
         plan: &Plan<'_>,
         cluster: &LocalCluster,
         mut body: ClientBody,
         upgrading: bool,
+        mirrors: &mut Mirrors<'_>,
     ) -> Self {
         if upgrading || body.is_end_stream() {
             return Self::Empty;
@@ -60,6 +62,7 @@ impl Source {
         let trailers = (plan.head.version == Version::HTTP_2 || served.http1.enable_trailers)
             && (config.http.protocol != UpstreamProtocol::Http1 || config.http.enable_trailers);
         body.pass_trailers(trailers);
+        let body = mirrors.tee(body, limit, &plan.stream.connection.worker);
         Self::Client(Replay::new(body, limit))
     }
 
@@ -93,6 +96,7 @@ pub struct Exchange<'a> {
     pub(super) outgoing: Outgoing,
     pub(super) timeouts: Timeouts,
     pub(super) avoid: Vec<HostId>,
+    mirrors: Mirrors<'a>,
     hashed: Hashed,
     source: Source,
     policy: Option<&'a RetryPolicy>,
@@ -111,6 +115,7 @@ impl<'a> Exchange<'a> {
         outgoing: Outgoing,
         source: Source,
         overrides: Overrides,
+        mirrors: Mirrors<'a>,
     ) -> Self {
         let host = plan.table.virtual_host(plan.found);
         let policy = plan.action.retry_policy.as_deref();
@@ -123,6 +128,7 @@ impl<'a> Exchange<'a> {
             repeatable: retry::is_repeatable(method, headers),
             retry: RetryState::new(policy, overrides, method, headers),
             avoid: Vec::new(),
+            mirrors,
             hashed: Hashed::new(&plan, &cluster, &outgoing),
             retry_permit: None,
             plan,
@@ -133,6 +139,11 @@ impl<'a> Exchange<'a> {
             policy,
             deadlines,
         }
+    }
+
+    /// Sends the request's copies, as it goes out itself.
+    pub(super) fn mirror(&mut self) {
+        self.mirrors.send(&self.plan, &self.outgoing, &self.timeouts, &self.cluster.stats);
     }
 
     /// Attempts so far.

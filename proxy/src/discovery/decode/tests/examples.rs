@@ -10,7 +10,7 @@ use super::super::{bootstrap, route_config};
 use super::decode;
 
 /// What each of Envoy's example bootstraps is refused for, by the end of the path; all others are accepted.
-const REFUSED: [(&str, &[&str]); 8] = [
+const REFUSED: [(&str, &[&str]); 7] = [
     (
         "csrf__samesite__envoy.yaml",
         &["http_filters[1].typed_config", "typed_per_filter_config[\"envoy.filters.http.csrf\"]"],
@@ -21,7 +21,6 @@ const REFUSED: [(&str, &[&str]); 8] = [
     ("ext_authz__config__opa-service__v3.yaml", &["http_filters[0].typed_config"]),
     ("load-reporting-service__envoy.yaml", &["cluster_manager.load_stats_config"]),
     ("local_ratelimit__envoy.yaml", &["http_filters[0].typed_config"]),
-    ("route-mirror__envoy.yaml", &["route.request_mirror_policies"]),
 ];
 
 /// A file or folder of the suites; none, and a note, where they are absent.
