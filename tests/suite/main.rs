@@ -49,6 +49,7 @@ mod drain;
 mod examples;
 mod explain;
 mod failover;
+mod fault;
 mod forward_proxy;
 mod hashing;
 mod header_mutation;

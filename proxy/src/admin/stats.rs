@@ -12,7 +12,7 @@ use super::{AdminState, certs};
 use crate::config::http_filter::{FilterKind, HttpFilter};
 use crate::config::listener::{ListenerFilter, ListenerFilterKind};
 use crate::snapshot::{ConnectionLimiter, FilterChain, Snapshot, Terminal};
-use crate::telemetry::metrics::{self, Buckets, Sample, Scope, Value};
+use crate::telemetry::metrics::{self, Buckets, FilterScope, Sample, Scope, Value};
 
 pub(super) const PARAMETERS: &[(&str, &str)] = &[
     USED_ONLY,
@@ -145,6 +145,7 @@ fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
 fn http_filter_scope(filter: &HttpFilter, stat_prefix: &str) -> Option<Scope> {
     match &filter.kind {
         FilterKind::Cors => Some(Scope::cors(stat_prefix)),
+        FilterKind::Fault(_) => Some(Scope::Filter(FilterScope::fault(stat_prefix))),
         FilterKind::ForwardProxy(_) | FilterKind::HeaderMutation(_) => None,
         FilterKind::StatefulSession(config) => {
             config.stats.as_ref().map(|it| Scope::session(&it.manager, &it.prefix))

@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::Name;
 use super::dns::Cache;
+use super::fault::Fault;
 use super::header::HeaderChange;
 use super::matcher::{Fraction, StringMatcher};
 
@@ -31,6 +32,8 @@ pub enum FilterKind {
     Cors,
     /// `envoy.filters.http.header_mutation`
     HeaderMutation(HeaderMutation),
+    /// `envoy.filters.http.fault`
+    Fault(Box<Fault>),
 }
 
 /// What a table, virtual host, route or weighted cluster says to one filter (an entry of its
@@ -57,6 +60,8 @@ pub enum FilterRule {
     StatefulSession(Option<StatefulSession>),
     /// Envoy `filters.http.cors.v3.CorsPolicy`
     Cors(CorsPolicy),
+    /// Envoy `filters.http.fault.v3.HTTPFault`, in place of the filter's own.
+    Fault(Box<Fault>),
     /// Envoy `filters.http.header_mutation.v3.HeaderMutationPerRoute`, beside the filter's own.
     HeaderMutation(MessageMutations),
 }

@@ -110,9 +110,7 @@ impl FilterChain {
         };
         let http = http.iter().filter_map(|filter| match &filter.kind {
             FilterKind::ForwardProxy(cache) => Some(cache),
-            FilterKind::StatefulSession(_) | FilterKind::Cors | FilterKind::HeaderMutation(_) => {
-                None
-            }
+            _ => None,
         });
         let passed = self.filters.iter().filter_map(|filter| match filter {
             NetworkFilter::SniForwardProxy { cache, .. } => Some(cache),

@@ -16,6 +16,7 @@ mod dns;
 mod endpoint;
 mod errors;
 mod extension;
+mod fault;
 mod filter_chain;
 mod forward_proxy;
 mod hash_lb;

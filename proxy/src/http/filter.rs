@@ -6,6 +6,7 @@
 //! ([`RouteTable::said`](crate::route::RouteTable::said)).
 
 mod cors;
+mod fault;
 mod forward_proxy;
 mod header_mutation;
 mod passage;
@@ -58,6 +59,8 @@ enum Memory {
     Nothing,
     /// Of `stateful_session`, if the request may have a session: the endpoint that it has asked for.
     Session(Option<Box<str>>),
+    /// Of `fault`, if the request met one.
+    Fault(fault::Injected),
     /// Of `cors`: the origin whose pages may see the response.
     Cors(Option<HeaderValue>),
 }
@@ -125,6 +128,7 @@ async fn pass(filter: &HttpFilter, request: &mut Passage<'_>) -> Result<Memory, 
             Ok(Memory::Nothing)
         }
         FilterKind::Cors => cors::request(name, request),
+        FilterKind::Fault(config) => fault::request(config, name, request).await,
         FilterKind::StatefulSession(config) => Ok(stateful_session::request(config, name, request)),
     }
 }
@@ -163,6 +167,11 @@ pub(super) fn response(stream: &Stream, answer: &mut Answering<'_>) {
             FilterKind::ForwardProxy(_) => {}
             FilterKind::HeaderMutation(config) => {
                 header_mutation::response(config, name, said, stream, answer.headers);
+            }
+            FilterKind::Fault(_) => {
+                if let Memory::Fault(injected) = memory {
+                    fault::response(injected, answer);
+                }
             }
             FilterKind::Cors => {
                 if let Memory::Cors(origin) = memory {

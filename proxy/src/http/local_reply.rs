@@ -21,6 +21,8 @@ pub struct LocalReply {
     pub details: Cow<'static, str>,
     /// Headers beside the body's.
     pub headers: HeaderMap,
+    /// What gRPC clients see in place of the status mapped.
+    pub grpc_status: Option<u32>,
 }
 
 impl LocalReply {
@@ -32,7 +34,15 @@ impl LocalReply {
             flags: ResponseFlags::default(),
             details: details.into(),
             headers: HeaderMap::new(),
+            grpc_status: None,
         }
+    }
+
+    /// With a status for gRPC clients.
+    #[must_use]
+    pub fn grpc_status(mut self, status: u32) -> Self {
+        self.grpc_status = Some(status);
+        self
     }
 
     /// With a plain-text body.
@@ -66,8 +76,9 @@ impl LocalReply {
 
     /// The response, shaped for a gRPC client if `grpc`. A response to HEAD keeps its length and loses its body.
     pub fn into_response(self, grpc: bool, head: bool) -> Response<Bytes> {
-        let Self { status, body, mut headers, .. } = self;
+        let Self { status, body, mut headers, grpc_status, .. } = self;
         if grpc {
+            let status = grpc_status.unwrap_or_else(|| mapped(status));
             return grpc_response(status, &body, headers);
         }
         if !body.is_empty() {
@@ -84,10 +95,10 @@ impl LocalReply {
 }
 
 /// A trailers-only gRPC response (gRPC over HTTP/2, "Responses").
-fn grpc_response(status: StatusCode, body: &[u8], mut headers: HeaderMap) -> Response<Bytes> {
+fn grpc_response(status: u32, body: &[u8], mut headers: HeaderMap) -> Response<Bytes> {
     headers.remove(CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(grpc_status(status)));
+    headers.insert("grpc-status", HeaderValue::from(status));
     if !body.is_empty()
         && let Ok(message) = HeaderValue::from_str(&percent_encode(body))
     {
@@ -99,7 +110,7 @@ fn grpc_response(status: StatusCode, body: &[u8], mut headers: HeaderMap) -> Res
 }
 
 /// The gRPC status for an HTTP status (gRPC, "HTTP to gRPC Status Code Mapping").
-fn grpc_status(status: StatusCode) -> u16 {
+fn mapped(status: StatusCode) -> u32 {
     match status.as_u16() {
         400 => 13,
         401 => 16,

@@ -22,11 +22,12 @@ pub use cell::{
     SparseCounter, StatusClasses, StatusCodes,
 };
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
-pub use sample::{Sample, Samples, Scope, Tag, Value};
+pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Value};
 pub use stats::{
-    ClusterStats, ConnectionLimitStats, CorsStats, DnsCacheStats, DnsStats, HttpInspectorStats,
-    HttpStats, ListenerStats, ListenerWorkerStats, ProxyProtocolStats, ProxyProtocolVersionStats,
-    ResolutionStats, ServerStats, SessionStats, SubscriptionStats, TcpStats, TlsInspectorStats,
+    ClusterFaultStats, ClusterStats, ConnectionLimitStats, CorsStats, DnsCacheStats, DnsStats,
+    FaultStats, HttpInspectorStats, HttpStats, ListenerStats, ListenerWorkerStats,
+    ProxyProtocolStats, ProxyProtocolVersionStats, ResolutionStats, ServerStats, SessionStats,
+    SubscriptionStats, TcpStats, TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -41,6 +42,8 @@ pub struct Metrics {
     connection_limits: Sharded<ConnectionLimitStats>,
     sessions: Sharded<SessionStats>,
     cors: Sharded<CorsStats>,
+    faults: Common<FaultStats>,
+    cluster_faults: Common<ClusterFaultStats>,
     tls_inspector: Sharded<TlsInspectorStats>,
     http_inspector: Sharded<HttpInspectorStats>,
     proxy_protocol: Sharded<ProxyProtocolStats>,
@@ -136,6 +139,16 @@ impl Metrics {
         self.cors.shard(Scope::cors(stat_prefix))
     }
 
+    /// The statistics `http.STAT_PREFIX.fault.*`, of all workers.
+    pub fn faults(&self, stat_prefix: &str) -> Arc<FaultStats> {
+        self.faults.get(Scope::Filter(FilterScope::fault(stat_prefix)))
+    }
+
+    /// The statistics `http.STAT_PREFIX.fault.CLUSTER.*`, of all workers, shown while somebody holds them.
+    pub fn cluster_faults(&self, stat_prefix: &str, cluster: &str) -> Arc<ClusterFaultStats> {
+        self.cluster_faults.get(Scope::Filter(FilterScope::cluster_fault(stat_prefix, cluster)))
+    }
+
     /// The statistics of one subscription, shared by all that ask for the same `scope`.
     pub fn subscription(&self, scope: Scope) -> Arc<SubscriptionStats> {
         self.subscriptions.get(scope)
@@ -218,6 +231,11 @@ impl Metrics {
         self.connection_limits.collect(limits, &mut out);
         self.sessions.collect(kind(|scope| matches!(scope, Scope::Session(..))), &mut out);
         self.cors.collect(kind(|scope| matches!(scope, Scope::Cors(_))), &mut out);
+        let filter =
+            |kind| move |scope: &&Scope| matches!(scope, Scope::Filter(it) if it.kind() == kind);
+        self.faults
+            .collect_all(configured.iter().filter(filter(FilterStatistics::Fault)), &mut out);
+        self.cluster_faults.collect(&mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
         self.dns_caches.collect(&mut out);
         self.refresh(&out);
@@ -264,9 +282,18 @@ impl<S: Group> Common<S> {
     }
 
     fn collect(&self, out: &mut Samples) {
+        self.collect_all(std::iter::empty(), out);
+    }
+
+    /// The same, with those that are `configured` whether or not somebody holds them.
+    fn collect_all<'a>(&self, configured: impl Iterator<Item = &'a Scope>, out: &mut Samples) {
         let mut all = self.0.lock();
+        let configured: BTreeSet<_> = configured.collect();
         // Only the registry still holds it: the resource is gone.
-        all.retain(|_, stats| Arc::strong_count(stats) > 1);
+        all.retain(|scope, stats| Arc::strong_count(stats) > 1 || configured.contains(scope));
+        for scope in configured {
+            all.entry(scope.clone()).or_default();
+        }
         for (scope, stats) in &*all {
             stats.sample(scope, out);
         }

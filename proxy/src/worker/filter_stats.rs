@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use crate::config::http_filter::SessionScope;
 use crate::config::{HashMap, Name};
-use crate::telemetry::metrics::{CorsStats, Metrics, SessionStats};
+use crate::telemetry::metrics::{ClusterFaultStats, CorsStats, FaultStats, Metrics, SessionStats};
+
+/// Most shards of a kind that requests name as they like.
+const MOST_NAMED: usize = 1000;
 
 /// Shards of one kind by what they are counted under.
 #[derive(Debug)]
@@ -19,6 +22,12 @@ impl<S, K> Default for Shards<S, K> {
 }
 
 impl<S, K: Clone + Eq + Hash> Shards<S, K> {
+    /// The same, but no new one if there are `most` of them.
+    fn get_within(&self, most: usize, key: &K, make: impl FnOnce() -> Arc<S>) -> Option<Arc<S>> {
+        let is_full = self.0.borrow().len() >= most && !self.0.borrow().contains_key(key);
+        (!is_full).then(|| self.get(key, make))
+    }
+
     /// The shard for `key`, which `make` makes if it is new.
     pub fn get(&self, key: &K, make: impl FnOnce() -> Arc<S>) -> Arc<S> {
         let mut known = self.0.borrow_mut();
@@ -37,16 +46,36 @@ pub struct FilterStats {
     metrics: Arc<Metrics>,
     cors: Shards<CorsStats>,
     sessions: Shards<SessionStats, SessionScope>,
+    faults: Shards<FaultStats>,
+    cluster_faults: Shards<ClusterFaultStats, (Name, Box<str>)>,
 }
 
 impl FilterStats {
     pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
-        Self { metrics: Arc::clone(metrics), cors: Shards::default(), sessions: Shards::default() }
+        Self {
+            metrics: Arc::clone(metrics),
+            cors: Shards::default(),
+            sessions: Shards::default(),
+            faults: Shards::default(),
+            cluster_faults: Shards::default(),
+        }
     }
 
     /// Of `cors` filters of connection managers with this stat prefix.
     pub fn cors(&self, stat_prefix: &Name) -> Arc<CorsStats> {
         self.cors.get(stat_prefix, || self.metrics.cors(stat_prefix))
+    }
+
+    /// Of `fault` filters of connection managers with this stat prefix.
+    pub fn faults(&self, stat_prefix: &Name) -> Arc<FaultStats> {
+        self.faults.get(stat_prefix, || self.metrics.faults(stat_prefix))
+    }
+
+    /// Of the same, for requests of one downstream cluster; none if there are too many of these.
+    pub fn cluster_faults(&self, prefix: &Name, cluster: &str) -> Option<Arc<ClusterFaultStats>> {
+        let key = (Arc::clone(prefix), cluster.into());
+        self.cluster_faults
+            .get_within(MOST_NAMED, &key, || self.metrics.cluster_faults(prefix, cluster))
     }
 
     /// Of sessions.

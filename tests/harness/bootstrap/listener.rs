@@ -161,6 +161,16 @@ impl Http {
         Self { value: typed(MANAGER, value) }
     }
 
+    /// One more filter before the router, by the end of its message's name, such as `cors.v3.Cors`.
+    #[must_use]
+    pub fn filter(mut self, name: &str, message: &str, fields: impl Into<Value>) -> Self {
+        let message = format!("envoy.extensions.filters.http.{message}");
+        let filter = json!({"name": name, "typed_config": typed(&message, fields.into())});
+        let filters = self.value["http_filters"].as_array_mut().unwrap();
+        filters.insert(filters.len() - 1, filter);
+        self
+    }
+
     /// Logs to `file` with this text format; a line break is added.
     #[must_use]
     pub fn text_log(self, file: &Path, format: &str) -> Self {

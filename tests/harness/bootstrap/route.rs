@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::set;
+use super::{set, typed};
 
 /// A virtual host under construction.
 #[derive(Debug, Clone)]
@@ -96,6 +96,14 @@ impl Route {
     #[must_use]
     pub fn retry(self, policy: Value) -> Self {
         self.with("route.retry_policy", policy)
+    }
+
+    /// Tells a filter something, by the end of its message's name, such as `cors.v3.CorsPolicy`.
+    #[must_use]
+    pub fn tell(mut self, filter: &str, message: &str, fields: impl Into<Value>) -> Self {
+        let message = format!("envoy.extensions.filters.http.{message}");
+        self.value["typed_per_filter_config"][filter] = typed(&message, fields.into());
+        self
     }
 
     /// Sets the field at a dotted `path` of the route.

@@ -14,7 +14,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 use super::errors::{At, Result, each, refuse, required};
 use super::extension::{message_name, unpack, unsupported};
 use super::value::non_empty;
-use super::{cors, forward_proxy, header_mutation, stateful_session};
+use super::{cors, fault, forward_proxy, header_mutation, stateful_session};
 use crate::config::Name;
 use crate::config::http_filter::{self, FilterKind, FilterOverride, FilterRule};
 
@@ -93,6 +93,9 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
     if let Some(proto) = unpack(any)? {
         return header_mutation::filter(&proto).map(|it| Some(FilterKind::HeaderMutation(it)));
     }
+    if let Some(proto) = unpack(any)? {
+        return fault::fault(&proto).map(|it| Some(FilterKind::Fault(Box::new(it))));
+    }
     Ok(None)
 }
 
@@ -150,6 +153,9 @@ fn rule(any: &Any) -> Result<Option<FilterRule>> {
     }
     if let Some(proto) = unpack(any)? {
         return header_mutation::route(&proto).map(|it| Some(FilterRule::HeaderMutation(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        return fault::fault(&proto).map(|it| Some(FilterRule::Fault(Box::new(it))));
     }
     Ok(None)
 }

@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use super::cell::Distribution;
 
+mod filter_scope;
+
+pub use filter_scope::{FilterScope, FilterStatistics};
+
 /// Whose statistic it is: becomes the first part of the name in `/stats` and the labels in Prometheus.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
@@ -45,6 +49,8 @@ pub enum Scope {
     Session(Arc<str>, Arc<str>),
     /// `http.PREFIX.cors.`
     Cors(Arc<str>),
+    /// What an HTTP filter counts.
+    Filter(FilterScope),
     /// `overload.MONITOR.`
     Overload(Arc<str>),
 }
@@ -154,6 +160,7 @@ impl Scope {
                 ("connection_limit.", [Some(("envoy_connection_limit_prefix", prefix)), None])
             }
             Self::Cors(prefix) => ("http.cors.", [Some((HTTP, prefix)), None]),
+            Self::Filter(scope) => scope.family(),
             // Envoy makes no label of these.
             Self::Overload(monitor) => {
                 return (format!("overload.{monitor}.").into(), [None, None]);
@@ -196,6 +203,7 @@ impl fmt::Display for Scope {
             Self::Tcp(prefix) => write!(f, "tcp.{prefix}."),
             Self::ConnectionLimit(prefix) => write!(f, "connection_limit.{prefix}."),
             Self::Cors(prefix) => write!(f, "http.{prefix}.cors."),
+            Self::Filter(scope) => scope.fmt(f),
             Self::Overload(monitor) => write!(f, "overload.{monitor}."),
             Self::Session(manager, prefix) if manager.is_empty() => {
                 write!(f, "stateful_session.{prefix}.")

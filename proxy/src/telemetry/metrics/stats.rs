@@ -3,6 +3,7 @@
 mod cluster;
 mod connection_limit;
 mod cors;
+mod fault;
 mod http;
 mod listener;
 mod listener_filter;
@@ -15,6 +16,7 @@ use super::sample::{Samples, Scope};
 pub use cluster::ClusterStats;
 pub use connection_limit::ConnectionLimitStats;
 pub use cors::CorsStats;
+pub use fault::{ClusterFaultStats, FaultStats};
 pub use http::HttpStats;
 pub use listener::{ListenerStats, ListenerWorkerStats};
 pub use listener_filter::{

@@ -91,7 +91,9 @@ fn marked(text: &str, names: &mut BTreeSet<String>) {
                 let (name, _number) = declaration.split_once(" = ").unwrap();
                 let (name, message) = (name.rsplit(' ').next(), open.iter().flatten().last());
                 if reason != "so is the field that holds this message" {
-                    names.insert(format!("{}.{}", message.unwrap(), name.unwrap()));
+                    // As prost spells it.
+                    let message = message.unwrap().replace("HTTP", "Http");
+                    names.insert(format!("{message}.{}", name.unwrap()));
                 }
             }
         }
