@@ -4,6 +4,7 @@
 //! A [`RouteTable`] is compiled once per configuration, so that ten thousand routes cost a request what ten
 //! cost. First match wins, exactly as if every route were tried in configuration order.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::config::matcher::RequestHead;
@@ -110,7 +111,7 @@ impl RouteTable {
     ) -> Option<Found> {
         let virtual_host = self.domains.find(head.authority)?;
         let routes = &self.config.virtual_hosts.get(virtual_host as usize)?.routes;
-        let path = self.matched_path(head);
+        let path = &self.matched_path(head);
         let mut candidates = self.routes.get(virtual_host as usize)?.candidates(head, path);
         let route = candidates.find(|number| {
             let route = routes.get(*number as usize);
@@ -130,7 +131,7 @@ impl RouteTable {
         random: u64,
         circumstances: Circumstances<'_>,
     ) -> Vec<Option<Mismatch>> {
-        let path = self.matched_path(head);
+        let path = &self.matched_path(head);
         let routes = self.virtual_host(found).map_or(&[][..], |host| &host.routes);
         let of = |route: &Arc<Route>| {
             matcher::mismatch(&route.matcher, head, path, random, circumstances)
@@ -138,14 +139,15 @@ impl RouteTable {
         routes.iter().map(of).collect()
     }
 
-    /// The part of the path that routes are matched against.
-    fn matched_path<'a>(&self, head: &RequestHead<'a>) -> &'a str {
+    /// The part of the path that routes and policies are matched against: without query, and without the
+    /// parameters of its segments if they do not count.
+    pub fn matched_path<'a>(&self, head: &RequestHead<'a>) -> Cow<'a, str> {
         let path = head.path();
-        if self.config.ignore_path_parameters_in_path_matching {
-            path.split_once(';').map_or(path, |(path, _)| path)
-        } else {
-            path
+        if !self.config.ignore_path_parameters_in_path_matching || !path.contains(';') {
+            return Cow::Borrowed(path);
         }
+        let bare = |segment: &'a str| segment.split(';').next().unwrap_or(segment);
+        Cow::Owned(path.split('/').map(bare).collect::<Vec<_>>().join("/"))
     }
 
     /// The virtual host found; none only if `found` is of another table.
