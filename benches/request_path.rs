@@ -133,6 +133,7 @@ async fn through_proxy(bootstrap: &str) -> Client {
         tlvs: None,
         origin: None,
         presence: Presence::default(),
+        dynamic: std::cell::RefCell::default(),
     };
     let membership = Rc::new(ConnectionSet::default()).join();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");

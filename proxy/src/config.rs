@@ -24,6 +24,7 @@ pub mod metadata;
 pub mod mirror;
 pub mod overload;
 pub mod rate_limit;
+pub mod rbac;
 pub mod retry;
 pub mod route;
 pub mod service;

@@ -25,6 +25,8 @@ pub mod tcp;
 
 pub mod http;
 
+pub mod rbac;
+
 pub mod worker;
 
 pub mod call;

@@ -5,7 +5,7 @@ mod facts;
 mod ledger;
 mod reach;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ pub struct Session {
     upstream: RefCell<Upstream>,
     ledger: Ledger,
     ahead: Ahead,
+    /// Why it ended before it began.
+    refusal: OnceCell<Box<str>>,
 }
 
 /// How a session ended.
@@ -89,6 +91,7 @@ impl Session {
             random: worker.random(),
             upstream: RefCell::default(),
             ahead: Ahead::default(),
+            refusal: OnceCell::new(),
             proxy,
             worker,
         }
@@ -114,6 +117,13 @@ impl Session {
         if !matches!(&ending, Ending::Broken(_)) {
             say_goodbye(&mut client).await;
         }
+        self.log();
+    }
+
+    /// Ends it before it begins, for a filter is against it: it is only counted and logged.
+    pub fn refuse(self, details: &str) {
+        self.stats.downstream_cx_total.inc();
+        let _ = self.refusal.set(details.into());
         self.log();
     }
 

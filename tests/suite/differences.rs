@@ -117,3 +117,9 @@ pub(crate) const SERVERS_MAY_SPEAK_FIRST: Difference = Difference(
      reaches the endpoint that silence leads to meanwhile, and lets it speak; a client that is later than \
      the server's greeting is not inspected",
 );
+
+/// Who is told what a server says first.
+pub(crate) const VERDICT_BEFORE_GREETING: Difference = Difference(
+    "Envoy's network filter asks its policies when the client's first byte is there, and until then passes on \
+     what a server says first; Outrigger asks them before it reaches the server, whoever speaks first",
+);

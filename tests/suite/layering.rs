@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules of crate `proxy`, top to bottom: a module uses only those after it.
-const LAYERS: [&str; 23] = [
+const LAYERS: [&str; 24] = [
     "server",
     "offline",
     "admin",
@@ -12,6 +12,7 @@ const LAYERS: [&str; 23] = [
     "listener",
     "tcp",
     "http",
+    "rbac",
     "worker",
     "call",
     "snapshot",

@@ -10,7 +10,8 @@ use super::parameters::Parameters;
 use super::reply::Reply;
 use super::{AdminState, certs};
 use crate::config::http_filter::{FilterKind, HttpFilter};
-use crate::config::listener::{ListenerFilter, ListenerFilterKind};
+use crate::config::listener::{ListenerFilter, ListenerFilterKind, NetworkFilter};
+use crate::config::rbac::RbacFilter;
 use crate::snapshot::{ConnectionLimiter, FilterChain, Snapshot, Terminal};
 use crate::telemetry::metrics::{self, Buckets, FilterScope, Sample, Scope, Value};
 
@@ -130,11 +131,16 @@ fn configured(snapshot: &Snapshot, workers: usize) -> BTreeSet<Scope> {
 fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
     let limit = |it: &Arc<ConnectionLimiter>| Scope::connection_limit(&it.config().stat_prefix);
     let mut scopes: Vec<_> = chain.limiters.iter().map(limit).collect();
+    for filter in &chain.config.filters {
+        if let NetworkFilter::Rbac(rbac) = filter {
+            scopes.extend(rbac_scopes(&rbac.filter));
+        }
+    }
     match &chain.terminal {
         Terminal::Http(http) => {
             scopes.push(Scope::http(&http.config.stat_prefix));
-            let scope = |filter| http_filter_scope(filter, &http.config.stat_prefix);
-            scopes.extend(http.config.filters.iter().filter_map(scope));
+            let own = |filter| http_filter_scopes(filter, &http.config.stat_prefix);
+            scopes.extend(http.config.filters.iter().flat_map(own));
         }
         Terminal::Tcp(tcp) => scopes.push(Scope::tcp(&tcp.stat_prefix)),
     }
@@ -142,15 +148,20 @@ fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
 }
 
 /// What an HTTP filter of a connection manager with this `stat_prefix` counts under.
-fn http_filter_scope(filter: &HttpFilter, stat_prefix: &str) -> Option<Scope> {
+fn http_filter_scopes(filter: &HttpFilter, stat_prefix: &str) -> Vec<Scope> {
     match &filter.kind {
-        FilterKind::Cors => Some(Scope::cors(stat_prefix)),
-        FilterKind::Fault(_) => Some(Scope::Filter(FilterScope::fault(stat_prefix))),
-        FilterKind::ForwardProxy(_) | FilterKind::HeaderMutation(_) => None,
+        FilterKind::Cors => vec![Scope::cors(stat_prefix)],
+        FilterKind::Fault(_) => vec![Scope::Filter(FilterScope::fault(stat_prefix))],
+        FilterKind::ForwardProxy(_) | FilterKind::HeaderMutation(_) => Vec::new(),
         FilterKind::StatefulSession(config) => {
-            config.stats.as_ref().map(|it| Scope::session(&it.manager, &it.prefix))
+            config.stats.iter().map(|it| Scope::session(&it.manager, &it.prefix)).collect()
         }
+        FilterKind::Rbac(filter) => rbac_scopes(filter).into(),
     }
+}
+
+fn rbac_scopes(filter: &RbacFilter) -> [Scope; 2] {
+    [&filter.rules_scope, &filter.shadow_scope].map(Scope::rbac)
 }
 
 /// What a listener filter counts under.

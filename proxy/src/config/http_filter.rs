@@ -9,6 +9,7 @@ use super::dns::Cache;
 use super::fault::Fault;
 use super::header::HeaderChange;
 use super::matcher::{Fraction, StringMatcher};
+use super::rbac::{Rbac, RbacFilter};
 
 /// A filter that requests pass before the router (Envoy `HttpFilter`).
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,8 @@ pub enum FilterKind {
     HeaderMutation(HeaderMutation),
     /// `envoy.filters.http.fault`
     Fault(Box<Fault>),
+    /// `envoy.filters.http.rbac`
+    Rbac(Box<RbacFilter>),
 }
 
 /// What a table, virtual host, route or weighted cluster says to one filter (an entry of its
@@ -64,6 +67,8 @@ pub enum FilterRule {
     Fault(Box<Fault>),
     /// Envoy `filters.http.header_mutation.v3.HeaderMutationPerRoute`, beside the filter's own.
     HeaderMutation(MessageMutations),
+    /// Envoy `filters.http.rbac.v3.RBACPerRoute`, in place of the filter's own.
+    Rbac(Rbac),
 }
 
 /// Envoy `PerRouteConfig.host_rewrite_specifier`: which host is resolved, and forwarded to.

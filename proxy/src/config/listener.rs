@@ -12,6 +12,7 @@ use super::address::CidrRange;
 use super::dns::Cache;
 use super::http::HttpConnectionManager;
 use super::http_filter::FilterKind;
+use super::rbac::NetworkRbac;
 use super::tcp::TcpProxy;
 use super::tls::DownstreamTls;
 use crate::net::socket::ListenOptions;
@@ -114,7 +115,9 @@ impl FilterChain {
         });
         let passed = self.filters.iter().filter_map(|filter| match filter {
             NetworkFilter::SniForwardProxy { cache, .. } => Some(cache),
-            NetworkFilter::SniCluster | NetworkFilter::ConnectionLimit(_) => None,
+            NetworkFilter::SniCluster
+            | NetworkFilter::ConnectionLimit(_)
+            | NetworkFilter::Rbac(_) => None,
         });
         passed.chain(http)
     }
@@ -127,6 +130,8 @@ pub enum NetworkFilter {
     SniCluster,
     /// `connection_limit`
     ConnectionLimit(Arc<ConnectionLimit>),
+    /// `rbac`
+    Rbac(Arc<NetworkRbac>),
     /// `sni_dynamic_forward_proxy`: the connection goes to this port of the server name asked for.
     SniForwardProxy {
         /// `dns_cache_config`

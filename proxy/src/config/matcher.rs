@@ -3,6 +3,7 @@
 //! All of them work on bytes: a value that is not UTF-8 is compared as it is, never skipped.
 
 pub mod re2;
+pub mod uri_template;
 
 use std::borrow::Cow;
 
@@ -219,6 +220,20 @@ pub enum HeaderRule {
     },
 }
 
+impl HeaderRule {
+    /// Whether a header with this value meets the condition.
+    fn takes(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Present(wanted) => *wanted,
+            Self::Value(matcher) => matcher.matches(value),
+            Self::Range { start, end } => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse::<i64>().ok())
+                .is_some_and(|number| (*start..*end).contains(&number)),
+        }
+    }
+}
+
 /// Envoy `config.route.v3.HeaderMatcher`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeaderMatcher {
@@ -243,13 +258,25 @@ impl HeaderMatcher {
         let matched = match (&self.rule, value) {
             (HeaderRule::Present(wanted), value) => value.is_some() == *wanted,
             (_, None) => false,
-            (HeaderRule::Value(matcher), Some(value)) => matcher.matches(&value),
-            (HeaderRule::Range { start, end }, Some(value)) => std::str::from_utf8(&value)
-                .ok()
-                .and_then(|text| text.parse::<i64>().ok())
-                .is_some_and(|number| (*start..*end).contains(&number)),
+            (rule, Some(value)) => rule.takes(&value),
         };
         matched != self.invert
+    }
+
+    /// Whether `head` satisfies the matcher, with each of several fields of one name looked at by itself, as policies
+    /// do: nobody gets past one by repeating a header. A condition on the value of an absent header is not met, inverted or not.
+    pub fn matches_each(&self, head: &RequestHead<'_>) -> bool {
+        let (HeaderRef::Named(name), HeaderRule::Value(_) | HeaderRule::Range { .. }) =
+            (&self.header, &self.rule)
+        else {
+            return self.matches(head);
+        };
+        let mut values = head.headers.get_all(name).iter();
+        if head.headers.contains_key(name) {
+            values.any(|value| self.rule.takes(value.as_bytes())) != self.invert
+        } else {
+            self.missing_as_empty && self.rule.takes(b"") != self.invert
+        }
     }
 }
 

@@ -39,6 +39,7 @@ mod overlap;
 mod overload;
 mod proxy_protocol;
 mod rate_limit;
+mod rbac;
 mod redirect;
 mod retry;
 mod rewrite;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use http::HeaderValue;
 
 use super::deadline::Timer;
+use super::dynamic::Dynamic;
 use super::forwarded;
 use super::head_guard::Offence;
 use super::io::Signals;
@@ -48,6 +49,8 @@ pub struct Downstream {
     pub origin: Option<Origin>,
     /// That it is there.
     pub presence: Presence,
+    /// What network filters have said of it.
+    pub dynamic: RefCell<Dynamic>,
 }
 
 impl Downstream {

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::accept::Acceptor;
 use super::filters::{self, Seen};
 use super::first_words::Speaker;
+use super::network_filters::would_pass;
 use super::receive::{handed_on, pick};
 use super::serve::downstream;
 use crate::config::listener::{ListenerFilterKind, NetworkFilter};
@@ -56,9 +57,10 @@ pub(super) async fn run(
     let Start { worker, acceptor, listener, snapshot, stats } = start;
     let words = &acceptor.first_words;
     let now = Instant::now();
-    let contest = silent_chain(start, &stream, seen).filter(|_| {
+    let contest = silent_chain(start, &stream, seen).filter(|(chain, _)| {
         let known = words.borrow().of(seen.local, now);
-        known != Some(Speaker::Client) && !has_spoken(&stream)
+        let silent = || downstream(worker, seen, None, None);
+        known != Some(Speaker::Client) && !has_spoken(&stream) && would_pass(chain, silent)
     });
     let Some(serves) = contest else {
         let state = filters::run(&listener.config, worker, &stream, seen, stats).await?;

@@ -1,5 +1,6 @@
 //! Serves a connection as its filter chain says: TLS first, then the chain's filters.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::filters::Seen;
+use super::network_filters::{self, Denied};
 use crate::config::Name;
 use crate::config::overload::Timer;
 use crate::drain::connections::Membership;
@@ -36,12 +38,12 @@ pub(super) async fn serve(arrival: Arrival<'_>, stream: TcpStream) -> io::Result
     Ok(match arrival.chain.tls.as_ref().map(Arc::clone) {
         None => {
             let server_name = arrival.seen.server_name.clone();
-            arrival.filter(None, server_name, stream)
+            arrival.filter(None, server_name, stream).await?
         }
         Some(tls) => {
             let (stream, peer) = handshake(&arrival, &tls, stream).await?;
             let server_name = peer.sni().map(Into::into);
-            arrival.filter(Some(peer), server_name, stream)
+            arrival.filter(Some(peer), server_name, stream).await?
         }
     })
 }
@@ -69,30 +71,43 @@ pub(super) struct Arrival<'a> {
 }
 
 impl Arrival<'_> {
-    /// Lets the chain's filters serve the connection.
-    fn filter<S>(self, tls: Option<PeerInfo>, server_name: Option<Box<str>>, stream: S) -> Serving
+    /// Lets the chain's filters serve the connection, unless one of them is against it.
+    async fn filter<S>(
+        self,
+        tls: Option<PeerInfo>,
+        server_name: Option<Box<str>>,
+        stream: S,
+    ) -> io::Result<Serving>
     where
         S: Readable + End + Send + 'static,
     {
         let Self { worker, name, snapshot, chain, seen, membership, buffer_limit, raced, .. } =
             self;
         let downstream = downstream(worker, &seen, tls, server_name);
-        if let Some(mut session) = raced {
-            session.adopt(downstream, membership);
-            return Box::pin(session.serve(snapshot, stream));
-        }
+        let passed = network_filters::pass(worker, &chain, &downstream).await;
         let worker = Rc::clone(worker);
-        match &chain.terminal {
+        let proxy = match &chain.terminal {
+            Terminal::Tcp(proxy) => proxy,
             Terminal::Http(http) => {
+                passed.map_err(|Denied(details)| io::Error::other(details))?;
                 let served = (Arc::clone(&chain), Arc::clone(http));
                 let connection =
                     Connection::new(worker, downstream, membership, name, snapshot, served);
-                Box::pin(codec::serve(connection, stream))
+                return Ok(Box::pin(codec::serve(connection, stream)));
             }
-            Terminal::Tcp(proxy) => {
-                let serves = (Arc::clone(&chain), Arc::clone(proxy));
-                let session = Session::new(worker, downstream, membership, serves, buffer_limit);
-                Box::pin(session.serve(snapshot, stream))
+        };
+        let session = if let Some(mut session) = raced {
+            session.adopt(downstream, membership);
+            session
+        } else {
+            let serves = (Arc::clone(&chain), Arc::clone(proxy));
+            Session::new(worker, downstream, membership, serves, buffer_limit)
+        };
+        match passed {
+            Ok(()) => Ok(Box::pin(session.serve(snapshot, stream))),
+            Err(Denied(details)) => {
+                session.refuse(&details);
+                Err(io::Error::other(details))
             }
         }
     }
@@ -116,6 +131,7 @@ pub(super) fn downstream(
         tlvs: seen.tlvs.clone(),
         origin: seen.origin,
         presence: Presence::default(),
+        dynamic: RefCell::default(),
     }
 }
 

@@ -32,6 +32,9 @@ impl Facts for Session {
                 let chain = &self.chain.config;
                 chain.is_named && text(&chain.name, out)
             }
+            Operator::ConnectionTerminationDetails => {
+                self.refusal.get().is_some_and(|details| text(details, out))
+            }
             Operator::UniqueId => {
                 write!(out, "{:016x}{:016x}", self.random, self.downstream.id).is_ok()
             }

@@ -5,6 +5,7 @@
 
 mod cell;
 mod prometheus;
+mod rbac;
 mod sample;
 mod stats;
 mod text;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::process;
+use crate::config::rbac::{Part, StatScope};
 use stats::Group;
 
 pub use cell::{
@@ -26,8 +28,8 @@ pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Val
 pub use stats::{
     ClusterFaultStats, ClusterStats, ConnectionLimitStats, CorsStats, DnsCacheStats, DnsStats,
     FaultStats, HttpInspectorStats, HttpStats, ListenerStats, ListenerWorkerStats,
-    ProxyProtocolStats, ProxyProtocolVersionStats, ResolutionStats, ServerStats, SessionStats,
-    SubscriptionStats, TcpStats, TlsInspectorStats,
+    ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats,
+    ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats, TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -44,6 +46,9 @@ pub struct Metrics {
     cors: Sharded<CorsStats>,
     faults: Common<FaultStats>,
     cluster_faults: Common<ClusterFaultStats>,
+    rbac: Sharded<RbacStats>,
+    shadow_rbac: Sharded<ShadowRbacStats>,
+    rbac_policies: Sharded<RbacPolicyStats>,
     tls_inspector: Sharded<TlsInspectorStats>,
     http_inspector: Sharded<HttpInspectorStats>,
     proxy_protocol: Sharded<ProxyProtocolStats>,
@@ -149,6 +154,21 @@ impl Metrics {
         self.cluster_faults.get(Scope::Filter(FilterScope::cluster_fault(stat_prefix, cluster)))
     }
 
+    /// A fresh shard of verdicts of rules for the calling worker, counted until it is dropped.
+    pub fn rbac(&self, scope: &StatScope) -> Arc<RbacStats> {
+        self.rbac.shard(Scope::rbac(scope))
+    }
+
+    /// A fresh shard of verdicts of shadow rules for the calling worker, counted until it is dropped.
+    pub fn shadow_rbac(&self, scope: &StatScope) -> Arc<ShadowRbacStats> {
+        self.shadow_rbac.shard(Scope::rbac(scope))
+    }
+
+    /// A fresh shard of one policy for the calling worker, counted until it is dropped.
+    pub fn rbac_policy(&self, scope: &StatScope) -> Arc<RbacPolicyStats> {
+        self.rbac_policies.shard(Scope::rbac(scope))
+    }
+
     /// The statistics of one subscription, shared by all that ask for the same `scope`.
     pub fn subscription(&self, scope: Scope) -> Arc<SubscriptionStats> {
         self.subscriptions.get(scope)
@@ -236,6 +256,10 @@ impl Metrics {
         self.faults
             .collect_all(configured.iter().filter(filter(FilterStatistics::Fault)), &mut out);
         self.cluster_faults.collect(&mut out);
+        let part = |part| configured.iter().filter(move |scope| is_rbac(scope, part));
+        self.rbac.collect(part(&Part::Rules), &mut out);
+        self.shadow_rbac.collect(part(&Part::Shadow), &mut out);
+        self.rbac_policies.collect(std::iter::empty(), &mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
         self.dns_caches.collect(&mut out);
         self.refresh(&out);
@@ -259,6 +283,10 @@ impl Metrics {
             .gauge_total("downstream_cx_active", |scope| matches!(scope, Scope::Listener(_)));
         self.server.total_connections.set(open);
     }
+}
+
+fn is_rbac(scope: &Scope, part: &Part) -> bool {
+    matches!(scope, Scope::Rbac(scope) if scope.part == *part)
 }
 
 impl std::fmt::Debug for Metrics {

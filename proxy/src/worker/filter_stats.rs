@@ -5,8 +5,12 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::config::http_filter::SessionScope;
+use crate::config::rbac::StatScope;
 use crate::config::{HashMap, Name};
-use crate::telemetry::metrics::{ClusterFaultStats, CorsStats, FaultStats, Metrics, SessionStats};
+use crate::telemetry::metrics::{
+    ClusterFaultStats, CorsStats, FaultStats, Metrics, RbacPolicyStats, RbacStats, SessionStats,
+    ShadowRbacStats,
+};
 
 /// Most shards of a kind that requests name as they like.
 const MOST_NAMED: usize = 1000;
@@ -48,6 +52,9 @@ pub struct FilterStats {
     sessions: Shards<SessionStats, SessionScope>,
     faults: Shards<FaultStats>,
     cluster_faults: Shards<ClusterFaultStats, (Name, Box<str>)>,
+    rbac: Shards<RbacStats, StatScope>,
+    shadow_rbac: Shards<ShadowRbacStats, StatScope>,
+    rbac_policies: Shards<RbacPolicyStats, StatScope>,
 }
 
 impl FilterStats {
@@ -58,6 +65,9 @@ impl FilterStats {
             sessions: Shards::default(),
             faults: Shards::default(),
             cluster_faults: Shards::default(),
+            rbac: Shards::default(),
+            shadow_rbac: Shards::default(),
+            rbac_policies: Shards::default(),
         }
     }
 
@@ -76,6 +86,21 @@ impl FilterStats {
         let key = (Arc::clone(prefix), cluster.into());
         self.cluster_faults
             .get_within(MOST_NAMED, &key, || self.metrics.cluster_faults(prefix, cluster))
+    }
+
+    /// Of verdicts of rules.
+    pub fn rbac(&self, scope: &StatScope) -> Arc<RbacStats> {
+        self.rbac.get(scope, || self.metrics.rbac(scope))
+    }
+
+    /// Of verdicts of shadow rules.
+    pub fn shadow_rbac(&self, scope: &StatScope) -> Arc<ShadowRbacStats> {
+        self.shadow_rbac.get(scope, || self.metrics.shadow_rbac(scope))
+    }
+
+    /// Of one policy.
+    pub fn rbac_policy(&self, scope: &StatScope) -> Arc<RbacPolicyStats> {
+        self.rbac_policies.get(scope, || self.metrics.rbac_policy(scope))
     }
 
     /// Of sessions.

@@ -20,6 +20,7 @@ use super::errors::{At, Result, both, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::forward_proxy;
 use super::http::connection_manager;
+use super::rbac;
 use super::tcp::tcp_proxy;
 use super::tls;
 use super::value::{self, enumeration, limit, non_empty, optional_duration, unless_empty};
@@ -110,6 +111,10 @@ fn filter_config(any: &Any) -> Result<Decoded> {
     if let Some(proto) = unpack(any)? {
         let (cache, port) = forward_proxy::sni_filter(&proto)?;
         return Ok(Decoded::Passed(NetworkFilter::SniForwardProxy { cache, port }));
+    }
+    if let Some(proto) = unpack(any)? {
+        let filter = Arc::new(rbac::network_filter(&proto)?);
+        return Ok(Decoded::Passed(NetworkFilter::Rbac(filter)));
     }
     match unpack::<ConnectionLimit>(any)? {
         Some(proto) => {

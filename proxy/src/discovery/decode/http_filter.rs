@@ -14,7 +14,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 use super::errors::{At, Result, each, refuse, required};
 use super::extension::{message_name, unpack, unsupported};
 use super::value::non_empty;
-use super::{cors, fault, forward_proxy, header_mutation, stateful_session};
+use super::{cors, fault, forward_proxy, header_mutation, rbac, stateful_session};
 use crate::config::Name;
 use crate::config::http_filter::{self, FilterKind, FilterOverride, FilterRule};
 
@@ -96,6 +96,10 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
     if let Some(proto) = unpack(any)? {
         return fault::fault(&proto).map(|it| Some(FilterKind::Fault(Box::new(it))));
     }
+    if let Some(proto) = unpack(any)? {
+        let filter = rbac::filter(&proto, stat_prefix);
+        return filter.map(|it| Some(FilterKind::Rbac(Box::new(it))));
+    }
     Ok(None)
 }
 
@@ -156,6 +160,9 @@ fn rule(any: &Any) -> Result<Option<FilterRule>> {
     }
     if let Some(proto) = unpack(any)? {
         return fault::fault(&proto).map(|it| Some(FilterRule::Fault(Box::new(it))));
+    }
+    if let Some(proto) = unpack(any)? {
+        return rbac::route(&proto).map(|it| Some(FilterRule::Rbac(it)));
     }
     Ok(None)
 }

@@ -66,7 +66,7 @@ fn metric(sample: &Sample) -> Metric {
         Tag::None | Tag::Completed => None,
     };
     let scope = sample.scope.family().1;
-    let scope = scope.into_iter().flatten().map(|(name, value)| label(name, value));
+    let scope = scope.into_iter().map(|(name, value)| label(name, value));
     let mut metric = Metric::from_label(tag.into_iter().chain(scope).collect());
     // Prometheus knows only floating point; counts above 2^53 lose their last digits.
     match &sample.value {

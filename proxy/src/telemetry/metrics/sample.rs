@@ -1,14 +1,21 @@
 //! One reading of every statistic, with what is needed to print it as Envoy does.
 
+mod filter_scope;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::cell::Distribution;
+use smallvec::{SmallVec, smallvec};
 
-mod filter_scope;
+use super::cell::Distribution;
+use super::rbac;
+use crate::config::rbac::StatScope;
 
 pub use filter_scope::{FilterScope, FilterStatistics};
+
+/// The label of a connection manager's stat prefix.
+pub(super) const HTTP: &str = "envoy_http_conn_manager_prefix";
 
 /// Whose statistic it is: becomes the first part of the name in `/stats` and the labels in Prometheus.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +58,8 @@ pub enum Scope {
     Cors(Arc<str>),
     /// What an HTTP filter counts.
     Filter(FilterScope),
+    /// `http.PREFIX.rbac.` and the like.
+    Rbac(StatScope),
     /// `overload.MONITOR.`
     Overload(Arc<str>),
 }
@@ -119,15 +128,25 @@ impl Scope {
         Self::Cors(sanitized(prefix))
     }
 
+    /// The scope of policies.
+    pub fn rbac(scope: &StatScope) -> Self {
+        let StatScope { owner, is_http, prefix, part } = scope;
+        Self::Rbac(StatScope {
+            owner: sanitized(owner),
+            is_http: *is_http,
+            prefix: sanitized(prefix),
+            part: part.clone(),
+        })
+    }
+
     /// The scope of the resource monitor with this name.
     pub fn overload(monitor: &str) -> Self {
         Self::Overload(sanitized(monitor))
     }
 
     /// The Prometheus name of the scope, without `envoy_`, and its labels.
-    pub(super) fn family(&self) -> (Cow<'static, str>, Labels<'_>) {
+    pub(super) fn family(&self) -> (Cow<'static, str>, AllLabels<'_>) {
         const CLUSTER: &str = "envoy_cluster_name";
-        const HTTP: &str = "envoy_http_conn_manager_prefix";
         let proxy = |prefix| {
             Some(("envoy_proxy_protocol_prefix", prefix)).filter(|_| !str::is_empty(prefix))
         };
@@ -163,22 +182,27 @@ impl Scope {
             Self::Filter(scope) => scope.family(),
             // Envoy makes no label of these.
             Self::Overload(monitor) => {
-                return (format!("overload.{monitor}.").into(), [None, None]);
+                return (format!("overload.{monitor}.").into(), AllLabels::new());
             }
+            Self::Rbac(scope) => return rbac::family(scope),
             Self::Session(manager, prefix) if manager.is_empty() => {
-                return (format!("stateful_session.{prefix}.").into(), [None, None]);
+                return (format!("stateful_session.{prefix}.").into(), AllLabels::new());
             }
             Self::Session(manager, prefix) => {
                 let name = format!("http.stateful_session.{prefix}.");
-                return (name.into(), [Some((HTTP, manager)), None]);
+                return (name.into(), smallvec![(HTTP, &**manager)]);
             }
         };
-        (name.into(), labels)
+        (name.into(), labels.into_iter().flatten().collect())
     }
 }
 
-/// Names and values of at most two labels.
-type Labels<'a> = [Option<(&'static str, &'a str)>; 2];
+/// Name and value.
+pub(super) type Label<'a> = (&'static str, &'a str);
+/// At most two of them.
+type Labels<'a> = [Option<Label<'a>>; 2];
+/// Seldom more than two.
+pub(super) type AllLabels<'a> = SmallVec<[Label<'a>; 2]>;
 
 /// What stands before a statistic's own name in `/stats`.
 impl fmt::Display for Scope {
@@ -205,6 +229,7 @@ impl fmt::Display for Scope {
             Self::Cors(prefix) => write!(f, "http.{prefix}.cors."),
             Self::Filter(scope) => scope.fmt(f),
             Self::Overload(monitor) => write!(f, "overload.{monitor}."),
+            Self::Rbac(scope) => rbac::write(scope, f),
             Self::Session(manager, prefix) if manager.is_empty() => {
                 write!(f, "stateful_session.{prefix}.")
             }

@@ -7,6 +7,7 @@ mod fault;
 mod http;
 mod listener;
 mod listener_filter;
+mod rbac;
 mod server;
 mod session;
 mod tcp;
@@ -22,6 +23,7 @@ pub use listener::{ListenerStats, ListenerWorkerStats};
 pub use listener_filter::{
     HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,
 };
+pub use rbac::{RbacPolicyStats, RbacStats, ShadowRbacStats};
 pub use server::{DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
 pub use session::SessionStats;
 pub use tcp::TcpStats;

@@ -85,6 +85,33 @@ fn connection_managers() {
 }
 
 #[test]
+fn policies() {
+    let name = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig";
+    let template = format!("'@type': type.googleapis.com/{name}");
+    let filter = "'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+    let any = "[{any: true}]";
+    check(include_str!("refused/policies.txt"), |fields| {
+        let fields = match (fields.strip_prefix("RULE"), fields.strip_prefix("ID")) {
+            (Some(rule), _) => {
+                let policy = format!("{{permissions: [{{{rule}], principals: {any}}}");
+                format!("rules: {{policies: {{p: {policy}}}}}")
+            }
+            (_, Some(id)) => {
+                let policy = format!("{{permissions: {any}, principals: [{{{id}]}}");
+                format!("rules: {{policies: {{p: {policy}}}}}")
+            }
+            _ => fields.to_owned(),
+        };
+        let fields = fields.replace("TEMPLATE", &template);
+        let filters = format!("[{{name: f, typed_config: {{{filter}, {fields}}}}}, {ROUTER}]");
+        let manager = format!("stat_prefix: s, route_config: {{}}, http_filters: {filters}");
+        let result = decode::<Listener, _>(&listener_with(&manager), listener);
+        let place = "filter_chains[0].filters[0].typed_config.http_filters[0].typed_config";
+        from(place, result)
+    });
+}
+
+#[test]
 fn listeners() {
     let filters = filters(&valid_manager());
     check(include_str!("refused/listeners.txt"), |yaml| {

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::sanitized;
-
-const HTTP: &str = "envoy_http_conn_manager_prefix";
+use super::{HTTP, sanitized};
 
 /// What stands before the names of one filter's statistics.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
