@@ -17,6 +17,7 @@ pub mod header;
 pub mod health_check;
 pub mod http;
 pub mod http_filter;
+pub mod internal_redirect;
 pub mod invalid;
 pub mod listener;
 pub mod matcher;

@@ -58,6 +58,7 @@ mod health_check;
 mod hot_swap;
 mod image;
 mod interception;
+mod internal_redirect;
 mod keepalive;
 mod layering;
 mod listener;

@@ -14,6 +14,7 @@ use super::hash_policy::HashPolicy;
 use super::header::HeaderMutations;
 use super::http::UpgradeConfig;
 use super::http_filter::FilterOverride;
+use super::internal_redirect::InternalRedirectPolicy;
 use super::matcher::{Fraction, HeaderMatcher, HeaderRef, QueryParameterMatcher, Regex};
 use super::metadata::{Metadata, MetadataMatcher};
 use super::mirror::MirrorPolicy;
@@ -219,6 +220,8 @@ pub struct RouteAction {
     pub max_stream_duration: Option<Option<Duration>>,
     /// Its own retry policy.
     pub retry_policy: Option<Arc<RetryPolicy>>,
+    /// `internal_redirect_policy`: which redirects are followed for the client; none passes all on.
+    pub internal_redirect: Option<Box<InternalRedirectPolicy>>,
     /// `request_mirror_policies`: where else the request is sent; if empty, the virtual host's apply.
     pub mirrors: Vec<MirrorPolicy>,
     /// Which circuit-breaker thresholds apply.

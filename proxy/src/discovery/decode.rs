@@ -27,6 +27,7 @@ mod health_check;
 mod http;
 mod http_filter;
 mod http_options;
+mod internal_redirect;
 mod listener;
 mod listener_filter;
 mod load_balancing;

@@ -191,6 +191,11 @@ impl Connection {
         self.signals.request_begins()
     }
 
+    /// Notes that a request begins that another one became (Envoy calls its stream recreated).
+    pub fn request_goes_on(&self) {
+        self.active.set(self.active.get() + 1);
+    }
+
     /// Notes that a request has ended; `whole` if it had arrived to its last byte.
     pub fn request_ends(&self, whole: bool) {
         self.active.set(self.active.get().saturating_sub(1));

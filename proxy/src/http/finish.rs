@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::Version;
+use http::{StatusCode, Version};
 
 use super::stream::Stream;
 use crate::config::format::millis;
@@ -13,6 +13,7 @@ use crate::telemetry::response_flags::ResponseFlags;
 #[derive(Debug)]
 pub struct Finish {
     stream: Rc<Stream>,
+    redirected: bool,
 }
 
 impl Finish {
@@ -26,7 +27,7 @@ impl Finish {
         } else {
             stats.downstream_rq_http1_total.inc();
         }
-        Self { stream }
+        Self { stream, redirected: false }
     }
 
     /// The stream.
@@ -36,6 +37,14 @@ impl Finish {
 
     /// Notes that the response was handed to the codec whole.
     pub fn completed(&mut self) {
+        self.stream.set_ended();
+    }
+
+    /// Ends the stream with an answer of `status` that leads to another stream and not to the client.
+    pub fn redirect(mut self, status: StatusCode) {
+        self.redirected = true;
+        self.stream.set_status(status);
+        self.stream.set_details("internal_redirect");
         self.stream.set_ended();
     }
 }
@@ -50,7 +59,9 @@ impl Drop for Finish {
             stats.downstream_rq_rx_reset.inc();
         }
         stats.downstream_rq_active.dec();
-        if let Some(status) = stream.status() {
+        if let Some(status) = stream.status()
+            && !self.redirected
+        {
             stats.response(status.as_u16());
             stats.downstream_rq_time.record(millis(stream.age()));
         }

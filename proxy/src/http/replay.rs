@@ -100,6 +100,14 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
         self.shared.as_ref().is_none_or(|shared| !shared.borrow().lost)
     }
 
+    /// All of the body, if it has been read to its end and kept whole.
+    pub fn whole(&self) -> Option<(Vec<Bytes>, Option<HeaderMap>)> {
+        let Some(shared) = &self.shared else { return Some((Vec::new(), None)) };
+        let state = shared.borrow();
+        let ended = state.ended || state.body.is_end_stream();
+        (ended && !state.lost).then(|| (state.kept.clone(), state.trailers.clone()))
+    }
+
     /// Gives up on further attempts and frees what was kept for them.
     pub fn forget(&self) {
         if let Some(shared) = &self.shared {

@@ -53,6 +53,16 @@ impl ClientBody {
         Self { source, kept: VecDeque::new(), kept_trailers: None, passes_trailers: true }
     }
 
+    /// A body that is all there.
+    pub fn whole(data: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
+        Self {
+            source: Source::Nothing,
+            kept: data.into(),
+            kept_trailers: trailers,
+            passes_trailers: true,
+        }
+    }
+
     /// Says whether trailers are passed on; they are unless somebody says otherwise.
     pub fn pass_trailers(&mut self, passes: bool) {
         self.passes_trailers = passes;

@@ -6,6 +6,7 @@ pub mod exchange;
 pub mod failure;
 mod hash;
 pub mod mirror;
+pub mod redirect;
 pub mod request;
 
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use self::attempt::Answer;
 pub use self::attempt::InFlight;
 use self::exchange::{Exchange, Source};
 use self::mirror::Mirrors;
+use self::redirect::Followed;
 use super::body::{CutShort, DownstreamBody, Limits};
 use super::filter::Wraps;
 use super::finish::Finish;
@@ -57,6 +59,15 @@ pub struct Plan<'a> {
     pub target: Target<'a>,
 }
 
+/// What became of a request that was forwarded.
+#[derive(Debug)]
+pub enum Forwarded {
+    /// It is answered.
+    Answered(Response<DownstreamBody>),
+    /// It goes on as another one. With the end of the stream that was redirected.
+    Redirected(Box<Followed>, Finish),
+}
+
 /// Forwards the request that `plan` is for; `client` switches protocols if the upstream agrees to.
 ///
 /// # Errors
@@ -66,24 +77,24 @@ pub async fn forward(
     body: ClientBody,
     client: Option<OnUpgrade>,
     finish: Finish,
-) -> Result<Response<DownstreamBody>, CutShort> {
+) -> Result<Forwarded, CutShort> {
     let stream = plan.stream;
     stream.served.stats.rq_total.inc();
     let Some(cluster) = cluster(&plan) else {
-        return Ok(plan.answer(finish, no_cluster(&plan)));
+        return Ok(Forwarded::Answered(plan.answer(finish, no_cluster(&plan))));
     };
     if let Some(reply) = drop_overload::dropped(&plan, &cluster) {
-        return Ok(plan.answer(finish, reply));
+        return Ok(Forwarded::Answered(plan.answer(finish, reply)));
     }
     let protocol = match wanted_upgrade(&plan) {
         Ok(protocol) => protocol,
-        Err(reply) => return Ok(plan.answer(finish, *reply)),
+        Err(reply) => return Ok(Forwarded::Answered(plan.answer(finish, *reply))),
     };
     let upgrading = protocol.is_some();
     let mut overrides = Overrides::default();
     let Some(outgoing) = request::Outgoing::new(&plan, &mut overrides) else {
         let reply = LocalReply::new(StatusCode::INTERNAL_SERVER_ERROR, "path_rewrite_failed");
-        return Ok(plan.answer(finish, reply));
+        return Ok(Forwarded::Answered(plan.answer(finish, reply)));
     };
     if upgrading {
         stream.request_arrived(stream.start.instant);
@@ -93,11 +104,14 @@ pub async fn forward(
     let mut exchange = Exchange::new(plan, cluster, outgoing, source, overrides, mirrors);
     let result = exchange.run().await;
     let attempts = exchange.attempts();
-    match result {
+    let response = match result {
         Ok(answer) if upgrading && agrees(&plan, answer.response.status()) => {
-            Ok(switch(&exchange, answer, client, attempts, finish))
+            switch(&exchange, answer, client, attempts, finish)
         }
-        Ok(answer) => Ok(pass_on(&exchange, answer, attempts, finish)),
+        Ok(answer) => match (!upgrading).then(|| exchange.follow(&answer)).flatten() {
+            Some(followed) => return Ok(Forwarded::Redirected(followed, finish)),
+            None => pass_on(&exchange, answer, attempts, finish),
+        },
         Err(failure) => {
             if let Some(reason) = failure.transport() {
                 stream.upstream.borrow_mut().failure = Some(reason);
@@ -107,9 +121,10 @@ pub async fn forward(
             if plan.shows_attempts() {
                 reply.headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempts.into());
             }
-            Ok(plan.answer(finish, reply))
+            plan.answer(finish, reply)
         }
-    }
+    };
+    Ok(Forwarded::Answered(response))
 }
 
 /// The cluster that routing named, as this worker knows it.

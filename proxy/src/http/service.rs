@@ -5,6 +5,7 @@ use std::rc::Rc;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use super::body::{CutShort, DownstreamBody};
 use super::connection::Connection;
@@ -12,7 +13,8 @@ use super::filter::{Stopped, forwarded_proto};
 use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::request_body::ClientBody;
-use super::router::{self, Plan};
+use super::router::redirect::Followed;
+use super::router::{self, Forwarded, Plan};
 use super::stream::{Head, Stream};
 use super::way::{Destination, Way};
 use super::{canonical, filter, respond};
@@ -34,35 +36,69 @@ pub async fn serve(
         stream.request_arrived(stream.start.instant);
     }
     let (mut parts, body) = request.into_parts();
-    let mut body = ClientBody::new(body, Rc::clone(&stream));
+    let body = ClientBody::new(body, Rc::clone(&stream));
     let upgrade = parts.extensions.remove();
     let admitted = canonical::admit(&stream, parts, offence);
-    let Some(head) = stream.head() else { return Ok(respond::local(finish, unreadable())) };
     if let Err(reply) = admitted {
         return Ok(respond::local(finish, *reply));
     }
     if let Some(reply) = overloaded(&stream) {
         return Ok(respond::local(finish, reply));
     }
+    let mut forwarded = pass(stream, body, upgrade, finish).await?;
+    loop {
+        match forwarded {
+            Forwarded::Answered(response) => return Ok(response),
+            Forwarded::Redirected(followed, finish) => {
+                let (stream, body, finish) = follow(*followed, finish);
+                forwarded = Box::pin(pass(stream, body, None, finish)).await?;
+            }
+        }
+    }
+}
+
+/// Takes a request whose head is canonical through the filters, to its answer or to its upstream's.
+async fn pass(
+    stream: Rc<Stream>,
+    mut body: ClientBody,
+    upgrade: Option<OnUpgrade>,
+    finish: Finish,
+) -> Result<Forwarded, CutShort> {
+    let answered = |response| Ok(Forwarded::Answered(response));
+    let Some(head) = stream.head() else { return answered(respond::local(finish, unreadable())) };
     let mut way = Way::find(&stream, head, forwarded_proto(head));
     stream.set_route(way.map(|way| way.found));
-    if !served.config().filters.is_empty() {
+    if !stream.served.config().filters.is_empty() {
         let passed = Box::pin(filter::request(&stream, head, &mut body, way)).await;
         if stream.filtered().is_some_and(|filtered| filtered.found_again) {
             let head = stream.head().unwrap_or(head);
             way = Way::find(&stream, head, forwarded_proto(head));
         }
         if let Err(stopped) = passed {
-            return Ok(filter_reply(finish, stopped, way));
+            return answered(filter_reply(finish, stopped, way));
         }
     }
     let head = stream.head().unwrap_or(head);
     match decide(&stream, head, way) {
-        Verdict::Reply(reply) => Ok(respond::local(finish, *reply)),
-        Verdict::Routed(reply, found) => Ok(respond::routed(finish, *reply, found, None)),
+        Verdict::Reply(reply) => answered(respond::local(finish, *reply)),
+        Verdict::Routed(reply, found) => answered(respond::routed(finish, *reply, found, None)),
         // In a box: it is large, and the codec moves what this function returns about.
         Verdict::Forward(plan) => Box::pin(router::forward(plan, body, upgrade, finish)).await,
     }
+}
+
+/// The stream that a redirect leads to, in place of the one that `before` ends.
+fn follow(followed: Followed, before: Finish) -> (Rc<Stream>, ClientBody, Finish) {
+    let Followed { status, head, body, trail } = followed;
+    let old = Rc::clone(before.stream());
+    old.connection.request_goes_on();
+    // As in Envoy, a redirect is logged by what it leads to.
+    old.set_head(head.clone());
+    let version = head.version;
+    let stream = old.redirected(head, trail);
+    let finish = Finish::begin(Rc::clone(&stream), version);
+    before.redirect(status);
+    (stream, body, finish)
 }
 
 /// The answer of a filter. The route that the request would have been forwarded by may change its headers.

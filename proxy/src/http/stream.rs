@@ -13,6 +13,7 @@ use super::connection::{Connection, Served};
 use super::dynamic::Dynamic;
 use super::filter::Filtered;
 use super::head::Heads;
+use super::router::redirect::Trail;
 use crate::config::Name;
 use crate::config::address::HostAddress;
 use crate::route::{Found, RouteTable};
@@ -106,6 +107,7 @@ pub struct Stream {
     arrival: RefCell<Option<Waker>>,
     trace: Cell<Option<TraceContext>>,
     filtered: OnceCell<Box<Filtered>>,
+    trail: OnceCell<Box<Trail>>,
     dynamic: RefCell<Dynamic>,
     random: u64,
 }
@@ -138,11 +140,30 @@ impl Stream {
             arrival: RefCell::new(None),
             trace: Cell::new(None),
             filtered: OnceCell::new(),
+            trail: OnceCell::new(),
             dynamic: RefCell::default(),
             random,
             connection,
             served,
         })
+    }
+
+    /// The facts of the request that a redirect of this one's upstream leads to, by the same client.
+    pub fn redirected(&self, head: Head, trail: Trail) -> Rc<Self> {
+        let next = Self::begin(Rc::clone(&self.connection), Rc::clone(&self.served));
+        next.client.set(self.client.get());
+        next.internal.set(self.internal.get());
+        next.trace.set(self.trace.get());
+        next.received.set(self.received.get());
+        next.request_arrived(next.start.instant);
+        let _ = next.trail.set(Box::new(trail));
+        next.set_head(head);
+        next
+    }
+
+    /// The redirects that were followed to get to this request; none if it is the client's own.
+    pub fn trail(&self) -> Option<&Trail> {
+        self.trail.get().map(AsRef::as_ref)
     }
 
     /// The request's head, once it has been read and normalised; as filters have left it, once they have run.

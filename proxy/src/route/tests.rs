@@ -96,6 +96,7 @@ pub(super) fn forward(cluster: ClusterSpecifier) -> RouteAction {
         idle_timeout: None,
         max_stream_duration: None,
         retry_policy: None,
+        internal_redirect: None,
         mirrors: Vec::new(),
         priority: Priority::Default,
         hash_policies: Vec::new(),

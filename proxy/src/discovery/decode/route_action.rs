@@ -20,6 +20,7 @@ use super::hash_policy;
 use super::header::mutations;
 use super::http_filter::per_filter_config;
 use super::http_options::upgrades;
+use super::internal_redirect::internal_redirect;
 use super::matcher::header_ref;
 use super::mirror::mirrors;
 use super::rate_limit::rate_limits;
@@ -61,6 +62,7 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
         include_vh_rate_limits,
         hash_policy: hash_policies,
         upgrade_configs,
+        internal_redirect_policy,
         max_stream_duration: stream,
         cluster_specifier,
         host_rewrite_specifier,
@@ -80,6 +82,12 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
             None => None,
         },
         retry_policy: optional("retry_policy", retry, retry_policy)?.map(Arc::new),
+        internal_redirect: optional(
+            "internal_redirect_policy",
+            internal_redirect_policy,
+            internal_redirect,
+        )?
+        .map(Box::new),
         mirrors: mirrors(request_mirror_policies)?,
         priority: match enumeration("priority", *priority)? {
             RoutingPriority::Default => Priority::Default,

@@ -80,6 +80,16 @@ impl Source {
         }
     }
 
+    /// All of it, if it has come whole and is kept.
+    fn whole(&self) -> Option<ClientBody> {
+        match self {
+            Self::Empty => Some(ClientBody::whole(Vec::new(), None)),
+            Self::Client(replay) => {
+                replay.whole().map(|(data, trailers)| ClientBody::whole(data, trailers))
+            }
+        }
+    }
+
     fn is_kept(&self) -> bool {
         match self {
             Self::Empty => true,
@@ -185,6 +195,12 @@ impl<'a> Exchange<'a> {
         self.cluster.breaker(self.plan.action.priority)
     }
 
+    /// The request's whole body once more, if it is there.
+    pub(super) fn whole_body(&self) -> Option<ClientBody> {
+        let arrived = self.plan.stream.timeline.request_end.get().is_some();
+        self.source.whole().filter(|_| arrived)
+    }
+
     pub(super) fn can_send_again(&self) -> bool {
         self.source.is_kept()
     }
@@ -192,7 +208,8 @@ impl<'a> Exchange<'a> {
     /// The body for the attempt that begins now.
     pub(super) fn body(&self) -> Option<RequestBody> {
         // What can neither be retried nor replayed on a fresh connection is not worth its memory.
-        self.source.body(self.retry.may_retry() || self.repeatable)
+        let redirects = self.plan.action.internal_redirect.is_some();
+        self.source.body(self.retry.may_retry() || self.repeatable || redirects)
     }
 
     /// Tries until there is an answer to give.

@@ -12,6 +12,7 @@ use crate::config::route::{ClusterSpecifier, HostRewrite, WeightedCluster};
 use crate::config::subset::MetadataMatch;
 use crate::http::names;
 use crate::http::overrides::Overrides;
+use crate::http::stream::Head;
 use crate::http::timeout::Timeouts;
 use crate::net::body::RequestBody;
 use crate::route::rewrite;
@@ -62,6 +63,18 @@ impl Outgoing {
     /// The first value of header `name`.
     pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.headers.get(name)
+    }
+
+    /// Its head, with what else it has from the head that came.
+    pub(super) fn head(&self, came: &Head) -> Head {
+        Head {
+            method: self.method.clone(),
+            scheme: came.scheme,
+            authority: self.host.clone(),
+            path: self.target.path_and_query().map_or("/", |target| target.as_str()).into(),
+            headers: self.headers.clone(),
+            version: came.version,
+        }
     }
 
     /// Its head as matchers see it.

@@ -99,6 +99,10 @@ statistics! {
         upstream_rq_retry_overflow: Counter = "upstream_rq_retry_overflow",
         /// Requests saved by a retry.
         upstream_rq_retry_success: Counter = "upstream_rq_retry_success",
+        /// Redirects of the hosts that were followed for the client.
+        upstream_internal_redirect_succeeded_total: Counter = "upstream_internal_redirect_succeeded_total",
+        /// Redirects of the hosts that could not be followed for the client.
+        upstream_internal_redirect_failed_total: Counter = "upstream_internal_redirect_failed_total",
         /// Requests whose body was too large to keep for a retry.
         retry_or_shadow_abandoned: Counter = "retry_or_shadow_abandoned",
         /// Requests balanced over all hosts because too few were healthy.

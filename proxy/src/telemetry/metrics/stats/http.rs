@@ -107,6 +107,16 @@ statistics! {
         rq_direct_response: Counter = "rq_direct_response",
         /// Requests answered by a redirect.
         rq_redirect: Counter = "rq_redirect",
+        /// Redirects passed on because their location is no absolute URL.
+        passthrough_internal_redirect_bad_location: Counter = "passthrough_internal_redirect_bad_location",
+        /// Redirects passed on because their route may not be redirected to.
+        passthrough_internal_redirect_predicate: Counter = "passthrough_internal_redirect_predicate",
+        /// Redirects passed on because there is no route for them.
+        passthrough_internal_redirect_no_route: Counter = "passthrough_internal_redirect_no_route",
+        /// Redirects passed on because enough were followed.
+        passthrough_internal_redirect_too_many_redirects: Counter = "passthrough_internal_redirect_too_many_redirects",
+        /// Redirects passed on because of the scheme of their location.
+        passthrough_internal_redirect_unsafe_scheme: Counter = "passthrough_internal_redirect_unsafe_scheme",
         /// Requests that reached the router.
         rq_total: Counter = "rq_total",
         /// Responses cut short after they had begun.
