@@ -134,6 +134,7 @@ async fn through_proxy(bootstrap: &str) -> Client {
         origin: None,
         presence: Presence::default(),
         dynamic: std::cell::RefCell::default(),
+        listener: "in".into(),
     };
     let membership = Rc::new(ConnectionSet::default()).join();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
@@ -145,7 +146,7 @@ async fn through_proxy(bootstrap: &str) -> Client {
     }
     let http = Arc::clone(chain.http().expect("a connection manager"));
     let served = (chain, http);
-    let connection = Connection::new(worker, downstream, membership, "in".into(), snapshot, served);
+    let connection = Connection::new(worker, downstream, membership, snapshot, served);
     tokio::task::spawn_local(codec::serve(connection, far));
     client(near).await
 }

@@ -35,9 +35,9 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::config::address::HostAddress;
+use crate::config::address::{Address, HostAddress};
 use crate::config::cluster::Cluster;
-use crate::config::endpoint::LoadAssignment;
+use crate::config::endpoint::{Endpoint, LoadAssignment};
 use crate::config::{HashMap, Name};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::metrics::Metrics;
@@ -70,6 +70,14 @@ pub struct ClusterSpec {
     pub tls: Option<Arc<ClientTls>>,
     /// TLS of each of `config.transport_socket_matches`, in their order.
     pub match_tls: Vec<Option<Arc<ClientTls>>>,
+}
+
+impl ClusterSpec {
+    /// The endpoint at `address`, if it is one of the cluster's. Looks at one after the other.
+    pub fn endpoint(&self, address: &HostAddress) -> Option<&Endpoint> {
+        let mut endpoints = self.assignment.endpoints.iter();
+        endpoints.find(|it| matches!(&it.address, Address::Literal(at) if at == address))
+    }
 }
 
 /// The live side of all clusters, shared by all workers.

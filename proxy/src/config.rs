@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod connecting;
 pub mod dns;
 pub mod endpoint;
+pub mod expression;
 pub mod fault;
 pub mod format;
 pub mod hash_policy;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use crate::config::access_log::LogKind;
 use crate::config::tcp::TcpProxy;
 use crate::drain::connections::Membership;
 use crate::http::connection::Downstream;
@@ -117,7 +118,7 @@ impl Session {
         if !matches!(&ending, Ending::Broken(_)) {
             say_goodbye(&mut client).await;
         }
-        self.log();
+        self.log(LogKind::TcpConnectionEnd);
     }
 
     /// Ends it before it begins, for a filter is against it: it is only counted and logged.
@@ -148,7 +149,7 @@ impl Session {
         let Some(reached) = reached else { return Ending::Unreached };
         let Reached { mut endpoint, depends_on, greeting } = reached;
         if self.proxy.log_on_connected {
-            self.log();
+            self.log(LogKind::TcpUpstreamConnected);
         }
         self.ledger.touch();
         let limit = buffer_limit(self.buffer_limit, endpoint.buffer_limit);
@@ -219,7 +220,7 @@ impl Session {
                 return Ending::Idle;
             }
             if log_due.is_some_and(|due| due <= now) {
-                self.log();
+                self.log(LogKind::TcpPeriodic);
                 log_due = self.proxy.log_interval.map(|interval| now + interval);
             }
             match [dies, idle_due, log_due].into_iter().flatten().min() {
@@ -238,9 +239,9 @@ impl Session {
         self.random as f64 / u64::MAX as f64
     }
 
-    fn log(&self) {
+    fn log(&self, kind: LogKind) {
         for log in &self.proxy.access_logs {
-            self.worker.log.log(log, self);
+            self.worker.log.log(log, kind, self);
         }
     }
 }

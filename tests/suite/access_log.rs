@@ -1,5 +1,8 @@
 //! What the access log says of a request, as text and as JSON.
 
+mod filters;
+mod operators;
+
 use harness::port::Port;
 use harness::{
     Answer, Backend, Bootstrap, Cluster, FaultyBackend, Http, Program, Proxy, Route, Value, json,

@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use tokio::net::TcpListener;
 
-use crate::config::access_log::AccessLog;
+use crate::config::access_log::{AccessLog, LogKind};
 use crate::config::format::{Facts, HeaderChoice, Operator, PathOf, millis};
 use crate::config::matcher::{HeaderRef, RequestHead};
 use crate::http::ends::{number, text, version};
@@ -67,7 +67,7 @@ pub(super) async fn logged(
     };
     // Its lines are handed over when it is dropped: these requests are few.
     let lines = log.writer.buffer();
-    log.logs.iter().for_each(|log| lines.log(log, &exchange));
+    log.logs.iter().for_each(|log| lines.log(log, LogKind::NotSet, &exchange));
     response
 }
 

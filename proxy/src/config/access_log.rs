@@ -1,13 +1,16 @@
 //! Access logs as configured (Envoy `config.accesslog.v3.AccessLog` with file and stream loggers).
 
+mod wanted;
+
 use std::path::PathBuf;
 
-use http::HeaderMap;
-use http::header::HeaderName;
-
 use super::Name;
-use super::format::{Format, HeaderChoice, Operator, Piece};
-use super::matcher::{Fraction, HeaderMatcher, HeaderRef};
+use super::expression::Expression;
+use super::format::Format;
+use super::matcher::{Fraction, HeaderMatcher};
+use super::metadata::MetadataMatcher;
+
+pub use wanted::{LoggedHeaders, Wanted};
 
 /// One access log of a connection manager or a listener.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +83,22 @@ pub enum LogFilter {
     Header(HeaderMatcher),
     /// `response_flag_filter`: short flags; empty means any flag at all
     ResponseFlag(Vec<Box<str>>),
+    /// `metadata_filter`, of dynamic metadata
+    Metadata {
+        /// The condition; none is never met.
+        matcher: Option<MetadataMatcher>,
+        /// `match_if_key_not_found`: what holds if there is no such value; true by default.
+        if_absent: bool,
+    },
+    /// `log_type_filter`
+    Kind {
+        /// Kinds that match.
+        kinds: Vec<LogKind>,
+        /// Whether the list excludes.
+        exclude: bool,
+    },
+    /// `extension_filter` with `ExpressionFilter`
+    Expression(Expression),
     /// `grpc_status_filter`
     GrpcStatus {
         /// Codes that match.
@@ -91,6 +110,61 @@ pub enum LogFilter {
     And(Vec<LogFilter>),
     /// `or_filter`
     Or(Vec<LogFilter>),
+}
+
+/// Why a line is written (Envoy `AccessLogType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogKind {
+    /// `NotSet`
+    NotSet,
+    /// `TcpUpstreamConnected`: the endpoint of a TCP session is reached.
+    TcpUpstreamConnected,
+    /// `TcpPeriodic`: a TCP session goes on.
+    TcpPeriodic,
+    /// `TcpConnectionEnd`: a TCP connection has ended.
+    TcpConnectionEnd,
+    /// `DownstreamStart`: a request has come.
+    DownstreamStart,
+    /// `DownstreamPeriodic`: a request goes on.
+    DownstreamPeriodic,
+    /// `DownstreamEnd`: a request has ended.
+    DownstreamEnd,
+    /// `UpstreamPoolReady`; not written here.
+    UpstreamPoolReady,
+    /// `UpstreamPeriodic`; not written here.
+    UpstreamPeriodic,
+    /// `UpstreamEnd`; not written here.
+    UpstreamEnd,
+    /// `DownstreamTunnelSuccessfullyEstablished`: an upgrade was taken up.
+    TunnelEstablished,
+    /// `UdpTunnelUpstreamConnected`; not written here.
+    UdpTunnelUpstreamConnected,
+    /// `UdpPeriodic`; not written here.
+    UdpPeriodic,
+    /// `UdpSessionEnd`; not written here.
+    UdpSessionEnd,
+}
+
+impl LogKind {
+    /// Envoy's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotSet => "NotSet",
+            Self::TcpUpstreamConnected => "TcpUpstreamConnected",
+            Self::TcpPeriodic => "TcpPeriodic",
+            Self::TcpConnectionEnd => "TcpConnectionEnd",
+            Self::DownstreamStart => "DownstreamStart",
+            Self::DownstreamPeriodic => "DownstreamPeriodic",
+            Self::DownstreamEnd => "DownstreamEnd",
+            Self::UpstreamPoolReady => "UpstreamPoolReady",
+            Self::UpstreamPeriodic => "UpstreamPeriodic",
+            Self::UpstreamEnd => "UpstreamEnd",
+            Self::TunnelEstablished => "DownstreamTunnelSuccessfullyEstablished",
+            Self::UdpTunnelUpstreamConnected => "UdpTunnelUpstreamConnected",
+            Self::UdpPeriodic => "UdpPeriodic",
+            Self::UdpSessionEnd => "UdpSessionEnd",
+        }
+    }
 }
 
 /// Envoy `ComparisonFilter`.
@@ -115,55 +189,15 @@ pub enum ComparisonOp {
     NotEqual,
 }
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
 impl AccessLog {
-    /// Collects the response headers that lines print or the filter reads: only these need to be kept
-    /// until a line is written.
-    pub fn response_headers(&self, wanted: &mut HeaderMap<()>) {
+    /// Collects what lines print, or the filter reads, of response headers.
+    pub fn response_headers(&self, wanted: &mut Wanted) {
         match &self.format {
-            LogFormat::Text { line, .. } => of_format(line, wanted),
-            LogFormat::Json { object, .. } => of_json(object, wanted),
+            LogFormat::Text { line, .. } => wanted.format(line),
+            LogFormat::Json { object, .. } => wanted.json(object),
         }
-        if self.filter.as_ref().is_some_and(reads_grpc_status) {
-            wanted.insert(GRPC_STATUS, ());
+        if let Some(filter) = &self.filter {
+            wanted.filter(filter);
         }
-    }
-}
-
-fn of_format(format: &Format, wanted: &mut HeaderMap<()>) {
-    for piece in &format.pieces {
-        match piece {
-            Piece::Operator(Operator::Resp(HeaderChoice { first, second }), _) => {
-                for header in std::iter::once(first).chain(second) {
-                    if let HeaderRef::Named(name) = header {
-                        wanted.insert(name.clone(), ());
-                    }
-                }
-            }
-            Piece::Operator(Operator::GrpcStatus(_), _) => {
-                wanted.insert(GRPC_STATUS, ());
-            }
-            _ => {}
-        }
-    }
-}
-
-fn of_json(format: &JsonFormat, wanted: &mut HeaderMap<()>) {
-    match format {
-        JsonFormat::Text(format) => of_format(format, wanted),
-        JsonFormat::Constant(_) => {}
-        JsonFormat::Object(members) => {
-            members.iter().for_each(|(_, member)| of_json(member, wanted));
-        }
-        JsonFormat::List(items) => items.iter().for_each(|item| of_json(item, wanted)),
-    }
-}
-
-fn reads_grpc_status(filter: &LogFilter) -> bool {
-    match filter {
-        LogFilter::GrpcStatus { .. } => true,
-        LogFilter::And(parts) | LogFilter::Or(parts) => parts.iter().any(reads_grpc_status),
-        _ => false,
     }
 }

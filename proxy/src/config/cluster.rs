@@ -8,6 +8,7 @@ use super::dns::{Cache, DnsFamily, Refresh, Resolver};
 use super::endpoint::{HealthStatus, HealthStatuses, LoadAssignment};
 use super::health_check::HealthCheck;
 use super::http::Http2Options;
+use super::metadata::Packed;
 use super::retry::RetryBudget;
 use super::sharing::Shared;
 use super::source::ResourceSource;
@@ -50,6 +51,8 @@ pub struct Cluster {
     pub transport_socket_matches: Vec<TransportSocketMatch>,
     /// How connections are made.
     pub connecting: Shared<Connecting>,
+    /// `metadata`, if there is any.
+    pub metadata: Option<Packed>,
 }
 
 /// How hosts are watched, and what their coming and going means.

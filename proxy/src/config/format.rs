@@ -1,5 +1,6 @@
 //! Envoy's format strings: parsed once, used for header values and access-log lines.
 
+mod metadata;
 mod names;
 mod parse;
 mod time;
@@ -7,8 +8,14 @@ mod time;
 use std::time::Duration;
 
 use http::header::HeaderName;
+use serde_json::Value;
 
+pub use metadata::MetadataPath;
+pub(crate) use metadata::write_json;
 pub use time::TimeFormat;
+
+use super::expression::Expression;
+use super::metadata::{Metadata, MetadataOf};
 
 /// A parsed format string: literals and command operators in order.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -129,9 +136,32 @@ pub enum Operator {
     PeerCert(Peer),
     LocalSubject(Peer),
     LocalUriSan(Peer),
+    LocalDnsSan(Peer),
     TlsVersion(Peer),
     TlsCipher(Peer),
-    /// `DYNAMIC_METADATA`, `FILTER_STATE` and other values that no filter of this proxy sets: always absent.
+    /// `METADATA`, and under older names `DYNAMIC_METADATA`, `CLUSTER_METADATA` and `UPSTREAM_METADATA`.
+    Metadata(MetadataPath),
+    FilterState {
+        key: Box<str>,
+        /// `PLAIN`: as text; `TYPED`, the default, is as JSON.
+        plain: bool,
+    },
+    /// `CEL`, or if it keeps its type in JSON `TYPED_CEL`.
+    Cel {
+        expression: Expression,
+        typed: bool,
+    },
+    /// Why a line is written; only of lines.
+    AccessLogType,
+    /// What this proxy counts none of, as Envoy does none over TCP: `BYTES_RETRANSMITTED`, `PACKETS_RETRANSMITTED`.
+    Zero,
+    /// The flags as a set of bits; only for expressions.
+    ResponseFlagsNumber,
+    /// Only for expressions.
+    VirtualHostName,
+    /// 0, or 1 inbound, or 2 outbound; only for expressions.
+    ListenerDirection,
+    /// `ENVIRONMENT` of a variable that is not set, and other values that nothing here sets: always absent.
     Absent(Box<str>),
 }
 
@@ -160,6 +190,7 @@ impl Operator {
                 | Self::DownstreamRemotePort
                 | Self::DownstreamDirectRemotePort
                 | Self::ConnectionId
+                | Self::Zero
         )
     }
 }
@@ -271,7 +302,74 @@ impl TimeUnit {
 /// Implemented by the facts gathered about one request; bytes are written to `out` without copying.
 pub trait Facts {
     /// Appends the value of `operator` to `out`; false (and nothing written) if there is none.
+    ///
+    /// Never asked for metadata, filter state and expressions: those are made of other facts, by [`Operator::write`].
     fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool;
+
+    /// Has the metadata read that is meant by `of`, if there is any.
+    fn with_metadata(&self, of: MetadataOf, read: &mut dyn FnMut(&Metadata)) {
+        let _ = (of, read);
+    }
+
+    /// Has the filter state called `key` read, if there is any.
+    fn with_filter_state(&self, key: &str, read: &mut dyn FnMut(&Value)) {
+        let _ = (key, read);
+    }
+}
+
+impl Operator {
+    /// Appends its value as text; false (and nothing written) if there is none.
+    pub fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Metadata(path) => path.write(facts, out),
+            Self::FilterState { key, plain } => {
+                let mut present = false;
+                facts.with_filter_state(key, &mut |value| {
+                    present = true;
+                    match value {
+                        Value::String(text) if *plain => out.extend_from_slice(text.as_bytes()),
+                        value => write_json(value, out),
+                    }
+                });
+                present
+            }
+            Self::Cel { expression, .. } => expression.write(facts, out),
+            _ => facts.write(self, out),
+        }
+    }
+
+    /// Whether its value keeps its type in JSON, whatever it is.
+    pub fn is_structured(&self) -> bool {
+        matches!(
+            self,
+            Self::Metadata(_)
+                | Self::FilterState { plain: false, .. }
+                | Self::Cel { typed: true, .. }
+        )
+    }
+
+    /// Its value as JSON; none if there is none. What is neither structured nor a number is text.
+    pub fn json(&self, facts: &dyn Facts, limit: Option<usize>) -> Option<Value> {
+        match self {
+            Self::Metadata(path) => path.json(facts),
+            Self::FilterState { key, plain: false } => {
+                let mut found = None;
+                facts.with_filter_state(key, &mut |value| found = Some(value.clone()));
+                found
+            }
+            Self::Cel { expression, typed: true } => expression.json(facts),
+            _ => {
+                let mut text = Vec::new();
+                let present = self.write(facts, &mut text);
+                text.truncate(limit.unwrap_or(usize::MAX));
+                present.then(|| {
+                    let text = String::from_utf8_lossy(&text);
+                    let number = text.parse::<u64>().ok().filter(|_| self.is_number());
+                    number.map_or_else(|| text.into(), Value::from)
+                })
+            }
+        }
+    }
 }
 
 impl Piece {
@@ -281,7 +379,7 @@ impl Piece {
             Self::Literal(text) => out.extend_from_slice(text.as_bytes()),
             Self::Operator(operator, limit) => {
                 let start = out.len();
-                if !facts.write(operator, out) {
+                if !operator.write(facts, out) {
                     out.extend_from_slice(missing.as_bytes());
                 }
                 if let Some(limit) = limit {

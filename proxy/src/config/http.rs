@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderValue;
 
 use super::Name;
-use super::access_log::AccessLog;
+use super::access_log::{AccessLog, LoggedHeaders, Wanted};
 use super::address::CidrRange;
 use super::http_filter::HttpFilter;
 use super::route::RouteConfig;
@@ -80,19 +80,19 @@ pub struct FixedHeaders {
     pub server: Option<HeaderValue>,
     /// `via`
     pub via: Option<HeaderValue>,
-    /// Response headers that the access logs need.
-    pub logged: Vec<HeaderName>,
+    /// What the access logs need of response headers.
+    pub logged: LoggedHeaders,
 }
 
 impl HttpConnectionManager {
     /// What this configuration fixes for all its responses.
     pub fn fixed_headers(&self) -> FixedHeaders {
-        let mut logged = HeaderMap::<()>::default();
+        let mut logged = Wanted::default();
         self.access_logs.iter().for_each(|log| log.response_headers(&mut logged));
         FixedHeaders {
             server: HeaderValue::from_str(&self.server_name).ok(),
             via: self.via.as_deref().and_then(|via| HeaderValue::from_str(via).ok()),
-            logged: logged.keys().cloned().collect(),
+            logged: logged.into(),
         }
     }
 }

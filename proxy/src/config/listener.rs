@@ -12,6 +12,7 @@ use super::address::CidrRange;
 use super::dns::Cache;
 use super::http::HttpConnectionManager;
 use super::http_filter::FilterKind;
+use super::metadata::Packed;
 use super::rbac::NetworkRbac;
 use super::tcp::TcpProxy;
 use super::tls::DownstreamTls;
@@ -52,6 +53,8 @@ pub struct Listener {
     pub exact_balance: bool,
     /// Whether inbound traffic of a sidecar, outbound, or neither is said.
     pub direction: TrafficDirection,
+    /// `metadata`, if there is any.
+    pub metadata: Option<Packed>,
 }
 
 impl Listener {
@@ -83,6 +86,17 @@ pub enum TrafficDirection {
     Outbound,
 }
 
+impl TrafficDirection {
+    /// Envoy's number of it.
+    pub fn number(self) -> u64 {
+        match self {
+            Self::Unspecified => 0,
+            Self::Inbound => 1,
+            Self::Outbound => 2,
+        }
+    }
+}
+
 /// Envoy `FilterChain`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FilterChain {
@@ -100,6 +114,8 @@ pub struct FilterChain {
     pub filters: Vec<NetworkFilter>,
     /// The last of `filters`, which serves the connection.
     pub terminal: TerminalFilter,
+    /// `metadata`, if there is any.
+    pub metadata: Option<Packed>,
 }
 
 impl FilterChain {

@@ -23,6 +23,14 @@ impl Metadata {
         merge(self.namespaces.entry(namespace.into()).or_default(), values);
     }
 
+    /// All of it, as one object.
+    pub fn to_json(&self) -> Value {
+        self.namespaces
+            .iter()
+            .map(|(namespace, values)| (namespace.to_string(), Value::from(values.clone())))
+            .collect()
+    }
+
     /// Everything below `namespace`, if it holds anything.
     pub fn namespace(&self, namespace: &str) -> Option<&Map<String, Value>> {
         self.namespaces.get(namespace)
@@ -44,6 +52,49 @@ fn merge(into: &mut Map<String, Value>, values: Map<String, Value>) {
             (_, value) => drop(into.insert(key, value)),
         }
     }
+}
+
+/// Metadata of a configuration, kept small until somebody reads it, which few do: as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed(Box<str>);
+
+impl Packed {
+    /// Packs `metadata`.
+    pub fn new(metadata: &Metadata) -> Self {
+        Self(metadata.to_json().to_string().into())
+    }
+
+    /// The metadata.
+    pub fn unpack(&self) -> Metadata {
+        // What was written as JSON is read back.
+        let namespaces: Map<String, Value> = serde_json::from_str(&self.0).unwrap_or_default();
+        let mut metadata = Metadata::default();
+        for (namespace, values) in namespaces {
+            if let Value::Object(values) = values {
+                metadata.set(&namespace, values);
+            }
+        }
+        metadata
+    }
+}
+
+/// Whose metadata is meant (Envoy `%METADATA(TYPE:…)%`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataOf {
+    /// What filters have set for the request.
+    Dynamic,
+    /// Its route.
+    Route,
+    /// Its virtual host.
+    VirtualHost,
+    /// The cluster it goes to.
+    Cluster,
+    /// The endpoint it goes to.
+    UpstreamHost,
+    /// The listener it came by.
+    Listener,
+    /// The filter chain it came by.
+    ListenerFilterChain,
 }
 
 /// Envoy `MetadataMatcher`.
@@ -136,6 +187,14 @@ mod tests {
         {
             assert_eq!(metadata.get(namespace, &path(keys)), None);
         }
+    }
+
+    #[test]
+    fn what_was_packed_is_unpacked() {
+        let mut metadata = Metadata::default();
+        metadata.set("a", object(&json!({"x": {"y": [1.5, null]}})));
+        metadata.set("b", Map::new());
+        assert_eq!(Packed::new(&metadata).unpack(), metadata);
     }
 
     #[test]

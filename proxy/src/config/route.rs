@@ -16,7 +16,7 @@ use super::http::UpgradeConfig;
 use super::http_filter::FilterOverride;
 use super::internal_redirect::InternalRedirectPolicy;
 use super::matcher::{Fraction, HeaderMatcher, HeaderRef, QueryParameterMatcher, Regex};
-use super::metadata::{Metadata, MetadataMatcher};
+use super::metadata::{Metadata, MetadataMatcher, Packed};
 use super::mirror::MirrorPolicy;
 use super::rate_limit::RateLimit;
 use super::retry::RetryPolicy;
@@ -84,6 +84,8 @@ pub struct VirtualHost {
     pub virtual_clusters: Vec<VirtualCluster>,
     /// `rate_limits`, for routes that want them or have none of their own.
     pub rate_limits: Vec<RateLimit>,
+    /// `metadata`, if there is any.
+    pub metadata: Option<Packed>,
 }
 
 /// Envoy `VirtualCluster`: a name for requests that match all of `headers`.

@@ -51,6 +51,8 @@ pub struct Downstream {
     pub presence: Presence,
     /// What network filters have said of it.
     pub dynamic: RefCell<Dynamic>,
+    /// The listener that it is served by.
+    pub listener: Name,
 }
 
 impl Downstream {
@@ -104,7 +106,6 @@ pub struct Connection {
     pub(super) forwarded: forwarded::Downstream,
     /// Its place among the listener's connections; left when the last request on it is gone.
     membership: Membership,
-    listener: Name,
     served: RefCell<Rc<Served>>,
     pub(super) signals: Signals,
     pub(super) opened: Instant,
@@ -119,12 +120,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection accepted by `listener` and matched to `chain` of `snapshot`, which is served by `http`.
+    /// A connection that was matched to `chain` of `snapshot`, which is served by `http`.
     pub fn new(
         worker: Rc<Worker>,
         downstream: Downstream,
         membership: Membership,
-        listener: Name,
         snapshot: Rc<Held>,
         (chain, http): (Arc<FilterChain>, Arc<Http>),
     ) -> Rc<Self> {
@@ -144,7 +144,6 @@ impl Connection {
             downstream,
             forwarded,
             membership,
-            listener,
             served: RefCell::new(served),
             signals: Signals::default(),
             opened,
@@ -161,7 +160,7 @@ impl Connection {
         let newest = self.worker.snapshot();
         let mut served = self.served.borrow_mut();
         if !Rc::ptr_eq(&served.snapshot, &newest) {
-            let chain = newest.chain(&self.listener, &served.chain.config.name);
+            let chain = newest.chain(&self.downstream.listener, &served.chain.config.name);
             let found = chain.and_then(|chain| Some((chain, chain.http()?)));
             if found.is_none() {
                 // Its chain is gone: what is under way ends by the old one.
@@ -234,7 +233,7 @@ impl Connection {
     /// Whether its listener serves however little memory is left.
     pub(super) fn bypasses_overload(&self) -> bool {
         let served = self.served.borrow();
-        let listener = served.snapshot.listeners.get(&self.listener);
+        let listener = served.snapshot.listeners.get(&self.downstream.listener);
         listener.is_some_and(|listener| listener.config.bypass_overload_manager)
     }
 

@@ -9,6 +9,8 @@ use super::connection::Downstream;
 use super::stream::Upstream;
 use crate::config::address::HostAddress;
 use crate::config::format::{Operator, Peer};
+use crate::config::metadata::{Metadata, MetadataOf};
+use crate::snapshot::{FilterChain, Snapshot};
 use crate::tls::certificate::Certificate;
 use crate::tls::peer::PeerInfo;
 
@@ -24,6 +26,37 @@ pub(crate) fn write(
     downstream(ds, client, operator, out)
         .or_else(|| upstream(us, operator, out))
         .or_else(|| peers(ds, us, operator, out))
+}
+
+/// Has the metadata read that is meant by `of`, of what lies at either end.
+pub(crate) fn with_metadata(
+    snapshot: &Snapshot,
+    ds: &Downstream,
+    chain: &FilterChain,
+    us: &Upstream,
+    of: MetadataOf,
+    read: &mut dyn FnMut(&Metadata),
+) {
+    let cluster = || us.cluster.as_ref().and_then(|name| snapshot.clusters.get(name));
+    let packed = match of {
+        MetadataOf::Cluster => cluster().and_then(|cluster| cluster.config.metadata.as_ref()),
+        MetadataOf::Listener => {
+            snapshot.listeners.get(&ds.listener).and_then(|it| it.config.metadata.as_ref())
+        }
+        MetadataOf::ListenerFilterChain => chain.config.metadata.as_ref(),
+        MetadataOf::UpstreamHost => {
+            let endpoint = cluster().zip(us.host.as_ref());
+            let endpoint = endpoint.and_then(|(cluster, host)| cluster.endpoint(host));
+            if let Some(metadata) = endpoint.and_then(|endpoint| endpoint.metadata.as_ref()) {
+                read(metadata);
+            }
+            return;
+        }
+        MetadataOf::Dynamic | MetadataOf::Route | MetadataOf::VirtualHost => return,
+    };
+    if let Some(packed) = packed {
+        read(&packed.unpack());
+    }
 }
 
 /// Appends a text; whether it is there, which an empty one is not.
@@ -84,6 +117,7 @@ fn downstream(
         }
         Operator::ConnectionId => number(downstream.id, out),
         Operator::Hostname => text(crate::net::hostname(), out),
+        Operator::Zero => number(0, out),
         _ => return None,
     })
 }
@@ -104,6 +138,7 @@ fn peers(
         | Operator::PeerCert(side)
         | Operator::LocalSubject(side)
         | Operator::LocalUriSan(side)
+        | Operator::LocalDnsSan(side)
         | Operator::TlsVersion(side)
         | Operator::TlsCipher(side) => side,
         _ => return None,
@@ -126,7 +161,9 @@ fn peer(tls: &PeerInfo, operator: &Operator, out: &mut Vec<u8>) -> bool {
             Operator::PeerUriSan(_) | Operator::LocalUriSan(_) => {
                 text(&certificate.uri_sans().join(","), out)
             }
-            Operator::PeerDnsSan(_) => text(&certificate.dns_sans().join(","), out),
+            Operator::PeerDnsSan(_) | Operator::LocalDnsSan(_) => {
+                text(&certificate.dns_sans().join(","), out)
+            }
             Operator::PeerFingerprint256(_) => text(certificate.sha256(), out),
             Operator::PeerSerial(_) => text(certificate.serial(), out),
             _ => text(certificate.url_encoded_pem(), out),
@@ -135,7 +172,9 @@ fn peer(tls: &PeerInfo, operator: &Operator, out: &mut Vec<u8>) -> bool {
     match operator {
         Operator::TlsVersion(_) => text(tls.version(), out),
         Operator::TlsCipher(_) => text(tls.cipher(), out),
-        Operator::LocalSubject(_) | Operator::LocalUriSan(_) => of(tls.local(), out),
+        Operator::LocalSubject(_) | Operator::LocalUriSan(_) | Operator::LocalDnsSan(_) => {
+            of(tls.local(), out)
+        }
         _ => of(tls.certificate(), out),
     }
 }

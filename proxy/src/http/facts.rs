@@ -7,9 +7,11 @@ use std::time::Instant;
 
 use super::ends::{self, number, text, version};
 use super::names;
-use super::stream::Stream;
+use super::stream::{Head, Stream};
+use crate::config::access_log::LogKind;
 use crate::config::format::{Facts, HeaderChoice, Operator, PathOf, TimePoint, millis};
 use crate::config::matcher::HeaderRef;
+use crate::config::metadata::{Metadata, MetadataOf};
 
 impl Facts for Stream {
     fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
@@ -26,6 +28,43 @@ impl Facts for Stream {
                 )
             })
             .unwrap_or(false)
+    }
+
+    fn with_metadata(&self, of: MetadataOf, read: &mut dyn FnMut(&Metadata)) {
+        let table = self.table().zip(self.route());
+        let packed = match of {
+            MetadataOf::Route => {
+                let route = table.and_then(|(table, found)| table.route(found));
+                route.and_then(|route| route.metadata.as_deref()).into_iter().for_each(read);
+                return;
+            }
+            MetadataOf::VirtualHost => {
+                table.and_then(|(table, found)| table.virtual_host(found)?.metadata.as_ref())
+            }
+            MetadataOf::Dynamic => {
+                self.dynamic().metadata().into_iter().for_each(read);
+                return;
+            }
+            _ => {
+                let connection = &self.connection.downstream;
+                let (snapshot, chain) = (&self.served.snapshot, &self.served.chain);
+                return ends::with_metadata(
+                    snapshot,
+                    connection,
+                    chain,
+                    &self.upstream.borrow(),
+                    of,
+                    read,
+                );
+            }
+        };
+        if let Some(packed) = packed {
+            read(&packed.unpack());
+        }
+    }
+
+    fn with_filter_state(&self, key: &str, read: &mut dyn FnMut(&serde_json::Value)) {
+        self.dynamic().state(key).into_iter().for_each(read);
     }
 }
 
@@ -77,6 +116,18 @@ impl Stream {
             }
             Operator::UniqueId => write!(out, "{:016x}{:016x}", self.random(), self.id).is_ok(),
             Operator::StreamId => number(self.id, out),
+            Operator::VirtualHostName => {
+                let host = self.table().zip(self.route());
+                let host = host.and_then(|(table, found)| table.virtual_host(found));
+                host.is_some_and(|host| text(&host.name, out))
+            }
+            Operator::RequestHeadersBytes => number(head.map_or(0, Head::size), out),
+            Operator::AccessLogType => text(LogKind::NotSet.name(), out),
+            Operator::ListenerDirection => {
+                let name = &self.connection.downstream.listener;
+                let listener = self.served.snapshot.listeners.get(name);
+                listener.is_some_and(|it| number(it.config.direction.number(), out))
+            }
             Operator::TraceId => {
                 self.trace().is_some_and(|trace| write!(out, "{:032x}", trace.trace_id).is_ok())
             }
@@ -113,6 +164,9 @@ impl Stream {
             Operator::ResponseCodeDetails => self.with_details(|details| text(details, out)),
             Operator::ResponseFlags => self.flags().write_short(out),
             Operator::ResponseFlagsLong => self.flags().write_long(out),
+            Operator::ResponseFlagsNumber => number(self.flags().bits().into(), out),
+            Operator::ResponseHeadersBytes => number(self.response_size(), out),
+            Operator::ResponseTrailersBytes => number(self.trailers_size(), out),
             Operator::BytesSent => number(self.bytes_sent(), out),
             Operator::GrpcStatus(style) => self.grpc_code().is_some_and(|code| {
                 style.write(code, out);

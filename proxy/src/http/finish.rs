@@ -5,6 +5,7 @@ use std::rc::Rc;
 use http::{StatusCode, Version};
 
 use super::stream::Stream;
+use crate::config::access_log::LogKind;
 use crate::config::format::millis;
 use crate::telemetry::response_flags::ResponseFlags;
 
@@ -74,7 +75,7 @@ impl Drop for Finish {
         );
         let worker = &stream.connection.worker;
         for log in &stream.served.config().access_logs {
-            worker.log.log(log, stream);
+            worker.log.log(log, LogKind::DownstreamEnd, stream);
         }
         stream.connection.request_ends(stream.timeline.request_end.get().is_some());
     }

@@ -36,12 +36,26 @@ impl Head {
         }
     }
 
+    /// Its size in bytes: names and values, with those of pseudo headers.
+    pub fn size(&self) -> u64 {
+        const PSEUDO: usize =
+            ":method".len() + ":scheme".len() + ":authority".len() + ":path".len();
+        let Self { method, scheme, authority, path, headers, version: _ } = self;
+        let pseudo = PSEUDO + method.as_str().len() + scheme.len() + authority.len() + path.len();
+        pseudo as u64 + size(headers)
+    }
+
     /// Whether this is a gRPC request, by its content type.
     pub fn is_grpc(&self) -> bool {
         let Some(kind) = self.headers.get(http::header::CONTENT_TYPE) else { return false };
         let rest = kind.as_bytes().strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     }
+}
+
+/// The size of `headers` in bytes: names and values.
+pub(super) fn size(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| (name.as_str().len() + value.len()) as u64).sum()
 }
 
 /// The heads that a request has had. None of them goes away, so that what was found by an older one may still

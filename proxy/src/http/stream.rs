@@ -12,9 +12,10 @@ use http::{HeaderMap, StatusCode, Version};
 use super::connection::{Connection, Served};
 use super::dynamic::Dynamic;
 use super::filter::Filtered;
-use super::head::Heads;
+use super::head::{self, Heads};
 use super::router::redirect::Trail;
 use crate::config::Name;
+use crate::config::access_log::LoggedHeaders;
 use crate::config::address::HostAddress;
 use crate::route::{Found, RouteTable};
 use crate::telemetry::response_flags::ResponseFlags;
@@ -101,6 +102,7 @@ pub struct Stream {
     received: Cell<u64>,
     sent: Cell<u64>,
     response_headers: RefCell<Vec<(HeaderName, HeaderValue)>>,
+    response_size: Cell<u64>,
     trailers: RefCell<Option<HeaderMap>>,
     ended: Cell<bool>,
     extended_connect: Cell<bool>,
@@ -134,6 +136,7 @@ impl Stream {
             received: Cell::new(0),
             sent: Cell::new(0),
             response_headers: RefCell::default(),
+            response_size: Cell::new(0),
             trailers: RefCell::default(),
             ended: Cell::new(false),
             extended_connect: Cell::new(false),
@@ -345,12 +348,25 @@ impl Stream {
         self.start.instant.elapsed()
     }
 
-    /// Keeps those response headers that the access logs ask for.
-    pub fn keep_response_headers(&self, wanted: &[HeaderName], headers: &HeaderMap) {
+    /// Keeps those response headers that the access logs ask for, and their size.
+    pub fn keep_response_headers(&self, wanted: &LoggedHeaders, headers: &HeaderMap) {
+        if wanted.size {
+            self.response_size.set((":status".len() + "200".len()) as u64 + head::size(headers));
+        }
         let mut kept = self.response_headers.borrow_mut();
-        for name in wanted {
+        for name in &wanted.names {
             kept.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
+    }
+
+    /// Bytes of the response's headers, if they are logged; 0 before there are any.
+    pub fn response_size(&self) -> u64 {
+        self.response_size.get()
+    }
+
+    /// Bytes of the response's trailers.
+    pub fn trailers_size(&self) -> u64 {
+        self.trailers.borrow().as_ref().map_or(0, head::size)
     }
 
     /// Reads a kept response header.

@@ -66,7 +66,8 @@ pub(super) async fn run(
         let state = filters::run(&listener.config, worker, &stream, seen, stats).await?;
         return Ok((state.refreshed(stream)?, None));
     };
-    let downstream = downstream(worker, seen, None, None);
+    let name = Arc::clone(&listener.config.name);
+    let downstream = downstream(worker, name, seen, None, None);
     let membership = acceptor.connections.join();
     let limit = listener.config.buffer_limit;
     let session = Session::new(Rc::clone(worker), downstream, membership, serves, limit);

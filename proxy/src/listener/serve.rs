@@ -83,7 +83,7 @@ impl Arrival<'_> {
     {
         let Self { worker, name, snapshot, chain, seen, membership, buffer_limit, raced, .. } =
             self;
-        let downstream = downstream(worker, &seen, tls, server_name);
+        let downstream = downstream(worker, name, &seen, tls, server_name);
         let passed = network_filters::pass(worker, &chain, &downstream).await;
         let worker = Rc::clone(worker);
         let proxy = match &chain.terminal {
@@ -91,8 +91,7 @@ impl Arrival<'_> {
             Terminal::Http(http) => {
                 passed.map_err(|Denied(details)| io::Error::other(details))?;
                 let served = (Arc::clone(&chain), Arc::clone(http));
-                let connection =
-                    Connection::new(worker, downstream, membership, name, snapshot, served);
+                let connection = Connection::new(worker, downstream, membership, snapshot, served);
                 return Ok(Box::pin(codec::serve(connection, stream)));
             }
         };
@@ -113,9 +112,10 @@ impl Arrival<'_> {
     }
 }
 
-/// The facts of a connection whose chain is chosen.
+/// The facts of a connection of `listener` whose chain is chosen.
 pub(super) fn downstream(
     worker: &Worker,
+    listener: Name,
     seen: &Seen,
     tls: Option<PeerInfo>,
     server_name: Option<Box<str>>,
@@ -132,6 +132,7 @@ pub(super) fn downstream(
         origin: seen.origin,
         presence: Presence::default(),
         dynamic: RefCell::default(),
+        listener,
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) fn cluster(name: &str) -> Cluster {
         transport_socket_matches: Vec::new(),
         hosts: HostPolicy::default(),
         connecting: Default::default(),
+        metadata: None,
     }
 }
 

@@ -4,11 +4,20 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use super::Session;
-use crate::config::format::{Facts, Operator, millis};
+use crate::config::format::{Facts, Operator, TimePoint, millis};
 use crate::config::matcher::RequestHead;
+use crate::config::metadata::{Metadata, MetadataOf};
 use crate::http::ends::{self, number, text};
 use crate::telemetry::access_log::LogFacts;
 use crate::telemetry::response_flags::ResponseFlags;
+
+impl Session {
+    /// From the connection's first byte to now, and nothing else: where a session has been is not kept.
+    fn span(&self, from: TimePoint, to: TimePoint) -> Option<Duration> {
+        let whole = (TimePoint::DownstreamRxBegin, TimePoint::DownstreamTxEnd);
+        ((from, to) == whole).then(|| self.start.instant.elapsed())
+    }
+}
 
 impl Facts for Session {
     fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
@@ -35,12 +44,34 @@ impl Facts for Session {
             Operator::ConnectionTerminationDetails => {
                 self.refusal.get().is_some_and(|details| text(details, out))
             }
+            Operator::ResponseFlagsNumber => number(self.ledger.flags().bits().into(), out),
+            Operator::RequestHeadersBytes
+            | Operator::ResponseHeadersBytes
+            | Operator::ResponseTrailersBytes => number(0, out),
+            Operator::CommonDuration { from, to, unit } => {
+                self.span(*from, *to).is_some_and(|span| number(unit.of(span), out))
+            }
+            Operator::ListenerDirection => {
+                let snapshot = self.worker.snapshot();
+                let listener = snapshot.listeners.get(&self.downstream.listener);
+                listener.is_some_and(|it| number(it.config.direction.number(), out))
+            }
             Operator::UniqueId => {
                 write!(out, "{:016x}{:016x}", self.random, self.downstream.id).is_ok()
             }
             _ => ends::write(&self.downstream, self.downstream.remote, upstream, operator, out)
                 .unwrap_or(false),
         }
+    }
+
+    fn with_metadata(&self, of: MetadataOf, read: &mut dyn FnMut(&Metadata)) {
+        if of == MetadataOf::Dynamic {
+            self.downstream.dynamic.borrow().metadata().into_iter().for_each(read);
+            return;
+        }
+        let snapshot = self.worker.snapshot();
+        let upstream = &self.upstream.borrow();
+        ends::with_metadata(&snapshot, &self.downstream, &self.chain, upstream, of, read);
     }
 }
 

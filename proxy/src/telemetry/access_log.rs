@@ -13,13 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::metrics::Metrics;
 use super::response_flags::ResponseFlags;
-use crate::config::access_log::{AccessLog, LogSink};
-use crate::config::format::Facts;
+use crate::config::access_log::{AccessLog, LogKind, LogSink};
+use crate::config::format::{Facts, Operator};
 use crate::config::matcher::RequestHead;
+use crate::config::metadata::{Metadata, MetadataOf};
 use writer::{Block, Message, Writer};
 
 /// A block is handed over when it has grown to this many bytes.
@@ -48,11 +50,42 @@ pub trait LogFacts: Facts {
     /// `grpc-status` of the trailers, else of the headers.
     fn grpc_status(&self) -> Option<u16>;
 
+    /// Whether the request is a health check that this proxy answers.
+    fn is_health_check(&self) -> bool {
+        false
+    }
+
     /// Whether the request's trace was sampled.
     fn is_traced(&self) -> bool;
 
     /// The request's random number.
     fn random(&self) -> u64;
+}
+
+/// What happened, and why it is logged now.
+struct Event<'a> {
+    kind: LogKind,
+    facts: &'a dyn LogFacts,
+}
+
+impl Facts for Event<'_> {
+    fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
+        match operator {
+            Operator::AccessLogType => {
+                out.extend_from_slice(self.kind.name().as_bytes());
+                true
+            }
+            operator => self.facts.write(operator, out),
+        }
+    }
+
+    fn with_metadata(&self, of: MetadataOf, read: &mut dyn FnMut(&Metadata)) {
+        self.facts.with_metadata(of, read);
+    }
+
+    fn with_filter_state(&self, key: &str, read: &mut dyn FnMut(&Value)) {
+        self.facts.with_filter_state(key, read);
+    }
 }
 
 /// Where access logs go. Cloning gives another handle to the same writer.
@@ -133,9 +166,10 @@ pub struct LogBuffer {
 }
 
 impl LogBuffer {
-    /// Logs one request, if the log's filter lets it pass.
-    pub fn log(&self, config: &AccessLog, facts: &dyn LogFacts) {
-        if !config.filter.as_ref().is_none_or(|wanted| filter::passes(wanted, facts)) {
+    /// Logs what happened, if the log's filter lets it pass.
+    pub fn log(&self, config: &AccessLog, kind: LogKind, facts: &dyn LogFacts) {
+        let event = Event { kind, facts };
+        if !config.filter.as_ref().is_none_or(|wanted| filter::passes(wanted, &event)) {
             return;
         }
         let mut blocks = self.blocks.borrow_mut();
@@ -147,7 +181,7 @@ impl LogBuffer {
             }
         };
         let Some(block) = blocks.get_mut(index) else { return };
-        line::write(&config.format, facts, &mut self.scratch.borrow_mut(), &mut block.text);
+        line::write(&config.format, &event, &mut self.scratch.borrow_mut(), &mut block.text);
         block.lines += 1;
         if block.text.len() >= BLOCK_SIZE {
             self.logger.hand_over(block.take());

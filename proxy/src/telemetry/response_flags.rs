@@ -62,6 +62,11 @@ impl ResponseFlags {
         self.0 == 0
     }
 
+    /// As Envoy numbers them: one bit each.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
     /// Whether all flags of `other` are set.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

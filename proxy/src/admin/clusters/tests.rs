@@ -51,6 +51,7 @@ fn cluster(outlier_detection: Option<OutlierDetection>) -> Cluster {
         transport_socket_matches: Vec::new(),
         hosts: HostPolicy::default(),
         connecting: Default::default(),
+        metadata: None,
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) fn plain(name: &str) -> Option<Operator> {
         "SPAN_ID" => Operator::SpanId,
         "HOSTNAME" => Operator::Hostname,
         "UNIQUE_ID" => Operator::UniqueId,
+        "ACCESS_LOG_TYPE" => Operator::AccessLogType,
+        "BYTES_RETRANSMITTED" | "PACKETS_RETRANSMITTED" => Operator::Zero,
         name => return address(name).or_else(|| certificate(name)),
     })
 }
@@ -102,6 +104,7 @@ fn certificate(name: &str) -> Option<Operator> {
         ("PEER_SERIAL", Peer::Downstream) => Operator::PeerSerial(peer),
         ("LOCAL_SUBJECT", Peer::Downstream) => Operator::LocalSubject(peer),
         ("LOCAL_URI_SAN", _) => Operator::LocalUriSan(peer),
+        ("LOCAL_DNS_SAN", _) => Operator::LocalDnsSan(peer),
         ("TLS_VERSION", _) => Operator::TlsVersion(peer),
         ("TLS_CIPHER", _) => Operator::TlsCipher(peer),
         _ => return None,
@@ -122,12 +125,13 @@ pub(super) const TAKES_LIMIT: &[&str] = &[
     "METADATA",
     "FILTER_STATE",
     "UPSTREAM_FILTER_STATE",
+    "CEL",
+    "TYPED_CEL",
 ];
 
 /// Operators of Envoy that this proxy does not have; refused by name rather than as unknown.
 pub(super) const NOT_HERE: &[&str] = &[
-    "BYTES_RETRANSMITTED",
-    "CEL",
+    "COALESCE",
     "CUSTOM_FLAGS",
     "DOWNSTREAM_CX_RTT",
     "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
@@ -142,7 +146,6 @@ pub(super) const NOT_HERE: &[&str] = &[
     "DOWNSTREAM_HEADER_BYTES_SENT",
     "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
     "DOWNSTREAM_LOCAL_CLOSE_REASON",
-    "DOWNSTREAM_LOCAL_DNS_SAN",
     "DOWNSTREAM_LOCAL_EMAIL_SAN",
     "DOWNSTREAM_LOCAL_IP_SAN",
     "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
@@ -163,7 +166,6 @@ pub(super) const NOT_HERE: &[&str] = &[
     "DOWNSTREAM_WIRE_BYTES_SENT",
     "EMIT_TIME_LOCAL",
     "LOCAL_REPLY_BODY",
-    "PACKETS_RETRANSMITTED",
     "ROUTE_RESOLUTION_COUNT",
     "ROUTE_RESOLUTION_TIME_US",
     "START_TIME_LOCAL",
@@ -182,7 +184,6 @@ pub(super) const NOT_HERE: &[&str] = &[
     "UPSTREAM_HOST_NAMES_ATTEMPTED",
     "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
     "UPSTREAM_LOCAL_CLOSE_REASON",
-    "UPSTREAM_LOCAL_DNS_SAN",
     "UPSTREAM_LOCAL_IP_SAN",
     "UPSTREAM_PEER_CERT_V_END",
     "UPSTREAM_PEER_CERT_V_START",

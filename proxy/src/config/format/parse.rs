@@ -2,9 +2,12 @@
 
 use http::header::HeaderName;
 
+use super::MetadataPath;
 use super::names::{NOT_HERE, TAKES_LIMIT, plain, time_point};
 use super::{Format, GrpcStatusStyle, HeaderChoice, Operator, PathOf, Piece, TimeFormat, TimeUnit};
+use crate::config::expression::Expression;
 use crate::config::matcher::HeaderRef;
+use crate::config::metadata::MetadataOf;
 
 pub(super) fn format(text: &str) -> Result<Format, String> {
     let mut pieces = Vec::new();
@@ -49,6 +52,16 @@ struct Command<'a> {
     limit: Option<usize>,
 }
 
+/// What stands before the first closing parenthesis that ends a command, and what stands after it.
+fn parameter_end(text: &str) -> Option<(&str, &str)> {
+    text.match_indices(')').find_map(|(at, _)| {
+        let (inside, after) = (text.get(..at)?, text.get(at + 1..)?);
+        let length =
+            after.strip_prefix(':').map(|it| it.trim_start_matches(|c: char| c.is_ascii_digit()));
+        length.unwrap_or(after).starts_with('%').then_some((inside, after))
+    })
+}
+
 /// What a command stands for.
 enum Meaning {
     /// A value known already.
@@ -65,7 +78,7 @@ impl<'a> Command<'a> {
         let (name, mut rest) = text.split_at(name_end);
         let mut parameter = None;
         if let Some(inner) = rest.strip_prefix('(') {
-            let (inside, after) = inner.split_once(')')?;
+            let (inside, after) = parameter_end(inner)?;
             parameter = Some(inside).filter(|inside| !inside.is_empty());
             rest = after;
         }
@@ -126,13 +139,18 @@ impl<'a> Command<'a> {
             }
             // Any parameter lets white space stand, of which these details have none.
             "RESPONSE_CODE_DETAILS" => Operator::ResponseCodeDetails,
-            "DYNAMIC_METADATA"
-            | "CLUSTER_METADATA"
-            | "UPSTREAM_METADATA"
-            | "METADATA"
-            | "FILTER_STATE"
-            | "UPSTREAM_FILTER_STATE" => {
+            "DYNAMIC_METADATA" => self.metadata(MetadataOf::Dynamic)?,
+            "CLUSTER_METADATA" => self.metadata(MetadataOf::Cluster)?,
+            "UPSTREAM_METADATA" => self.metadata(MetadataOf::UpstreamHost)?,
+            "METADATA" => self.any_metadata()?,
+            "FILTER_STATE" => self.filter_state()?,
+            "UPSTREAM_FILTER_STATE" => {
                 Operator::Absent(format!("{}({})", self.name, self.required()?).into())
+            }
+            "CEL" | "TYPED_CEL" => {
+                let expression = Expression::parse(self.required()?)
+                    .map_err(|reason| format!("%{}%: {reason}", self.name))?;
+                Operator::Cel { expression, typed: self.name == "TYPED_CEL" }
             }
             name if NOT_HERE.contains(&name) => {
                 return Err(format!("%{name}% is not supported by this proxy"));
@@ -170,6 +188,43 @@ impl<'a> Command<'a> {
             (name, "") | ("", name) => Ok(HeaderChoice { first: header(name)?, second: None }),
             _ => Ok(HeaderChoice { first: header(first)?, second: Some(header(second)?) }),
         }
+    }
+
+    fn metadata(&self, of: MetadataOf) -> Result<Operator, String> {
+        Ok(Operator::Metadata(MetadataPath::parse(of, self.required()?)))
+    }
+
+    /// `TYPE:NAMESPACE:KEY:…`
+    fn any_metadata(&self) -> Result<Operator, String> {
+        let parameter = self.required()?;
+        let (kind, path) = parameter.split_once(':').unwrap_or((parameter, ""));
+        let of = match kind {
+            "DYNAMIC" => MetadataOf::Dynamic,
+            "CLUSTER" => MetadataOf::Cluster,
+            "ROUTE" => MetadataOf::Route,
+            "UPSTREAM_HOST" => MetadataOf::UpstreamHost,
+            "LISTENER" => MetadataOf::Listener,
+            "VIRTUAL_HOST" => MetadataOf::VirtualHost,
+            "LISTENER_FILTER_CHAIN" => MetadataOf::ListenerFilterChain,
+            other => return Err(format!("%METADATA({parameter})%: no metadata is called {other}")),
+        };
+        Ok(Operator::Metadata(MetadataPath::parse(of, path)))
+    }
+
+    /// `KEY`, `KEY:TYPED` or `KEY:PLAIN`
+    fn filter_state(&self) -> Result<Operator, String> {
+        let parameter = self.required()?;
+        let (key, form) = parameter.split_once(':').unwrap_or((parameter, "TYPED"));
+        let plain = match form {
+            "TYPED" => false,
+            "PLAIN" => true,
+            other => {
+                return Err(format!(
+                    "%FILTER_STATE({parameter})%: this proxy knows PLAIN and TYPED, not {other}"
+                ));
+            }
+        };
+        Ok(Operator::FilterState { key: key.into(), plain })
     }
 
     fn trailer(&self) -> Result<HeaderName, String> {
@@ -292,7 +347,8 @@ mod tests {
             }
         );
         assert_eq!(one("%DOWNSTREAM_PEER_URI_SAN%").0, Operator::PeerUriSan(Peer::Downstream));
-        assert!(matches!(one("%DYNAMIC_METADATA(a:b):3%"), (Operator::Absent(_), Some(3))));
+        assert!(matches!(one("%DYNAMIC_METADATA(a:b):3%"), (Operator::Metadata(_), Some(3))));
+        assert!(matches!(one("%CEL(size(request.path)):3%"), (Operator::Cel { .. }, Some(3))));
     }
 
     #[test]

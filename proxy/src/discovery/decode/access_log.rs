@@ -1,20 +1,15 @@
-//! Access logs: where lines go, what they say, which requests are logged.
+//! Access logs: where lines go, and what they say.
+
+mod filter;
 
 use std::path::PathBuf;
 
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
+use xds::envoy::config::accesslog::v3::AccessLog;
 use xds::envoy::config::accesslog::v3::access_log::ConfigType;
-use xds::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
-use xds::envoy::config::accesslog::v3::comparison_filter::Op;
-use xds::envoy::config::accesslog::v3::grpc_status_filter::Status;
-use xds::envoy::config::accesslog::v3::{
-    AccessLog, AccessLogFilter, AndFilter, ComparisonFilter, DurationFilter, GrpcStatusFilter,
-    HeaderFilter, NotHealthCheckFilter, OrFilter, ResponseFlagFilter, RuntimeFilter,
-    StatusCodeFilter, TraceableFilter,
-};
+use xds::envoy::config::core::v3::SubstitutionFormatString;
 use xds::envoy::config::core::v3::substitution_format_string::Format as FormatKind;
-use xds::envoy::config::core::v3::{RuntimeUInt32, SubstitutionFormatString};
 use xds::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 use xds::envoy::extensions::access_loggers::file::v3::file_access_log::AccessLogFormat as FileFormat;
 use xds::envoy::extensions::access_loggers::stream::v3::{
@@ -23,15 +18,10 @@ use xds::envoy::extensions::access_loggers::stream::v3::{
 
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
-use super::matcher::header_matcher;
 use super::source::contents;
-use super::value::{enumeration, fraction, non_empty};
-use crate::config::access_log::{
-    self, Comparison, ComparisonOp, JsonFormat, LogFilter, LogFormat, LogSink,
-};
+use super::value::non_empty;
+use crate::config::access_log::{self, JsonFormat, LogFormat, LogSink};
 use crate::config::format::Format;
-use crate::config::matcher::Fraction;
-use crate::telemetry::response_flags::ResponseFlags;
 
 /// Envoy's format for logs that do not say their own.
 const DEFAULT_FORMAT: &str = concat!(
@@ -46,7 +36,11 @@ pub(super) fn access_log(proto: &AccessLog) -> Result<access_log::AccessLog> {
     let AccessLog { name: _, filter, config_type } = proto;
     let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
     let (sink, format) = logger(any).at("typed_config")?;
-    Ok(access_log::AccessLog { sink, format, filter: optional("filter", filter, log_filter)? })
+    Ok(access_log::AccessLog {
+        sink,
+        format,
+        filter: optional("filter", filter, filter::log_filter)?,
+    })
 }
 
 /// A log in the file at `path`, with Envoy's own format.
@@ -144,81 +138,4 @@ fn json_number(number: f64) -> serde_json::Value {
     #[expect(clippy::cast_possible_truncation, reason = "checked by converting back")]
     let whole = number as i64;
     if whole as f64 == number { whole.into() } else { number.into() }
-}
-
-fn log_filter(proto: &AccessLogFilter) -> Result<LogFilter> {
-    let AccessLogFilter { filter_specifier } = proto;
-    Ok(match required("", filter_specifier)? {
-        FilterSpecifier::StatusCodeFilter(StatusCodeFilter { comparison: proto }) => {
-            LogFilter::Status(comparison(proto.as_ref()).at("status_code_filter")?)
-        }
-        FilterSpecifier::DurationFilter(DurationFilter { comparison: proto }) => {
-            LogFilter::Duration(comparison(proto.as_ref()).at("duration_filter")?)
-        }
-        FilterSpecifier::NotHealthCheckFilter(NotHealthCheckFilter {}) => LogFilter::NotHealthCheck,
-        FilterSpecifier::TraceableFilter(TraceableFilter {}) => LogFilter::Traceable,
-        FilterSpecifier::RuntimeFilter(proto) => {
-            LogFilter::Fraction(runtime_filter(proto).at("runtime_filter")?)
-        }
-        FilterSpecifier::AndFilter(AndFilter { filters }) => {
-            LogFilter::And(filter_list(filters).at("and_filter")?)
-        }
-        FilterSpecifier::OrFilter(OrFilter { filters }) => {
-            LogFilter::Or(filter_list(filters).at("or_filter")?)
-        }
-        FilterSpecifier::HeaderFilter(HeaderFilter { header }) => {
-            let header = required("header_filter.header", header)?;
-            LogFilter::Header(header_matcher(header).at("header_filter.header")?)
-        }
-        FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter { flags }) => {
-            LogFilter::ResponseFlag(each("response_flag_filter.flags", flags, |it| flag(it))?)
-        }
-        FilterSpecifier::GrpcStatusFilter(proto) => grpc_status(proto).at("grpc_status_filter")?,
-    })
-}
-
-fn flag(name: &str) -> Result<Box<str>> {
-    match ResponseFlags::from_short(name) {
-        Some(_) => Ok(name.into()),
-        None => refuse("", format!("{name:?} is no response flag")),
-    }
-}
-
-fn filter_list(protos: &[AccessLogFilter]) -> Result<Vec<LogFilter>> {
-    if protos.len() < 2 {
-        return refuse("filters", "at least two are required");
-    }
-    each("filters", protos, log_filter)
-}
-
-fn comparison(proto: Option<&ComparisonFilter>) -> Result<Comparison> {
-    let Some(ComparisonFilter { op, value }) = proto else {
-        return refuse("comparison", "required");
-    };
-    let op = match enumeration("comparison.op", *op)? {
-        Op::Eq => ComparisonOp::Equal,
-        Op::Ge => ComparisonOp::AtLeast,
-        Op::Le => ComparisonOp::AtMost,
-        Op::Ne => ComparisonOp::NotEqual,
-    };
-    let RuntimeUInt32 { default_value, runtime_key: _ } = required("comparison.value", value)?;
-    Ok(Comparison { op, value: u64::from(*default_value) })
-}
-
-/// Without a fraction the runtime key decides alone, and there is none: nothing is logged, as in Envoy.
-fn runtime_filter(proto: &RuntimeFilter) -> Result<Fraction> {
-    let RuntimeFilter { runtime_key: _, percent_sampled, use_independent_randomness: _ } = proto;
-    match percent_sampled {
-        Some(proto) => fraction(proto).at("percent_sampled"),
-        None => Ok(Fraction { numerator: 0, denominator: 100 }),
-    }
-}
-
-fn grpc_status(proto: &GrpcStatusFilter) -> Result<LogFilter> {
-    let GrpcStatusFilter { statuses, exclude } = proto;
-    let codes = each("statuses", statuses, |status| {
-        let status: Status = enumeration("", *status)?;
-        u16::try_from(i32::from(status)).map_err(|_| String::from("is no gRPC status")).at("")
-    })?;
-    Ok(LogFilter::GrpcStatus { codes, exclude: *exclude })
 }

@@ -21,6 +21,7 @@ use super::hash_lb;
 use super::health_check::hosts;
 use super::listener::BUFFER_LIMIT;
 use super::load_balancing::load_balancing;
+use super::metadata::packed;
 use super::outlier::outlier_detection;
 use super::proxy_protocol;
 use super::subset;
@@ -46,9 +47,8 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         per_connection_buffer_limit_bytes, lb_policy: policy, max_requests_per_connection,
         circuit_breakers: breakers, upstream_http_protocol_options, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, typed_extension_protocol_options,
-        outlier_detection: outlier, common_lb_config, transport_socket, metadata: _,
+        outlier_detection: outlier, common_lb_config, transport_socket, metadata, load_balancing_policy,
         protocol_selection, upstream_connection_options, upstream_bind_config, track_cluster_stats: _, lb_config,
-        load_balancing_policy,
         // Read by `discovery` and `subset`.
         cluster_discovery_type: _discovery, load_assignment: _assignment,
         eds_cluster_config: _eds, dns_refresh_rate: _rate, dns_jitter: _jitter,
@@ -99,6 +99,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
         tls,
         transport_socket_matches: each("transport_socket_matches", matches, socket_match)?,
         connecting: connecting(upstream_connection_options, upstream_bind_config, proxy)?.into(),
+        metadata: packed(metadata),
     })
 }
 

@@ -20,6 +20,7 @@ use super::errors::{At, Result, both, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::forward_proxy;
 use super::http::connection_manager;
+use super::metadata::packed;
 use super::rbac;
 use super::tcp::tcp_proxy;
 use super::tls;
@@ -36,7 +37,7 @@ pub(super) fn filter_chain(proto: &FilterChain, unnamed: &str) -> Result<listene
     let FilterChain {
         filter_chain_match: matcher,
         filters,
-        metadata: _,
+        metadata,
         transport_socket,
         transport_socket_connect_timeout,
         name,
@@ -55,6 +56,7 @@ pub(super) fn filter_chain(proto: &FilterChain, unnamed: &str) -> Result<listene
         )?,
         filters,
         terminal,
+        metadata: packed(metadata),
     })
 }
 

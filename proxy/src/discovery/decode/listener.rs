@@ -18,6 +18,7 @@ use super::address::listening;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::filter_chain::filter_chain;
 use super::listener_filter::listener_filter;
+use super::metadata::packed;
 use super::overlap::overlap;
 use super::socket_option::{keepalive_options, socket_option};
 use super::value::{bounded, enumeration, limit, unless_empty};
@@ -41,7 +42,7 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
     #[rustfmt::skip]
     let Listener {
         name, address, additional_addresses, stat_prefix, filter_chains, use_original_dst,
-        default_filter_chain, per_connection_buffer_limit_bytes, metadata: _, drain_type: _,
+        default_filter_chain, per_connection_buffer_limit_bytes, metadata, drain_type: _,
         listener_filters, listener_filters_timeout, continue_on_listener_filters_timeout,
         transparent, freebind, socket_options, tcp_fast_open_queue_length, traffic_direction,
         connection_balance_config: balance, reuse_port: _, enable_reuse_port: _, tcp_backlog_size,
@@ -96,6 +97,7 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
             Direction::Inbound => TrafficDirection::Inbound,
             Direction::Outbound => TrafficDirection::Outbound,
         },
+        metadata: packed(metadata),
     })
 }
 

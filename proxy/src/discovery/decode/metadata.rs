@@ -37,6 +37,11 @@ pub(super) fn metadata(proto: &Metadata) -> Option<Arc<metadata::Metadata>> {
     (!filter_metadata.is_empty()).then(|| Arc::new(metadata))
 }
 
+/// As [`metadata`], for what is seldom read.
+pub(super) fn packed(proto: &Option<Metadata>) -> Option<metadata::Packed> {
+    proto.as_ref().and_then(metadata).map(|metadata| metadata::Packed::new(&metadata))
+}
+
 fn json_value(proto: &ProtoValue) -> Value {
     match &proto.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,

@@ -11,7 +11,7 @@ use super::errors::{At, Result, both, each, optional, refuse, required};
 use super::header::mutations;
 use super::http_filter::per_filter_config;
 use super::matcher::header_matcher;
-use super::metadata;
+use super::metadata::{self, packed};
 use super::mirror::mirrors;
 use super::rate_limit::rate_limits;
 use super::redirect::{direct_response, redirect};
@@ -112,7 +112,7 @@ fn virtual_host(proto: &VirtualHost, longest_body: usize) -> Result<route::Virtu
         per_request_buffer_limit_bytes,
         request_body_buffer_limit,
         request_mirror_policies,
-        metadata: _,
+        metadata,
     } = proto;
     let filters = per_filter_config(typed_per_filter_config)?;
     if domains.is_empty() {
@@ -142,6 +142,7 @@ fn virtual_host(proto: &VirtualHost, longest_body: usize) -> Result<route::Virtu
         mirrors: mirrors(request_mirror_policies)?,
         virtual_clusters: each("virtual_clusters", virtual_clusters, virtual_cluster)?,
         rate_limits: rate_limits(limits)?,
+        metadata: packed(metadata),
     })
 }
 

@@ -4,14 +4,14 @@
 //! a line of its own or speak to a terminal; JSON strings are escaped, and bytes that are not UTF-8
 //! become U+FFFD.
 
-use super::LogFacts;
+use super::Event;
 use crate::config::access_log::{JsonFormat, LogFormat};
-use crate::config::format::{Format, Piece};
+use crate::config::format::{Format, Piece, write_json};
 
 /// Appends the line to `out`; `scratch` is empty before and after.
 pub(super) fn write(
     format: &LogFormat,
-    facts: &dyn LogFacts,
+    facts: &Event<'_>,
     scratch: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) {
@@ -32,7 +32,7 @@ fn missing(omit_empty: bool) -> &'static str {
     if omit_empty { "" } else { "-" }
 }
 
-fn text(line: &Format, facts: &dyn LogFacts, missing: &str, out: &mut Vec<u8>) {
+fn text(line: &Format, facts: &Event<'_>, missing: &str, out: &mut Vec<u8>) {
     for piece in &line.pieces {
         let start = out.len();
         piece.render(facts, missing, out);
@@ -44,7 +44,7 @@ fn text(line: &Format, facts: &dyn LogFacts, missing: &str, out: &mut Vec<u8>) {
 
 /// A JSON value being written.
 struct Json<'a> {
-    facts: &'a dyn LogFacts,
+    facts: &'a Event<'a>,
     omit_empty: bool,
     scratch: &'a mut Vec<u8>,
     out: &'a mut Vec<u8>,
@@ -101,7 +101,12 @@ impl Json<'_> {
     fn text(&mut self, format: &Format) -> bool {
         self.scratch.clear();
         if let [Piece::Operator(operator, limit)] = format.pieces.as_slice() {
-            if !self.facts.write(operator, self.scratch) {
+            if operator.is_structured() {
+                let value = operator.json(self.facts, *limit);
+                value.iter().for_each(|value| write_json(value, self.out));
+                return value.is_some();
+            }
+            if !operator.write(self.facts, self.scratch) {
                 self.scratch.clear();
                 return false;
             }

@@ -6,6 +6,7 @@ use http::{HeaderMap, Method};
 
 use super::*;
 use crate::config::access_log::{Comparison, ComparisonOp, JsonFormat, LogFilter, LogFormat};
+use crate::config::expression::Expression;
 use crate::config::format::{Format, Operator};
 
 /// A request whose user agent is `agent` and that was answered with `status`.
@@ -76,7 +77,8 @@ fn text(line: &str, path: PathBuf) -> AccessLog {
 
 fn line(format: &LogFormat, facts: &Request) -> String {
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
-    line::write(format, facts, &mut scratch, &mut out);
+    let event = Event { kind: LogKind::DownstreamEnd, facts };
+    line::write(format, &event, &mut scratch, &mut out);
     assert!(scratch.is_empty());
     String::from_utf8(out).unwrap()
 }
@@ -122,6 +124,7 @@ fn filters_choose_requests() {
     let at_least = |value| LogFilter::Status(Comparison { op: ComparisonOp::AtLeast, value });
     let slow = LogFilter::Duration(Comparison { op: ComparisonOp::AtMost, value: 11 });
     let facts = request(b"", 503);
+    let facts = Event { kind: LogKind::DownstreamEnd, facts: &facts };
     assert!(filter::passes(&at_least(500), &facts));
     assert!(!filter::passes(&at_least(504), &facts));
     assert!(!filter::passes(&slow, &facts));
@@ -130,6 +133,15 @@ fn filters_choose_requests() {
     let unavailable = |exclude| LogFilter::GrpcStatus { codes: vec![14], exclude };
     assert!(filter::passes(&unavailable(false), &facts));
     assert!(!filter::passes(&unavailable(true), &facts));
+    let kinds = |exclude| LogFilter::Kind { kinds: vec![LogKind::DownstreamEnd], exclude };
+    assert!(filter::passes(&kinds(false), &facts));
+    assert!(!filter::passes(&kinds(true), &facts));
+    let absent = |if_absent| LogFilter::Metadata { matcher: None, if_absent };
+    assert!(filter::passes(&absent(true), &facts));
+    assert!(!filter::passes(&absent(false), &facts));
+    let expression = |text| LogFilter::Expression(Expression::parse(text).unwrap());
+    assert!(filter::passes(&expression("response.code >= 500"), &facts));
+    assert!(!filter::passes(&expression("response.code >= 504"), &facts));
 }
 
 #[test]
@@ -137,12 +149,15 @@ fn a_response_flag_filter_asks_for_one_of_its_flags() {
     let mut facts = request(b"", 503);
     let any = LogFilter::ResponseFlag(Vec::new());
     let overflow = LogFilter::ResponseFlag(vec!["UO".into(), "NR".into()]);
-    assert!(!filter::passes(&any, &facts));
+    let passes = |filter, facts: &Request| {
+        filter::passes(filter, &Event { kind: LogKind::DownstreamEnd, facts })
+    };
+    assert!(!passes(&any, &facts));
     facts.flags = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
-    assert!(filter::passes(&any, &facts));
-    assert!(!filter::passes(&overflow, &facts));
+    assert!(passes(&any, &facts));
+    assert!(!passes(&overflow, &facts));
     facts.flags |= ResponseFlags::UPSTREAM_OVERFLOW;
-    assert!(filter::passes(&overflow, &facts));
+    assert!(passes(&overflow, &facts));
 }
 
 #[tokio::test]
@@ -153,12 +168,12 @@ async fn lines_reach_the_file_and_a_rotated_one_is_let_go_of() {
     let logger = AccessLogger::start(Arc::clone(&metrics)).unwrap();
     let buffer = logger.buffer();
     let log = text("%RESPONSE_CODE%\n", path.clone());
-    buffer.log(&log, &request(b"", 200));
+    buffer.log(&log, LogKind::DownstreamEnd, &request(b"", 200));
     buffer.flush();
     assert!(logger.flush(Duration::from_secs(5)).await);
     std::fs::rename(&path, directory.path().join("access.log.1")).unwrap();
     logger.reopen();
-    buffer.log(&log, &request(b"", 404));
+    buffer.log(&log, LogKind::DownstreamEnd, &request(b"", 404));
     drop(buffer);
     assert!(logger.flush(Duration::from_secs(5)).await);
     assert_eq!(std::fs::read(&path).unwrap(), b"404\n");
@@ -175,7 +190,7 @@ async fn a_line_does_not_wait_for_its_block_to_fill() {
     let buffer = logger.buffer();
     let log = text("%RESPONSE_CODE%\n", directory.path().join("access.log"));
     let logging = async {
-        buffer.log(&log, &request(b"", 200));
+        buffer.log(&log, LogKind::DownstreamEnd, &request(b"", 200));
         assert_eq!(metrics.server().log_write_buffered.get(), 0);
         while metrics.server().log_write_buffered.get() == 0 {
             tokio::time::sleep(FLUSH_INTERVAL / 4).await;
@@ -193,7 +208,7 @@ async fn a_disk_that_takes_nothing_costs_lines_but_neither_time_nor_memory() {
     let logger = AccessLogger::start(Arc::clone(&metrics)).unwrap();
     let buffer = logger.buffer();
     let log = text("%RESPONSE_CODE%\n", "/dev/full".into());
-    buffer.log(&log, &request(b"", 200));
+    buffer.log(&log, LogKind::DownstreamEnd, &request(b"", 200));
     buffer.flush();
     assert!(logger.flush(Duration::from_secs(5)).await);
     assert_eq!(metrics.server().log_write_failed.get(), 1);
@@ -208,7 +223,7 @@ async fn lines_are_dropped_and_counted_when_the_queue_is_full() {
     let buffer = logger.buffer();
     let log = text("%RESPONSE_CODE%\n", "/dev/null".into());
     for _ in 0..BLOCK_SIZE {
-        buffer.log(&log, &request(b"", 200));
+        buffer.log(&log, LogKind::DownstreamEnd, &request(b"", 200));
     }
     drop(buffer);
     // Four bytes a line: the first block waits in the queue, three had to go.

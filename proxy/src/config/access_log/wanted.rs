@@ -1,0 +1,89 @@
+//! What access logs need of response headers: only this is kept until a line is written.
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+use super::{JsonFormat, LogFilter};
+use crate::config::expression::Expression;
+use crate::config::format::{Format, HeaderChoice, Operator};
+use crate::config::matcher::HeaderRef;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// What access logs need of response headers.
+#[derive(Debug, Clone, Default)]
+pub struct LoggedHeaders {
+    /// The headers, each once.
+    pub names: Vec<HeaderName>,
+    /// How large all headers are together.
+    pub size: bool,
+}
+
+/// What was found to be needed so far.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    names: HeaderMap<()>,
+    size: bool,
+}
+
+impl From<Wanted> for LoggedHeaders {
+    fn from(wanted: Wanted) -> Self {
+        Self { names: wanted.names.keys().cloned().collect(), size: wanted.size }
+    }
+}
+
+impl Wanted {
+    /// What `format` prints.
+    pub fn format(&mut self, format: &Format) {
+        format.operators().for_each(|operator| self.operator(operator));
+    }
+
+    /// What `format` prints.
+    pub fn json(&mut self, format: &JsonFormat) {
+        match format {
+            JsonFormat::Text(format) => self.format(format),
+            JsonFormat::Constant(_) => {}
+            JsonFormat::Object(members) => {
+                members.iter().for_each(|(_, member)| self.json(member));
+            }
+            JsonFormat::List(items) => items.iter().for_each(|item| self.json(item)),
+        }
+    }
+
+    /// What `filter` reads.
+    pub fn filter(&mut self, filter: &LogFilter) {
+        match filter {
+            LogFilter::GrpcStatus { .. } => self.header(&GRPC_STATUS),
+            LogFilter::Expression(expression) => self.expression(expression),
+            LogFilter::And(parts) | LogFilter::Or(parts) => {
+                parts.iter().for_each(|part| self.filter(part));
+            }
+            _ => {}
+        }
+    }
+
+    /// The header called `name`.
+    pub fn header(&mut self, name: &HeaderName) {
+        self.names.insert(name, ());
+    }
+
+    fn operator(&mut self, operator: &Operator) {
+        match operator {
+            Operator::Resp(HeaderChoice { first, second }) => {
+                for header in std::iter::once(first).chain(second) {
+                    if let HeaderRef::Named(name) = header {
+                        self.header(name);
+                    }
+                }
+            }
+            Operator::GrpcStatus(_) => self.header(&GRPC_STATUS),
+            Operator::ResponseHeadersBytes => self.size = true,
+            Operator::Cel { expression, .. } => self.expression(expression),
+            _ => {}
+        }
+    }
+
+    fn expression(&mut self, expression: &Expression) {
+        expression.operators().for_each(|operator| self.operator(operator));
+    }
+}
