@@ -11,17 +11,17 @@ use harness::{
 on_both!(operators_say_of_a_request_what_envoy_does, operators_say_of_a_connection_what_envoy_does,);
 
 /// Metadata of one namespace.
-fn metadata(namespace: &str, values: Value) -> Value {
+fn metadata(namespace: &str, values: &Value) -> Value {
     json!({"filter_metadata": {namespace: values}})
 }
 
 /// A listener of which everything that logs tell has a name.
 fn listener(filters: impl Into<harness::Filters>) -> Listener {
     Listener::new("main", filters)
-        .with("metadata", metadata("of.listener", json!({"x": "listener"})))
+        .with("metadata", metadata("of.listener", &json!({"x": "listener"})))
         .with("traffic_direction", "INBOUND")
         .with("filter_chains.0.name", "the chain")
-        .with("filter_chains.0.metadata", metadata("of.chain", json!({"x": "chain"})))
+        .with("filter_chains.0.metadata", metadata("of.chain", &json!({"x": "chain"})))
 }
 
 async fn start(
@@ -34,8 +34,8 @@ async fn start(
     let endpoint = "load_assignment.endpoints.0.lb_endpoints.0.metadata";
     let whole = json!({"x": "cluster", "o": {"b": 1, "a": [true, null, 2]}});
     let cluster = cluster
-        .with("metadata", metadata("of.cluster", whole))
-        .with(endpoint, metadata("of.endpoint", json!({"x": "endpoint"})));
+        .with("metadata", metadata("of.cluster", &whole))
+        .with(endpoint, metadata("of.endpoint", &json!({"x": "endpoint"})));
     bootstrap.listener(listener).cluster(cluster).start(program).await
 }
 
@@ -68,11 +68,8 @@ fn compare(line: &Value, operators: &[(&str, Value)]) {
     }
 }
 
-async fn operators_say_of_a_request_what_envoy_does(program: Program) {
-    let app = Backend::scripted("app", |_| Answer::status(200).header("x-answer", "42")).await;
-    let bootstrap = Bootstrap::new();
-    let address = app.address().to_string();
-    let expected = [
+fn metadata_and_sizes() -> Vec<(&'static str, Value)> {
+    vec![
         ("ACCESS_LOG_TYPE", json!("DownstreamEnd")),
         ("METADATA(ROUTE:of.route:s)", json!("route")),
         ("METADATA(ROUTE:of.route:n)", json!(2)),
@@ -96,6 +93,11 @@ async fn operators_say_of_a_request_what_envoy_does(program: Program) {
         ("RESPONSE_TRAILERS_BYTES", json!(0)),
         ("DOWNSTREAM_LOCAL_DNS_SAN", json!(null)),
         ("UPSTREAM_LOCAL_DNS_SAN", json!(null)),
+    ]
+}
+
+fn expressions(address: &str) -> Vec<(&'static str, Value)> {
+    vec![
         ("CEL(request.path)", json!("/p/q?a=b")),
         ("CEL(request.url_path)", json!("/p/q")),
         ("CEL(request.query)", json!("a=b")),
@@ -126,11 +128,19 @@ async fn operators_say_of_a_request_what_envoy_does(program: Program) {
         ("CEL(request.duration)", json!("<any>")),
         ("CEL(response.backend_latency)", json!("<any>")),
         ("CEL(source.address)", json!("<any>")),
-    ];
-    let of_route = metadata("of.route", json!({"s": "route", "n": 2, "l": [1, "a", {"k": null}]}));
+    ]
+}
+
+async fn operators_say_of_a_request_what_envoy_does(program: Program) {
+    let app = Backend::scripted("app", |_| Answer::status(200).header("x-answer", "42")).await;
+    let bootstrap = Bootstrap::new();
+    let address = app.address().to_string();
+    let mut expected = metadata_and_sizes();
+    expected.extend(expressions(&address));
+    let of_route = metadata("of.route", &json!({"s": "route", "n": 2, "l": [1, "a", {"k": null}]}));
     let route = Route::prefix("/").to("app").with("name", "the route").with("metadata", of_route);
     let http = Http::routing([route])
-        .with("route_config.virtual_hosts.0.metadata", metadata("of.host", json!({"x": "host"})))
+        .with("route_config.virtual_hosts.0.metadata", metadata("of.host", &json!({"x": "host"})))
         .file_log(log(&bootstrap.dir().join("access.log"), &expected));
     let proxy = start(program, bootstrap, listener(http), app.address()).await;
     proxy.get("/p/q?a=b").header("x-debug", "on").send().await;
