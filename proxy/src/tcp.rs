@@ -125,7 +125,7 @@ impl Session {
     pub fn refuse(self, details: &str) {
         self.stats.downstream_cx_total.inc();
         let _ = self.refusal.set(details.into());
-        self.log();
+        self.log(LogKind::TcpConnectionEnd);
     }
 
     async fn carry<S: End>(

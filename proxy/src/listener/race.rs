@@ -59,7 +59,7 @@ pub(super) async fn run(
     let now = Instant::now();
     let contest = silent_chain(start, &stream, seen).filter(|(chain, _)| {
         let known = words.borrow().of(seen.local, now);
-        let silent = || downstream(worker, seen, None, None);
+        let silent = || downstream(worker, Arc::clone(&listener.config.name), seen, None, None);
         known != Some(Speaker::Client) && !has_spoken(&stream) && would_pass(chain, silent)
     });
     let Some(serves) = contest else {
