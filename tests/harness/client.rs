@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::backend::body::{Body, Step, scripted};
@@ -24,23 +25,31 @@ pub struct Client {
     address: SocketAddr,
     version: Version,
     tls: Option<TlsOptions>,
+    first_words: Option<Bytes>,
 }
 
 impl Client {
     /// HTTP/1.1 in plain text.
     pub fn http1(address: SocketAddr) -> Self {
-        Self { address, version: Version::HTTP_11, tls: None }
+        Self { address, version: Version::HTTP_11, tls: None, first_words: None }
     }
 
     /// HTTP/2 with prior knowledge, in plain text.
     pub fn http2(address: SocketAddr) -> Self {
-        Self { address, version: Version::HTTP_2, tls: None }
+        Self { address, version: Version::HTTP_2, tls: None, first_words: None }
     }
 
     /// The same client over TLS; ALPN offers exactly the client's protocol.
     #[must_use]
     pub fn tls(mut self, options: TlsOptions) -> Self {
         self.tls = Some(options);
+        self
+    }
+
+    /// The same client, which begins each connection with these words, such as a PROXY header.
+    #[must_use]
+    pub fn saying_first(mut self, words: &str) -> Self {
+        self.first_words = Some(words.to_owned().into());
         self
     }
 
@@ -66,10 +75,35 @@ impl Client {
         }
     }
 
+    async fn open(&self) -> Result<TcpStream> {
+        let mut tcp = TcpStream::connect(self.address).await.context("connect")?;
+        tcp.set_nodelay(true)?;
+        if let Some(words) = &self.first_words {
+            tcp.write_all(words).await?;
+        }
+        Ok(tcp)
+    }
+
+    /// Whether `bytes`, sent on a connection of their own, come back.
+    pub async fn echoes(&self, bytes: &[u8]) -> bool {
+        let echoes = async {
+            let tcp = self.open().await?;
+            let mut back = vec![0; bytes.len()];
+            match &self.tls {
+                None => exchange(tcp, bytes, &mut back).await?,
+                Some(options) => {
+                    exchange(options.handshake(tcp, self.version).await?, bytes, &mut back).await?;
+                }
+            }
+            Ok(back == bytes)
+        };
+        let result: Result<bool> = within_patience("an echo", echoes).await;
+        result.unwrap_or(false)
+    }
+
     /// Opens one connection.
     pub async fn connect(&self) -> Result<Connection> {
-        let tcp = TcpStream::connect(self.address).await.context("connect")?;
-        tcp.set_nodelay(true)?;
+        let tcp = self.open().await?;
         match &self.tls {
             None => Connection::open(TokioIo::new(tcp), self.version).await,
             Some(options) => {
@@ -78,6 +112,16 @@ impl Client {
             }
         }
     }
+}
+
+async fn exchange<S>(mut stream: S, bytes: &[u8], back: &mut [u8]) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.write_all(bytes).await?;
+    stream.flush().await?;
+    stream.read_exact(back).await?;
+    Ok(())
 }
 
 /// One request under construction.
@@ -176,7 +220,7 @@ enum Sender {
 impl Connection {
     async fn open<S>(io: TokioIo<S>, version: Version) -> Result<Self>
     where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         if version == Version::HTTP_2 {
             let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());

@@ -39,6 +39,7 @@ macro_rules! on_outrigger_only {
 
 mod access_log;
 mod admin;
+mod authz_goldens;
 mod canary;
 mod circuit_breaker;
 mod cli;

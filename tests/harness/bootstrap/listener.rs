@@ -109,6 +109,13 @@ impl Filters {
         self.0.insert(0, filter);
         self
     }
+
+    /// Puts these filters before the others.
+    #[must_use]
+    pub fn behind(mut self, filters: Vec<Value>) -> Self {
+        self.0.splice(0..0, filters);
+        self
+    }
 }
 
 impl From<Http> for Filters {
