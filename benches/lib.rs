@@ -81,6 +81,7 @@ pub fn shared(snapshot: Snapshot) -> Shared {
         snapshots: Arc::new(SnapshotCell::new(snapshot)),
         clusters,
         dns_caches: Arc::new(Caches::new(Arc::clone(&metrics))),
+        jwks: proxy::jwt::remote::RemoteSets::new().0,
         access_log: AccessLogger::start(Arc::clone(&metrics)).expect("a thread"),
         metrics,
         drain_time: Duration::from_secs(600),

@@ -20,6 +20,8 @@ pub mod http;
 pub mod http_filter;
 pub mod internal_redirect;
 pub mod invalid;
+pub mod json;
+pub mod jwt;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;

@@ -41,6 +41,8 @@ pub mod pool;
 
 pub mod upstream;
 
+pub mod jwt;
+
 pub mod route;
 
 pub mod tls;

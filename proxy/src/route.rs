@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::config::matcher::RequestHead;
 use crate::config::metadata::Metadata;
-use crate::config::route::{RequireTls, Route, RouteConfig, VirtualHost};
+use crate::config::route::{RequireTls, Route, RouteConfig, RouteMatch, VirtualHost};
 use crate::config::{Invalid, Name};
 
 mod candidates;
@@ -77,6 +77,12 @@ pub struct Circumstances<'a> {
     pub tls: TlsPresence,
     /// What filters before the router have set.
     pub metadata: Option<&'a Metadata>,
+}
+
+/// Whether conditions that belong to no table hold for a request: those on its path, headers and parameters.
+pub fn holds(conditions: &RouteMatch, head: &RequestHead<'_>) -> bool {
+    let circumstances = Circumstances::default();
+    matcher::mismatch(conditions, head, head.path(), 0, circumstances).is_none()
 }
 
 impl RouteTable {

@@ -2,6 +2,7 @@
 
 mod control;
 mod heap;
+mod jwks;
 pub mod options;
 mod process;
 mod runtime;

@@ -14,6 +14,7 @@ use crate::cluster::ClusterSpec;
 use crate::config::cluster::Discovery;
 use crate::config::dns::Resolver;
 use crate::config::http::{FixedHeaders, HttpConnectionManager};
+use crate::config::jwt::{RemoteJwks, StatsScope};
 use crate::config::listener::{ConnectionLimit, ListenAddress};
 use crate::config::tcp::TcpProxy;
 use crate::config::{self, HashMap, Name};
@@ -170,6 +171,14 @@ impl Snapshot {
             caches.extend(chain.config.dns_caches());
         }
         caches
+    }
+
+    /// The key sets that filters have fetched, and under what that is counted; one may come several times.
+    pub fn remote_jwks(&self) -> impl Iterator<Item = (&Arc<RemoteJwks>, &StatsScope)> {
+        let listeners = self.listeners.values();
+        let chains = listeners.flat_map(|it| it.chains.iter().chain(&it.default_chain));
+        let filters = chains.flat_map(|chain| chain.config.jwt_authn());
+        filters.flat_map(|filter| filter.remote_jwks().map(|jwks| (jwks, &filter.stats)))
     }
 
     /// The listener whose connections arrive at `address` (as configured, port 0 for any), where `name` was

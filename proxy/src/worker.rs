@@ -18,6 +18,7 @@ use crate::config::{HashMap, Name};
 use crate::dns::cache::Cache;
 use crate::dns::caches::Caches;
 use crate::drain::connections::ConnectionSet;
+use crate::jwt::{self, remote::RemoteSets};
 use crate::overload::Overload;
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
@@ -38,6 +39,8 @@ pub struct Shared {
     pub clusters: Arc<Clusters>,
     /// The names that requests bring.
     pub dns_caches: Arc<Caches>,
+    /// The keys of token issuers.
+    pub jwks: Arc<RemoteSets>,
     /// Statistics.
     pub metrics: Arc<Metrics>,
     /// Access-log sinks.
@@ -59,6 +62,8 @@ pub struct Worker {
     pub caller: Rc<Caller>,
     /// What HTTP filters count.
     pub filter_stats: FilterStats,
+    /// What it knows of token issuers.
+    pub issuers: jwt::Providers,
     /// Access-log lines on their way out.
     pub log: Rc<LogBuffer>,
     /// What it spends on mirrored requests.
@@ -112,6 +117,7 @@ impl Worker {
             caller: Rc::new(Caller::new(Rc::clone(&clusters), &shared.snapshots)),
             clusters,
             filter_stats: FilterStats::new(&shared.metrics),
+            issuers: jwt::Providers::new(Arc::clone(&shared.jwks)),
             log: Rc::new(shared.access_log.buffer()),
             mirrors: Rc::default(),
             reader: RefCell::new(reader),

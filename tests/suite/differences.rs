@@ -54,6 +54,24 @@ pub(crate) const MIRRORS_NEVER_SLOW: Difference = Difference(
      Outrigger gives up a mirror for which too much waits",
 );
 
+/// An issuer's key server that goes away.
+pub(crate) const KEYS_OUTLIVE_THEIR_SERVER: Difference = Difference(
+    "Envoy refuses all tokens once fetched keys are older than cache_duration and cannot be fetched again; \
+     Outrigger goes on with the last good ones",
+);
+
+/// A bad token beside a good one, where a request may also have none.
+pub(crate) const NO_BAD_TOKEN_PASSES: Difference = Difference(
+    "With allow_missing, Envoy looks only at whether the last token it checks is good; Outrigger refuses a request with \
+     any bad one, as Envoy does where a token is required",
+);
+
+/// The rest of a query from which a token is taken.
+pub(crate) const QUERIES_STAY_AS_THEY_ARE: Difference = Difference(
+    "Envoy decodes what is left of a query from which it takes a token, so that `%20` becomes a space and breaks the \
+     request line; Outrigger leaves the other parameters as they are",
+);
+
 /// The same key twice in one YAML mapping.
 pub(crate) const DUPLICATE_KEYS: Difference =
     Difference("Envoy silently keeps the last of two equal keys; Outrigger refuses them");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Modules of crate `proxy`, top to bottom: a module uses only those after it.
-const LAYERS: [&str; 24] = [
+const LAYERS: [&str; 25] = [
     "server",
     "offline",
     "admin",
@@ -20,6 +20,7 @@ const LAYERS: [&str; 24] = [
     "cluster",
     "pool",
     "upstream",
+    "jwt",
     "route",
     "tls",
     "dns",

@@ -150,6 +150,10 @@ fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
 /// What an HTTP filter of a connection manager with this `stat_prefix` counts under.
 fn http_filter_scopes(filter: &HttpFilter, stat_prefix: &str) -> Vec<Scope> {
     match &filter.kind {
+        FilterKind::JwtAuthn(config) => {
+            let scope = FilterScope::jwt_authn(&config.stats.manager, &config.stats.prefix);
+            vec![Scope::Filter(scope)]
+        }
         FilterKind::Cors => vec![Scope::cors(stat_prefix)],
         FilterKind::Fault(_) => vec![Scope::Filter(FilterScope::fault(stat_prefix))],
         FilterKind::ForwardProxy(_) | FilterKind::HeaderMutation(_) => Vec::new(),

@@ -8,6 +8,7 @@ use super::Name;
 use super::dns::Cache;
 use super::fault::Fault;
 use super::header::HeaderChange;
+use super::jwt::{JwtAuthn, RouteRequirement};
 use super::matcher::{Fraction, StringMatcher};
 use super::rbac::{Rbac, RbacFilter};
 
@@ -37,6 +38,8 @@ pub enum FilterKind {
     Fault(Box<Fault>),
     /// `envoy.filters.http.rbac`
     Rbac(Box<RbacFilter>),
+    /// `envoy.filters.http.jwt_authn`
+    JwtAuthn(Arc<JwtAuthn>),
 }
 
 /// What a table, virtual host, route or weighted cluster says to one filter (an entry of its
@@ -69,6 +72,8 @@ pub enum FilterRule {
     HeaderMutation(MessageMutations),
     /// Envoy `filters.http.rbac.v3.RBACPerRoute`, in place of the filter's own.
     Rbac(Rbac),
+    /// Envoy `filters.http.jwt_authn.v3.PerRouteConfig`
+    JwtAuthn(RouteRequirement),
 }
 
 /// Envoy `PerRouteConfig.host_rewrite_specifier`: which host is resolved, and forwarded to.

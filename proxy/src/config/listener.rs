@@ -11,7 +11,8 @@ use super::access_log::AccessLog;
 use super::address::CidrRange;
 use super::dns::Cache;
 use super::http::HttpConnectionManager;
-use super::http_filter::FilterKind;
+use super::http_filter::{FilterKind, HttpFilter};
+use super::jwt::JwtAuthn;
 use super::metadata::Packed;
 use super::rbac::NetworkRbac;
 use super::tcp::TcpProxy;
@@ -121,11 +122,7 @@ pub struct FilterChain {
 impl FilterChain {
     /// The caches of names that its filters use.
     pub fn dns_caches(&self) -> impl Iterator<Item = &Arc<Cache>> {
-        let http: &[_] = match &self.terminal {
-            TerminalFilter::Http(http) => &http.filters,
-            TerminalFilter::Tcp(_) => &[],
-        };
-        let http = http.iter().filter_map(|filter| match &filter.kind {
+        let http = self.http_filters().iter().filter_map(|filter| match &filter.kind {
             FilterKind::ForwardProxy(cache) => Some(cache),
             _ => None,
         });
@@ -136,6 +133,21 @@ impl FilterChain {
             | NetworkFilter::Rbac(_) => None,
         });
         passed.chain(http)
+    }
+
+    /// Its `jwt_authn` filters.
+    pub fn jwt_authn(&self) -> impl Iterator<Item = &Arc<JwtAuthn>> {
+        self.http_filters().iter().filter_map(|filter| match &filter.kind {
+            FilterKind::JwtAuthn(config) => Some(config),
+            _ => None,
+        })
+    }
+
+    fn http_filters(&self) -> &[HttpFilter] {
+        match &self.terminal {
+            TerminalFilter::Http(http) => &http.filters,
+            TerminalFilter::Tcp(_) => &[],
+        }
     }
 }
 

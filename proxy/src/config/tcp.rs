@@ -58,7 +58,7 @@ pub struct TcpWeighted {
 }
 
 /// Envoy `core.v3.BackoffStrategy`: each wait is a random part of an interval that doubles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Backoff {
     /// The first interval.
     pub base: Duration,

@@ -9,6 +9,7 @@ mod cors;
 mod fault;
 mod forward_proxy;
 mod header_mutation;
+mod jwt_authn;
 mod passage;
 mod rbac;
 mod stateful_session;
@@ -131,6 +132,7 @@ async fn pass(filter: &HttpFilter, request: &mut Passage<'_>) -> Result<Memory, 
         FilterKind::Cors => cors::request(name, request),
         FilterKind::Fault(config) => fault::request(config, name, request).await,
         FilterKind::Rbac(filter) => rbac::request(filter, name, request).map(|()| Memory::Nothing),
+        FilterKind::JwtAuthn(config) => jwt_authn::request(config, name, request).await,
         FilterKind::StatefulSession(config) => Ok(stateful_session::request(config, name, request)),
     }
 }
@@ -166,7 +168,7 @@ pub(super) fn response(stream: &Stream, answer: &mut Answering<'_>) {
         let Some(memory) = memory else { continue };
         let name = &filter.name;
         match &filter.kind {
-            FilterKind::ForwardProxy(_) | FilterKind::Rbac(_) => {}
+            FilterKind::ForwardProxy(_) | FilterKind::Rbac(_) | FilterKind::JwtAuthn(_) => {}
             FilterKind::HeaderMutation(config) => {
                 header_mutation::response(config, name, said, stream, answer.headers);
             }

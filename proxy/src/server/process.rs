@@ -1,7 +1,7 @@
 //! The running process: workers, admin API and discovery brought up in order, then orders and signals obeyed until the end.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::control::{Control, Order};
 use super::heap;
+use super::jwks;
 use super::options::Options;
 use super::runtime::{self, Handle};
 use super::shutdown::{self, Signals};
@@ -28,6 +29,7 @@ use crate::config::{self, Invalid};
 use crate::discovery::{Assembler, Unpublished};
 use crate::dns::caches::Caches;
 use crate::drain;
+use crate::jwt::remote::{RemoteKeys, RemoteSets};
 use crate::listener::manager::{CannotListen, Manager};
 use crate::net::socket::{ListenOptions, listen_alone};
 use crate::overload::Overload;
@@ -56,7 +58,8 @@ pub(super) async fn serve(
 ) -> Result<()> {
     let started = Instant::now();
     let mut signals = Signals::take_over().context("cannot take over signals")?;
-    let shared = share(&metrics, assembler.bootstrap(), options.drain_time())?;
+    let (jwks, wanted_keys) = RemoteSets::new();
+    let shared = share(&metrics, assembler.bootstrap(), options.drain_time(), jwks)?;
     let (trigger, watch) = drain::channel();
     // Every worker holds a sender: when the last is gone, all have served their last connection.
     let (busy, mut idle) = mpsc::channel::<()>(1);
@@ -73,11 +76,7 @@ pub(super) async fn serve(
     let info = info(options, &assembler, workers.len(), started);
     let locality = <[String; 3]>::from(info.node.locality.clone());
     let admin = start_admin(options, &assembler, logging, info, &shared, &control).await?;
-    tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
-    tokio::spawn(Arc::clone(&shared.overload).watch());
-    tokio::spawn(heap::keep_giving_back());
-    // The requests of the process itself, which are no client's business.
-    let _caller = start_caller(&shared);
+    start_chores(&shared, wanted_keys);
 
     if let Some(cluster) = assembler.bootstrap().local_cluster.clone() {
         shared.clusters.settle(Place { cluster, locality });
@@ -141,7 +140,12 @@ impl Admin {
     }
 }
 
-fn share(metrics: &Arc<Metrics>, bootstrap: &Bootstrap, drain_time: Duration) -> Result<Shared> {
+fn share(
+    metrics: &Arc<Metrics>,
+    bootstrap: &Bootstrap,
+    drain_time: Duration,
+    jwks: Arc<RemoteSets>,
+) -> Result<Shared> {
     let overload = Arc::new(Overload::new(bootstrap.overload.clone(), descriptors()));
     metrics.register(Arc::clone(&overload) as _);
     let access_log = AccessLogger::start(Arc::clone(metrics));
@@ -151,6 +155,7 @@ fn share(metrics: &Arc<Metrics>, bootstrap: &Bootstrap, drain_time: Duration) ->
     metrics.register(Arc::clone(&clusters) as _);
     Ok(Shared {
         dns_caches: Arc::new(Caches::new(Arc::clone(metrics))),
+        jwks,
         snapshots: Arc::new(SnapshotCell::new(Snapshot::default())),
         clusters,
         metrics: Arc::clone(metrics),
@@ -158,6 +163,15 @@ fn share(metrics: &Arc<Metrics>, bootstrap: &Bootstrap, drain_time: Duration) ->
         drain_time,
         overload,
     })
+}
+
+/// Starts what goes on beside the requests of clients.
+fn start_chores(shared: &Shared, wanted_keys: UnboundedReceiver<Weak<RemoteKeys>>) {
+    tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
+    tokio::spawn(Arc::clone(&shared.overload).watch());
+    tokio::spawn(heap::keep_giving_back());
+    let metrics = Arc::clone(&shared.metrics);
+    tokio::task::spawn_local(jwks::keep_fetching(wanted_keys, start_caller(shared), metrics));
 }
 
 /// Lets this thread send requests to clusters.
@@ -189,6 +203,7 @@ fn publisher(
             .prepare(snapshot)
             .map_err(|CannotListen { listener, error }| Unpublished { listener, error })?;
         shared.clusters.publish(&snapshot.clusters);
+        shared.jwks.publish(snapshot.remote_jwks());
         shared.dns_caches.publish(snapshot.dns_caches().into_iter(), &snapshot.resolver);
         shared.snapshots.store(Arc::clone(snapshot));
         manager.commit(snapshot, prepared);

@@ -27,7 +27,7 @@ pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Value};
 pub use stats::{
     ClusterFaultStats, ClusterStats, ConnectionLimitStats, CorsStats, DnsCacheStats, DnsStats,
-    FaultStats, HttpInspectorStats, HttpStats, ListenerStats, ListenerWorkerStats,
+    FaultStats, HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats, ListenerWorkerStats,
     ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats,
     ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats, TlsInspectorStats,
 };
@@ -49,6 +49,7 @@ pub struct Metrics {
     rbac: Sharded<RbacStats>,
     shadow_rbac: Sharded<ShadowRbacStats>,
     rbac_policies: Sharded<RbacPolicyStats>,
+    jwt_authn: Sharded<JwtAuthnStats>,
     tls_inspector: Sharded<TlsInspectorStats>,
     http_inspector: Sharded<HttpInspectorStats>,
     proxy_protocol: Sharded<ProxyProtocolStats>,
@@ -169,6 +170,11 @@ impl Metrics {
         self.rbac_policies.shard(Scope::rbac(scope))
     }
 
+    /// A fresh shard of `http.MANAGER.jwt_authn.[PREFIX.]*` for the calling thread, counted until it is dropped.
+    pub fn jwt_authn(&self, manager: &str, prefix: &str) -> Arc<JwtAuthnStats> {
+        self.jwt_authn.shard(Scope::Filter(FilterScope::jwt_authn(manager, prefix)))
+    }
+
     /// The statistics of one subscription, shared by all that ask for the same `scope`.
     pub fn subscription(&self, scope: Scope) -> Arc<SubscriptionStats> {
         self.subscriptions.get(scope)
@@ -260,6 +266,8 @@ impl Metrics {
         self.rbac.collect(part(&Part::Rules), &mut out);
         self.shadow_rbac.collect(part(&Part::Shadow), &mut out);
         self.rbac_policies.collect(std::iter::empty(), &mut out);
+        let tokens = configured.iter().filter(filter(FilterStatistics::JwtAuthn));
+        self.jwt_authn.collect(tokens, &mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
         self.dns_caches.collect(&mut out);
         self.refresh(&out);

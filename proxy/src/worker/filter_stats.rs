@@ -5,11 +5,12 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::config::http_filter::SessionScope;
+use crate::config::jwt::StatsScope;
 use crate::config::rbac::StatScope;
 use crate::config::{HashMap, Name};
 use crate::telemetry::metrics::{
-    ClusterFaultStats, CorsStats, FaultStats, Metrics, RbacPolicyStats, RbacStats, SessionStats,
-    ShadowRbacStats,
+    ClusterFaultStats, CorsStats, FaultStats, JwtAuthnStats, Metrics, RbacPolicyStats, RbacStats,
+    SessionStats, ShadowRbacStats,
 };
 
 /// Most shards of a kind that requests name as they like.
@@ -55,6 +56,7 @@ pub struct FilterStats {
     rbac: Shards<RbacStats, StatScope>,
     shadow_rbac: Shards<ShadowRbacStats, StatScope>,
     rbac_policies: Shards<RbacPolicyStats, StatScope>,
+    jwt_authn: Shards<JwtAuthnStats, StatsScope>,
 }
 
 impl FilterStats {
@@ -68,6 +70,7 @@ impl FilterStats {
             rbac: Shards::default(),
             shadow_rbac: Shards::default(),
             rbac_policies: Shards::default(),
+            jwt_authn: Shards::default(),
         }
     }
 
@@ -106,5 +109,10 @@ impl FilterStats {
     /// Of sessions.
     pub fn sessions(&self, scope: &SessionScope) -> Arc<SessionStats> {
         self.sessions.get(scope, || self.metrics.session(&scope.manager, &scope.prefix))
+    }
+
+    /// Of `jwt_authn` filters.
+    pub fn jwt_authn(&self, scope: &StatsScope) -> Arc<JwtAuthnStats> {
+        self.jwt_authn.get(scope, || self.metrics.jwt_authn(&scope.manager, &scope.prefix))
     }
 }

@@ -14,7 +14,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 use super::errors::{At, Result, each, refuse, required};
 use super::extension::{message_name, unpack, unsupported};
 use super::value::non_empty;
-use super::{cors, fault, forward_proxy, header_mutation, rbac, stateful_session};
+use super::{cors, fault, forward_proxy, header_mutation, jwt_authn, rbac, stateful_session};
 use crate::config::Name;
 use crate::config::http_filter::{self, FilterKind, FilterOverride, FilterRule};
 
@@ -100,6 +100,10 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
         let filter = rbac::filter(&proto, stat_prefix);
         return filter.map(|it| Some(FilterKind::Rbac(Box::new(it))));
     }
+    if let Some(proto) = unpack(any)? {
+        let filter = jwt_authn::filter(&proto, stat_prefix)?;
+        return Ok(Some(FilterKind::JwtAuthn(Arc::new(filter))));
+    }
     Ok(None)
 }
 
@@ -163,6 +167,9 @@ fn rule(any: &Any) -> Result<Option<FilterRule>> {
     }
     if let Some(proto) = unpack(any)? {
         return rbac::route(&proto).map(|it| Some(FilterRule::Rbac(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        return jwt_authn::route(&proto).map(|it| Some(FilterRule::JwtAuthn(it)));
     }
     Ok(None)
 }

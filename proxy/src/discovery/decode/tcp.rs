@@ -128,7 +128,8 @@ fn weighted(
     })
 }
 
-fn backoff(proto: &BackoffStrategy) -> Result<Backoff> {
+/// Pauses between attempts.
+pub(super) fn backoff(proto: &BackoffStrategy) -> Result<Backoff> {
     let BackoffStrategy { base_interval, max_interval } = proto;
     let base = duration_in_ms("base_interval", base_interval.as_ref())?;
     let base = *required("base_interval", &base)?;

@@ -179,7 +179,10 @@ impl Scope {
                 ("connection_limit.", [Some(("envoy_connection_limit_prefix", prefix)), None])
             }
             Self::Cors(prefix) => ("http.cors.", [Some((HTTP, prefix)), None]),
-            Self::Filter(scope) => scope.family(),
+            Self::Filter(scope) => {
+                let (name, labels) = scope.family();
+                return (name, labels.into_iter().flatten().collect());
+            }
             // Envoy makes no label of these.
             Self::Overload(monitor) => {
                 return (format!("overload.{monitor}.").into(), AllLabels::new());

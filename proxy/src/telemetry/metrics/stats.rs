@@ -5,6 +5,7 @@ mod connection_limit;
 mod cors;
 mod fault;
 mod http;
+mod jwt_authn;
 mod listener;
 mod listener_filter;
 mod rbac;
@@ -19,6 +20,7 @@ pub use connection_limit::ConnectionLimitStats;
 pub use cors::CorsStats;
 pub use fault::{ClusterFaultStats, FaultStats};
 pub use http::HttpStats;
+pub use jwt_authn::JwtAuthnStats;
 pub use listener::{ListenerStats, ListenerWorkerStats};
 pub use listener_filter::{
     HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,

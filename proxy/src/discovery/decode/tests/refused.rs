@@ -73,6 +73,21 @@ fn route_tables() {
 }
 
 #[test]
+fn jwt_authn() {
+    const TYPE: &str =
+        "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+    const KEYS: &str = r#"local_jwks: {inline_string: '{"keys": [{"kty": "oct", "k": "YQ"}]}'}"#;
+    check(include_str!("refused/jwt_authn.txt"), |fields| {
+        let fields = fields.replace("KEYS", KEYS);
+        let filter = format!("{{name: f, typed_config: {{'@type': {TYPE}, {fields}}}}}");
+        let manager =
+            format!("stat_prefix: s, route_config: {{}}, http_filters: [{filter}, {ROUTER}]");
+        let result = decode::<Listener, _>(&listener_with(&manager), listener);
+        from("filter_chains[0].filters[0].typed_config.http_filters[0].typed_config", result)
+    });
+}
+
+#[test]
 fn connection_managers() {
     check(include_str!("refused/connection_managers.txt"), |fields| {
         let fields = fields

@@ -1,5 +1,6 @@
 //! Whose statistics those of HTTP filters are.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub enum FilterStatistics {
     Fault,
     /// `http.PREFIX.fault.CLUSTER.`
     ClusterFault,
+    /// `http.PREFIX.jwt_authn.OWN_PREFIX.`; an empty prefix of its own has no dot either.
+    JwtAuthn,
 }
 
 impl FilterScope {
@@ -42,19 +45,32 @@ impl FilterScope {
         Self::new(FilterStatistics::ClusterFault, [prefix, cluster])
     }
 
+    /// Of `jwt_authn` filters with a prefix of their own, which may be empty, of connection managers with this
+    /// stat prefix.
+    pub fn jwt_authn(prefix: &str, own: &str) -> Self {
+        Self::new(FilterStatistics::JwtAuthn, [prefix, own])
+    }
+
     /// Which statistics they are.
     pub fn kind(&self) -> FilterStatistics {
         self.kind
     }
 
     /// The Prometheus name, without `envoy_`, and its labels.
-    pub(super) fn family(&self) -> (&'static str, super::Labels<'_>) {
+    pub(super) fn family(&self) -> (Cow<'static, str>, super::Labels<'_>) {
         let [first, second, _] = &self.parts;
         match self.kind {
-            FilterStatistics::Fault => ("http.fault.", [Some((HTTP, first)), None]),
+            FilterStatistics::Fault => ("http.fault.".into(), [Some((HTTP, first)), None]),
             FilterStatistics::ClusterFault => {
                 let cluster = ("envoy_fault_downstream_cluster", &**second);
-                ("http.fault.", [Some(cluster), Some((HTTP, first))])
+                ("http.fault.".into(), [Some(cluster), Some((HTTP, first))])
+            }
+            FilterStatistics::JwtAuthn => {
+                let name = match &**second {
+                    "" => "http.jwt_authn.".into(),
+                    own => format!("http.jwt_authn.{own}.").into(),
+                };
+                (name, [Some((HTTP, first)), None])
             }
         }
     }
@@ -66,6 +82,8 @@ impl fmt::Display for FilterScope {
         match self.kind {
             FilterStatistics::Fault => write!(f, "http.{first}.fault."),
             FilterStatistics::ClusterFault => write!(f, "http.{first}.fault.{second}."),
+            FilterStatistics::JwtAuthn if second.is_empty() => write!(f, "http.{first}.jwt_authn."),
+            FilterStatistics::JwtAuthn => write!(f, "http.{first}.jwt_authn.{second}."),
         }
     }
 }
