@@ -187,6 +187,7 @@ async fn exchange(
         host: authority,
         client: &client,
         presence: &presence,
+        alpn: None,
         reuse: Reuse::Any,
     };
     let spare = duplicate(&request);

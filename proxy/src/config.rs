@@ -20,6 +20,7 @@ pub mod http;
 pub mod http_filter;
 pub mod internal_redirect;
 pub mod invalid;
+pub mod istio;
 pub mod json;
 pub mod jwt;
 pub mod listener;

@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use crate::config::address::HostAddress;
 use crate::config::cluster::{Cluster, UpstreamProtocol};
+use crate::config::istio::Alpn;
 use crate::config::route::Priority;
 use crate::config::tls::UpstreamTls;
 use crate::config::{HashMap, Name};
@@ -132,6 +133,8 @@ pub struct Need<'a> {
     pub client: &'a Client,
     /// That it is there; connections at which its port shows end with it.
     pub presence: &'a Presence,
+    /// What to offer by ALPN, in place of what the endpoint's TLS says.
+    pub alpn: Option<&'a Alpn>,
     /// Which connections will do.
     pub reuse: Reuse,
 }
@@ -159,6 +162,8 @@ struct Key {
     host: Option<Box<str>>,
     /// What shows of the client at the endpoint.
     client: Client,
+    /// What is offered by ALPN, in place of what its TLS says.
+    alpn: Option<Alpn>,
 }
 
 /// What all connections of one endpoint on one worker have in common, whatever their settings.
@@ -283,12 +288,17 @@ impl HostPool {
         let protocol = protocol(settings, need.downstream);
         let (priority, host) = (need.priority, settings.own_host(need.host));
         let client = need.client.shown(&settings.cluster.connecting);
+        let alpn = need.alpn.filter(|_| settings.tls.is_some());
         let key = &latest.key;
-        let same = key.protocol == protocol && key.priority == priority && key.client == client;
+        let same = key.protocol == protocol
+            && key.priority == priority
+            && key.client == client
+            && key.alpn.as_ref() == alpn;
         if same && key.host.as_deref() == host && !latest.is_over() {
             return latest;
         }
-        let key = Key { protocol, priority, host: host.map(Into::into), client };
+        let key =
+            Key { protocol, priority, host: host.map(Into::into), client, alpn: alpn.cloned() };
         let mut others = self.others.borrow_mut();
         // Clients come and go: no request looks at those of all the others.
         if others.len() >= self.room.get() {

@@ -117,6 +117,12 @@ pub(crate) const FALLBACKS_OF_SELECTORS: Difference = Difference(
      it; Outrigger follows it",
 );
 
+/// Istio's own extensions.
+pub(crate) const ISTIO_FILTERS: Difference = Difference(
+    "Istio's filters are part of Istio's build of Envoy, not of the published one; Outrigger has istio.alpn, \
+     and passes over what only keeps Istio's books. It runs no Wasm",
+);
+
 /// What a cluster costs that nothing is sent to.
 pub(crate) const LEAN_CLUSTERS: Difference = Difference(
     "Envoy keeps about 50 KiB for a cluster with one endpoint, used or not; Outrigger keeps its \

@@ -60,6 +60,7 @@ mod hot_swap;
 mod image;
 mod interception;
 mod internal_redirect;
+mod istio;
 mod jwt_authn;
 mod keepalive;
 mod layering;

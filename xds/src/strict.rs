@@ -6,7 +6,7 @@ use prost::Name;
 use prost_reflect::{DynamicMessage, Kind, MapKey, MessageDescriptor, ReflectMessage, Value};
 use prost_types::Any;
 
-use crate::DESCRIPTOR_POOL;
+use crate::{DESCRIPTOR_POOL, typed_struct};
 
 /// Something in a message that the subset does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +76,24 @@ impl Walker {
         }
         self.nested += 1;
         self.encoded(descriptor, bytes, path);
+        let any = Any { type_url: type_url.to_owned(), value: Vec::new() };
+        if typed_struct::is_typed_struct(&any) {
+            self.carried(&Any { value: bytes.to_vec(), ..any }, path);
+        }
         self.nested -= 1;
+    }
+
+    /// Checks what a message carries that is written out field by field.
+    fn carried(&mut self, any: &Any, path: &str) {
+        match typed_struct::unpack(any) {
+            Ok(any) => self.packed(&any.type_url, &any.value, path),
+            Err(errors) => {
+                for error in errors {
+                    let dot = if error.path.is_empty() { "" } else { "." };
+                    self.refuse(&format!("{path}.value{dot}{}", error.path), error.reason);
+                }
+            }
+        }
     }
 
     fn encoded(&mut self, descriptor: MessageDescriptor, bytes: &[u8], path: &str) {

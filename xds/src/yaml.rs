@@ -148,6 +148,15 @@ impl Document {
         M::decode(encoded.as_slice()).map_err(|error| failed(error.to_string()))
     }
 
+    /// Reads the document as the message of this name, and gives its bytes.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), or the subset has no such message.
+    pub(crate) fn read_as(&self, name: &str) -> Result<Vec<u8>, Vec<Error>> {
+        let unknown = || vec![self.error(None, String::new(), format!("{name} is not supported"))];
+        self.encode(&DESCRIPTOR_POOL.get_message_by_name(name).ok_or_else(unknown)?)
+    }
+
     /// The document as an encoded message.
     fn encode(&self, descriptor: &MessageDescriptor) -> Result<Vec<u8>, Vec<Error>> {
         let Some(text) = self.text() else {

@@ -15,7 +15,7 @@ fn the_subset_is_a_subset_of_envoys_api() {
     let packages: BTreeSet<String> = DESCRIPTOR_POOL
         .all_messages()
         .map(|message| message.package_name().to_owned())
-        .filter(|package| package.starts_with("envoy.") && !is_contrib(package))
+        .filter(|package| package.starts_with("envoy.") && !is_foreign(&format!("{package}.")))
         .collect();
     let Some(envoy) = envoys_descriptors(&packages) else {
         eprintln!(
@@ -65,12 +65,13 @@ const NEWER: [&str; 2] = [
 
 fn is_envoys(message: &MessageDescriptor) -> bool {
     let name = message.full_name();
-    name.starts_with("envoy.") && !message.is_map_entry() && !is_contrib(name)
+    name.starts_with("envoy.") && !message.is_map_entry() && !is_foreign(name)
 }
 
-/// Whether a name is one of Envoy's contrib extensions, whose descriptors are not published.
-fn is_contrib(name: &str) -> bool {
-    name.starts_with("envoy.extensions.load_balancing_policies.peak_ewma.")
+/// Whether a name is one of Envoy's contrib extensions, whose descriptors are not published, or Istio's own.
+fn is_foreign(name: &str) -> bool {
+    name.starts_with("envoy.tcp.metadataexchange.")
+        || name.starts_with("envoy.extensions.load_balancing_policies.peak_ewma.")
         || name.starts_with("envoy.extensions.filters.http.peak_ewma.")
 }
 

@@ -156,11 +156,11 @@ fn http_filter_scopes(filter: &HttpFilter, stat_prefix: &str) -> Vec<Scope> {
         }
         FilterKind::Cors => vec![Scope::cors(stat_prefix)],
         FilterKind::Fault(_) => vec![Scope::Filter(FilterScope::fault(stat_prefix))],
-        FilterKind::ForwardProxy(_) | FilterKind::HeaderMutation(_) => Vec::new(),
         FilterKind::StatefulSession(config) => {
             config.stats.iter().map(|it| Scope::session(&it.manager, &it.prefix)).collect()
         }
         FilterKind::Rbac(filter) => rbac_scopes(filter).into(),
+        _ => Vec::new(),
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Cluster {
     pub connecting: Shared<Connecting>,
     /// `metadata`, if there is any.
     pub metadata: Option<Packed>,
+    /// Whether `istio.alpn` leaves its ALPN alone (`alpn_override` of the metadata of `istio` is "false").
+    pub keeps_alpn: bool,
 }
 
 /// How hosts are watched, and what their coming and going means.

@@ -8,9 +8,11 @@ use super::Name;
 use super::dns::Cache;
 use super::fault::Fault;
 use super::header::HeaderChange;
+use super::istio::{AlpnOverrides, PeerMetadata};
 use super::jwt::{JwtAuthn, RouteRequirement};
 use super::matcher::{Fraction, StringMatcher};
 use super::rbac::{Rbac, RbacFilter};
+use super::source::ConfigSource;
 
 /// A filter that requests pass before the router (Envoy `HttpFilter`).
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +42,25 @@ pub enum FilterKind {
     Rbac(Box<RbacFilter>),
     /// `envoy.filters.http.jwt_authn`
     JwtAuthn(Arc<JwtAuthn>),
+    /// `istio.alpn`
+    IstioAlpn(Arc<AlpnOverrides>),
+    /// `istio.metadata_exchange`
+    IstioPeerMetadata(PeerMetadata),
+    /// `envoy.filters.http.wasm` whose plugin is indispensable: plugins are not run, so no request passes.
+    Wasm,
+    /// `config_discovery`: what it does is discovered.
+    Discovered(Box<DiscoveredFilter>),
+}
+
+/// A filter whose configuration is discovered (Envoy `core.v3.ExtensionConfigSource`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiscoveredFilter {
+    /// `config_source`; the resource has the filter's name.
+    pub source: ConfigSource,
+    /// `type_urls`: what it may turn out to be; the last parts of the URLs.
+    pub types: Vec<Box<str>>,
+    /// `default_config`
+    pub default: Option<FilterKind>,
 }
 
 /// What a table, virtual host, route or weighted cluster says to one filter (an entry of its

@@ -28,6 +28,7 @@ mod http;
 mod http_filter;
 mod http_options;
 mod internal_redirect;
+mod istio;
 mod jwt_authn;
 mod listener;
 mod listener_filter;

@@ -9,6 +9,7 @@ mod cors;
 mod fault;
 mod forward_proxy;
 mod header_mutation;
+mod istio;
 mod jwt_authn;
 mod passage;
 mod rbac;
@@ -16,7 +17,7 @@ mod stateful_session;
 
 use std::rc::Rc;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::deadline::{Deadlines, Expired};
 use super::local_reply::LocalReply;
@@ -25,6 +26,7 @@ use super::router::failure::Failure;
 use super::stream::{Head, Stream};
 use super::way::Way;
 use crate::config::http_filter::{FilterKind, FilterRule, HttpFilter};
+use crate::config::istio::Alpn;
 use crate::config::overload::Timer;
 use crate::route::Said;
 use passage::{Chosen, Passage};
@@ -52,6 +54,8 @@ pub struct Wishes {
     pub authority: Option<Box<str>>,
     /// The endpoint to take, if it can be had: its address, and whether no other one will do.
     pub override_host: Option<(Box<str>, bool)>,
+    /// What to offer to the endpoint by ALPN, in place of what its cluster says.
+    pub alpn: Option<Alpn>,
 }
 
 /// What one filter remembers of a request until it is answered.
@@ -133,8 +137,23 @@ async fn pass(filter: &HttpFilter, request: &mut Passage<'_>) -> Result<Memory, 
         FilterKind::Fault(config) => fault::request(config, name, request).await,
         FilterKind::Rbac(filter) => rbac::request(filter, name, request).map(|()| Memory::Nothing),
         FilterKind::JwtAuthn(config) => jwt_authn::request(config, name, request).await,
+        FilterKind::IstioAlpn(overrides) => {
+            istio::alpn(overrides, request);
+            Ok(Memory::Nothing)
+        }
+        FilterKind::IstioPeerMetadata(config) => {
+            istio::strip_request(*config, request);
+            Ok(Memory::Nothing)
+        }
+        FilterKind::Wasm => Err(unavailable("wasm_fail_stream")),
+        FilterKind::Discovered(_) => Err(unavailable("filter_config_not_found")),
         FilterKind::StatefulSession(config) => Ok(stateful_session::request(config, name, request)),
     }
+}
+
+/// The answer in place of a filter that cannot do its work.
+fn unavailable(details: &'static str) -> Stopped {
+    Stopped::Response(Box::new(LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, details)))
 }
 
 /// How long filters may wait, for whatever it is.
@@ -168,7 +187,7 @@ pub(super) fn response(stream: &Stream, answer: &mut Answering<'_>) {
         let Some(memory) = memory else { continue };
         let name = &filter.name;
         match &filter.kind {
-            FilterKind::ForwardProxy(_) | FilterKind::Rbac(_) | FilterKind::JwtAuthn(_) => {}
+            FilterKind::IstioPeerMetadata(config) => istio::strip_response(*config, answer.headers),
             FilterKind::HeaderMutation(config) => {
                 header_mutation::response(config, name, said, stream, answer.headers);
             }
@@ -188,6 +207,8 @@ pub(super) fn response(stream: &Stream, answer: &mut Answering<'_>) {
                     stateful_session::response(config, wanted.as_deref(), stream, answer.headers);
                 }
             }
+            // Most have nothing to do with answers.
+            _ => {}
         }
     }
 }

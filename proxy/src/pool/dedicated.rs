@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::circuit_breaker::ConnectionPermit;
 use super::load::Active;
+use super::open::Offer;
 use super::waiting::Wait;
 use super::wire::Account;
 use super::{Common, HostPool};
@@ -60,7 +61,7 @@ impl HostPool {
         let (stats, counts) = (Arc::clone(&common.stats), Arc::clone(&common.counts));
         let account = Account::open(stats, counts, Some(permit));
         let settings = Rc::clone(&self.latest.borrow().settings);
-        let result = settings.dial(None, client, &[], common).await;
+        let result = settings.dial(None, client, Offer::Unless(&[]), common).await;
         wait.end();
         let Dialed { stream, observer: _, local_address, remote_address, peer } = match result {
             Ok(dialed) => dialed,

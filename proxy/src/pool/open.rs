@@ -21,6 +21,15 @@ const HTTP1: &[&str] = &["http/1.1"];
 const HTTP2: &[&str] = &["h2"];
 const EITHER: &[&str] = &["h2", "http/1.1"];
 
+/// What to offer by ALPN.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Offer<'a> {
+    /// These protocols, unless the configuration has its own.
+    Unless(&'a [&'a str]),
+    /// These protocols.
+    Only(&'a [&'a str]),
+}
+
 impl Connections {
     /// Begins to make one connection. It is finished even if the request that wanted it gives up.
     pub(super) fn open(self: &Rc<Self>, permit: Option<ConnectionPermit>) {
@@ -48,7 +57,13 @@ impl Connections {
             None => EITHER,
         };
         let host = self.key.host.as_deref();
-        let dialed = match self.settings.dial(host, &self.key.client, offer, common).await {
+        let alpn: Option<Vec<&str>> =
+            self.key.alpn.as_ref().map(|alpn| alpn.iter().map(AsRef::as_ref).collect());
+        let alpn = match &alpn {
+            Some(alpn) => Offer::Only(alpn),
+            None => Offer::Unless(offer),
+        };
+        let dialed = match self.settings.dial(host, &self.key.client, alpn, common).await {
             Ok(dialed) => dialed,
             Err(error) => {
                 account.failed(&error);
@@ -105,12 +120,12 @@ impl Connections {
 }
 
 impl Settings {
-    /// Connects for requests to `host`, offering the protocols of `offer` unless the configuration has its own.
+    /// Connects for requests to `host`.
     pub(super) async fn dial(
         &self,
         host: Option<&str>,
         client: &Client,
-        offer: &[&str],
+        offer: Offer<'_>,
         common: &Common,
     ) -> Result<Dialed, ConnectError> {
         let Self { address, additional_addresses, tls, cluster, .. } = self;
@@ -119,7 +134,11 @@ impl Settings {
             client: &tls.client,
             server_name: self.server_name(host),
             certified_name: host.filter(|_| cluster.http.auto_san_validation),
-            alpn: if configured.is_empty() { offer } else { &configured },
+            alpn: match offer {
+                Offer::Unless(offer) if configured.is_empty() => offer,
+                Offer::Unless(_) => &configured,
+                Offer::Only(offer) => offer,
+            },
         });
         let target = Target {
             address,

@@ -51,6 +51,7 @@ pub(crate) fn cluster(name: &str) -> Cluster {
         hosts: HostPolicy::default(),
         connecting: Default::default(),
         metadata: None,
+        keeps_alpn: false,
     }
 }
 
@@ -103,6 +104,7 @@ impl Fixture {
             host: None,
             client: &Client::default(),
             presence: &Presence::default(),
+            alpn: None,
             reuse,
         };
         self.pool.acquire(need).await

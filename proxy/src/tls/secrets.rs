@@ -161,9 +161,10 @@ impl Secrets {
         self.named.get(name).ok_or_else(|| {
             let hint = match name {
                 SecretName::Static(_) => "add it to static_resources.secrets".to_owned(),
-                SecretName::Discovered(source) => {
-                    format!("look for it in {}", source.file.path.display())
-                }
+                SecretName::Discovered(source) => match source.source.file() {
+                    Some(file) => format!("look for it in {}", file.path.display()),
+                    None => "its management server has not sent it".to_owned(),
+                },
             };
             Invalid::new("", format!("there is no secret `{}`; {hint}", text(name)))
         })

@@ -101,11 +101,17 @@ pub struct Filters(Vec<Value>);
 impl Filters {
     /// Puts Envoy's network filter `name`, configured by its message `message`, before the others.
     #[must_use]
-    pub fn after(mut self, name: &str, message: &str, config: Value) -> Self {
+    pub fn after(self, name: &str, message: &str, config: Value) -> Self {
         let config =
             typed(&format!("envoy.extensions.filters.network.{name}.v3.{message}"), config);
         let filter =
             json!({"name": format!("envoy.filters.network.{name}"), "typed_config": config});
+        self.first(filter)
+    }
+
+    /// Puts this filter before the others.
+    #[must_use]
+    pub fn first(mut self, filter: Value) -> Self {
         self.0.insert(0, filter);
         self
     }

@@ -52,6 +52,7 @@ fn cluster(outlier_detection: Option<OutlierDetection>) -> Cluster {
         hosts: HostPolicy::default(),
         connecting: Default::default(),
         metadata: None,
+        keeps_alpn: false,
     }
 }
 

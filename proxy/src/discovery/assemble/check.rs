@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use xds::yaml::Error as Located;
 
-use super::state::{State, chains};
+use super::state::{Asked, State, chains};
 use crate::config::cluster::Discovery;
 use crate::config::dns::Cache;
+use crate::config::http_filter::{FilterKind, HttpFilter};
 use crate::config::listener::ListenAddress;
 use crate::config::mirror::MirrorPolicy;
 use crate::config::route::{Action, ClusterSpecifier, ClusterTarget, RouteConfig};
@@ -30,6 +31,29 @@ pub(super) fn addresses(state: &State) -> Vec<Located> {
                     Some(index) => format!("additional_addresses[{index}].address"),
                 };
                 errors.push(listener.origin.locate(Invalid::new(field, reason)));
+            }
+        }
+    }
+    errors
+}
+
+/// Resources that ask for others from management servers.
+pub(super) fn servers(state: &State) -> Vec<Located> {
+    let refused = |asked: Asked| {
+        let reason = "management servers are not supported by this version; use path_config_source";
+        asked.origin.locate(Invalid::new(asked.path(), reason))
+    };
+    let mut errors: Vec<_> = state.asked_of_servers().map(refused).collect();
+    for listener in state.listeners() {
+        for (path, chain) in chains(listener.value) {
+            let filters = chain.http().map_or(&[][..], |http| &http.filters);
+            let discovered = |it: &&HttpFilter| matches!(it.kind, FilterKind::Discovered(_));
+            if let Some(filter) = filters.iter().find(discovered) {
+                let reason = format!(
+                    "the configuration of filter {:?} is discovered, which is not supported by this version",
+                    filter.name
+                );
+                errors.push(listener.origin.locate(Invalid::new(path, reason)));
             }
         }
     }

@@ -76,6 +76,7 @@ pub(super) fn link(
         snapshot.listeners.extend(listener.map(|it| (Arc::clone(&placed.value.name), it)));
     }
     let Linker { mut next, mut errors, .. } = linker;
+    errors.extend(check::servers(state));
     errors.extend(check::dns_caches(state));
     if !errors.is_empty() {
         return Err(errors);

@@ -11,7 +11,7 @@ use crate::config::endpoint::LoadAssignment;
 use crate::config::http::RouteSource;
 use crate::config::listener::{FilterChain, Listener};
 use crate::config::route::RouteConfig;
-use crate::config::source::{FileSource, ResourceSource};
+use crate::config::source::{ConfigSource, FileSource, ResourceSource};
 use crate::config::tls::{CommonTls, Secret, SecretName};
 use crate::discovery::Unpublished;
 use crate::discovery::file::bootstrap::BootstrapFile;
@@ -38,6 +38,33 @@ pub(super) struct Wanted {
     pub(super) origin: Origin,
     /// Directories in which any change means that the file is to be read again.
     pub(super) directories: BTreeSet<PathBuf>,
+}
+
+/// A resource that another one asks for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// What it is.
+    kind: Kind,
+    /// Where it comes from.
+    source: ResourceSource,
+    /// The resource that asks for it.
+    pub(super) origin: Origin,
+    /// The field there, as far as it is the same for all sources.
+    path: String,
+}
+
+impl Asked {
+    /// The field of the resource that asks for it.
+    pub(super) fn path(&self) -> String {
+        let Self { kind, source, path, .. } = self;
+        match &source.source {
+            // The context may name several secrets.
+            _ if *kind == Kind::Secret => path.clone(),
+            ConfigSource::File(_) => format!("{path}.path_config_source.path"),
+            ConfigSource::Ads => format!("{path}.ads"),
+            ConfigSource::Grpc(_) => format!("{path}.api_config_source"),
+        }
+    }
 }
 
 impl State {
@@ -131,14 +158,32 @@ impl State {
         if let Some(file) = &bootstrap.cds {
             want(Kind::Cluster, file, &root, "cds_config.path_config_source.path");
         }
+        for asked in self.asked() {
+            if let Some(file) = asked.source.source.file() {
+                want(asked.kind, file, &asked.origin, &asked.path());
+            }
+        }
+        wanted
+    }
+
+    /// What resources ask of management servers.
+    pub(super) fn asked_of_servers(&self) -> impl Iterator<Item = Asked> {
+        self.asked().into_iter().filter(|asked| asked.source.source.file().is_none())
+    }
+
+    /// The resources that others ask for, wherever they come from.
+    fn asked(&self) -> Vec<Asked> {
+        let mut all = Vec::new();
+        let mut ask = |kind, source: ResourceSource, origin: &Origin, path: String| {
+            all.push(Asked { kind, source, origin: origin.clone(), path });
+        };
         for Placed { value, origin } in self.clusters() {
             if let Discovery::Eds(source) = &value.discovery {
-                let path = "eds_cluster_config.eds_config.path_config_source.path";
-                want(Kind::Endpoints, &source.file, &origin, path);
+                ask(Kind::Endpoints, source.clone(), &origin, EDS_PATH.to_owned());
             }
             for (path, tls) in cluster_tls(value) {
                 for source in discovered_secrets(&tls.common) {
-                    want(Kind::Secret, &source.file, &origin, &path);
+                    ask(Kind::Secret, source, &origin, path.clone());
                 }
             }
         }
@@ -148,16 +193,16 @@ impl State {
                     && let RouteSource::Rds(source) = &http.routes
                 {
                     let path = format!("{path}.{}.{RDS_PATH}", chain.terminal_path());
-                    want(Kind::Routes, &source.file, &origin, &path);
+                    ask(Kind::Routes, source.clone(), &origin, path);
                 }
                 if let Some(tls) = &chain.tls {
                     for source in discovered_secrets(&tls.common) {
-                        want(Kind::Secret, &source.file, &origin, &format!("{path}.{TLS_PATH}"));
+                        ask(Kind::Secret, source, &origin, format!("{path}.{TLS_PATH}"));
                     }
                 }
             }
         }
-        wanted
+        all
     }
 
     fn items(&self, kind: Kind, file: &Option<FileSource>) -> impl Iterator<Item = &Item> {
@@ -167,15 +212,17 @@ impl State {
     }
 
     fn item(&self, kind: Kind, source: &ResourceSource) -> Option<&Item> {
-        let key = FileKey { kind, path: source.file.path.clone() };
+        let key = FileKey { kind, path: source.source.file()?.path.clone() };
         self.files.get(&key)?.items.get(&source.name)
     }
 }
 
 /// Path of a chain's or cluster's TLS context.
 pub(super) const TLS_PATH: &str = "transport_socket.typed_config";
-/// Path of the file of a discovered route table, from its connection manager.
-const RDS_PATH: &str = "rds.config_source.path_config_source.path";
+/// Path of the source of a cluster's endpoints.
+const EDS_PATH: &str = "eds_cluster_config.eds_config";
+/// Path of the source of a discovered route table, from its connection manager.
+const RDS_PATH: &str = "rds.config_source";
 
 /// The chains of a listener with their paths, the default last.
 pub(super) fn chains(listener: &Listener) -> impl Iterator<Item = (String, &Arc<FilterChain>)> {

@@ -111,7 +111,7 @@ fn scopes(key: &FileKey, state: &State) -> Vec<Scope> {
                 for (_, chain) in chains(listener.value) {
                     if let Some(http) = chain.http()
                         && let RouteSource::Rds(source) = &http.routes
-                        && source.file.path == key.path
+                        && source.source.file().is_some_and(|file| file.path == key.path)
                     {
                         scopes.push(Scope::rds(&http.stat_prefix, &source.name));
                     }

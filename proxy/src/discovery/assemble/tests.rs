@@ -579,3 +579,16 @@ fn binary_files_are_checked_strictly() {
     assert_eq!(world.refresh(), 1);
     assert!(world.now().listeners.contains_key("in"));
 }
+
+#[test]
+fn management_servers_are_refused_with_their_place() {
+    let found = "http_filters:
+          - name: found
+            config_discovery: {config_source: {ads: {}}, type_urls: [x/a.B]}";
+    let listener = listener("rds: {route_config_name: r, config_source: {ads: {}}}");
+    let text = format!("{CLUSTERS}  listeners:\n{}", listener.replace("http_filters:", found));
+    let errors = World::load(&[("bootstrap.yaml", &text)]).err().unwrap();
+    let tells = |what: &str| errors.iter().any(|error| error.contains(what));
+    assert!(tells("rds.config_source.ads: management servers are not supported"), "{errors:?}");
+    assert!(tells("the configuration of filter \"found\" is discovered"), "{errors:?}");
+}

@@ -19,7 +19,7 @@ use super::errors::{At, Result, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::forward_proxy;
 use super::original_dst;
-use super::source::file_source;
+use super::source::config_source;
 use super::value::{enumeration, non_empty, optional_duration};
 use crate::config::address::Address;
 use crate::config::cluster::{Discovery, Names, UpstreamHttp};
@@ -227,9 +227,9 @@ fn discovered(proto: &Cluster) -> Result<Discovery> {
         return refuse("eds_cluster_config", "required by a cluster of type EDS");
     };
     let source = required("eds_cluster_config.eds_config", eds_config)?;
-    let file = file_source(source).at("eds_cluster_config.eds_config")?;
+    let source = config_source(source).at("eds_cluster_config.eds_config")?;
     let name = if service_name.is_empty() { &proto.name } else { service_name };
-    Ok(Discovery::Eds(ResourceSource { name: name.as_str().into(), file }))
+    Ok(Discovery::Eds(ResourceSource { name: name.as_str().into(), source }))
 }
 
 fn only_addresses(assignment: &LoadAssignment) -> Result<()> {

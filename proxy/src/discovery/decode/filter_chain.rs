@@ -17,9 +17,10 @@ use xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 
 use super::address::{cidr_range, port_number};
 use super::errors::{At, Result, both, each, optional, refuse, required};
-use super::extension::{unpack, unsupported};
+use super::extension::{self, unpack, unsupported};
 use super::forward_proxy;
 use super::http::connection_manager;
+use super::istio;
 use super::metadata::packed;
 use super::rbac;
 use super::tcp::tcp_proxy;
@@ -63,6 +64,8 @@ pub(super) fn filter_chain(proto: &FilterChain, unnamed: &str) -> Result<listene
 /// One filter of a chain, by its place.
 enum Decoded {
     Passed(NetworkFilter),
+    /// One that changes nothing.
+    Skipped,
     Terminal(TerminalFilter),
 }
 
@@ -70,12 +73,12 @@ fn network_filters(protos: &[Filter]) -> Result<(Vec<NetworkFilter>, TerminalFil
     let mut passed = Vec::new();
     let decoded = each("filters", protos, network_filter)?;
     let last = protos.len().saturating_sub(1);
-    for filter in decoded {
-        let index = passed.len();
+    for (index, filter) in decoded.into_iter().enumerate() {
         match filter {
             Decoded::Passed(filter) if index < last => passed.push(filter),
+            Decoded::Skipped if index < last => {}
             Decoded::Terminal(filter) if index == last => return Ok((passed, filter)),
-            Decoded::Passed(_) => {
+            Decoded::Passed(_) | Decoded::Skipped => {
                 let reason = "the last filter of a chain must be a terminal filter, \
                     such as the HTTP connection manager or the TCP proxy";
                 return refuse(&format!("filters[{index}]"), reason);
@@ -96,7 +99,7 @@ fn network_filter(proto: &Filter) -> Result<Decoded> {
     let Filter { name, config_type } = proto;
     non_empty("name", name)?;
     let FilterConfig::TypedConfig(any) = required("typed_config", config_type)?;
-    filter_config(any).at("typed_config")
+    extension::carried(any).and_then(|any| filter_config(&any)).at("typed_config")
 }
 
 fn filter_config(any: &Any) -> Result<Decoded> {
@@ -106,6 +109,9 @@ fn filter_config(any: &Any) -> Result<Decoded> {
     }
     if let Some(proto) = unpack::<TcpProxy>(any)? {
         return Ok(Decoded::Terminal(TerminalFilter::Tcp(Arc::new(tcp_proxy(&proto)?))));
+    }
+    if istio::is_stats(any)? || istio::is_metadata_exchange(any)? || istio::is_mongo_proxy(any)? {
+        return Ok(Decoded::Skipped);
     }
     if let Some(SniCluster {}) = unpack(any)? {
         return Ok(Decoded::Passed(NetworkFilter::SniCluster));

@@ -22,7 +22,7 @@ use super::errors::{At, Result, each, optional, refuse, required};
 use super::http_filter::filters;
 use super::http_options::{common_http, http1, http2, upgrades};
 use super::route::route_config;
-use super::source::file_source;
+use super::source;
 use super::value::{bounded, enumeration, limit, name, optional_duration, unless_empty};
 use crate::config::address::CidrRange;
 use crate::config::http::{
@@ -130,10 +130,10 @@ fn routes(proto: Option<&RouteSpecifier>) -> Result<RouteSource> {
 
 fn rds(proto: &Rds) -> Result<ResourceSource> {
     let Rds { config_source, route_config_name } = proto;
-    let source = required("config_source", config_source)?;
+    let found = required("config_source", config_source)?;
     Ok(ResourceSource {
         name: name("route_config_name", route_config_name)?,
-        file: file_source(source).at("config_source")?,
+        source: source::config_source(found).at("config_source")?,
     })
 }
 

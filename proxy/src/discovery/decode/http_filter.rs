@@ -4,19 +4,25 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use prost_types::Any;
+use xds::envoy::config::core::v3::ExtensionConfigSource;
 use xds::envoy::config::route::v3::FilterConfig;
 use xds::envoy::extensions::filters::http::cors::v3::Cors;
 use xds::envoy::extensions::filters::http::peak_ewma::v3alpha::PeakEwmaConfig;
 use xds::envoy::extensions::filters::http::router::v3::Router;
+use xds::envoy::extensions::filters::http::wasm::v3::Wasm;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+use xds::envoy::extensions::wasm::v3::{FailurePolicy, PluginConfig};
 
-use super::errors::{At, Result, each, refuse, required};
-use super::extension::{message_name, unpack, unsupported};
-use super::value::non_empty;
-use super::{cors, fault, forward_proxy, header_mutation, jwt_authn, rbac, stateful_session};
+use super::errors::{At, Result, each, optional, refuse, required};
+use super::extension::{self, message_name, unpack, unsupported};
+use super::source::config_source;
+use super::value::{enumeration, non_empty};
+use super::{
+    cors, fault, forward_proxy, header_mutation, istio, jwt_authn, rbac, stateful_session,
+};
 use crate::config::Name;
-use crate::config::http_filter::{self, FilterKind, FilterOverride, FilterRule};
+use crate::config::http_filter::{self, DiscoveredFilter, FilterKind, FilterOverride, FilterRule};
 
 /// A filter that this version has.
 enum Filter {
@@ -51,20 +57,25 @@ pub(super) fn filters(
 fn filter(proto: &HttpFilter, stat_prefix: &Name) -> Result<Filter> {
     let HttpFilter { name, is_optional, disabled, config_type } = proto;
     non_empty("name", name)?;
-    let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
+    let any = match required("typed_config", config_type)? {
+        ConfigType::TypedConfig(any) => extension::carried(any).at("typed_config")?,
+        ConfigType::ConfigDiscovery(source) => {
+            let kind = discovered(source, stat_prefix).at("config_discovery")?;
+            return Ok(passed(name, *disabled, kind));
+        }
+    };
+    let any = &*any;
     if let Some(router) = unpack::<Router>(any).at("typed_config")? {
         if *disabled {
             return refuse("disabled", "the last filter of the chain cannot be disabled");
         }
         return Ok(Filter::Router(router));
     }
-    if let Some(PeakEwmaConfig {}) = unpack(any).at("typed_config")? {
-        // The router measures whether it is there or not.
+    if changes_nothing(any).at("typed_config")? {
         return Ok(Filter::Skipped);
     }
     if let Some(kind) = kind(any, stat_prefix).at("typed_config")? {
-        let (name, disabled) = (name.as_str().into(), *disabled);
-        return Ok(Filter::Passed(http_filter::HttpFilter { name, disabled, kind }));
+        return Ok(passed(name, *disabled, kind));
     }
     if *is_optional || *disabled {
         let filter = message_name(any);
@@ -76,6 +87,73 @@ fn filter(proto: &HttpFilter, stat_prefix: &Name) -> Result<Filter> {
         return Ok(Filter::Skipped);
     }
     unsupported(any).at("typed_config")
+}
+
+fn passed(name: &str, disabled: bool, kind: FilterKind) -> Filter {
+    Filter::Passed(http_filter::HttpFilter { name: name.into(), disabled, kind })
+}
+
+/// Whether requests pass the filter as if it were not there.
+fn changes_nothing(any: &Any) -> Result<bool> {
+    if let Some(proto) = unpack::<Wasm>(any)? {
+        return may_be_left_out(&proto);
+    }
+    // The router measures whether the filter is there or not.
+    let is_peak_ewma = unpack(any)?.is_some_and(|PeakEwmaConfig {}| true);
+    Ok(is_peak_ewma || istio::is_stats(any)?)
+}
+
+/// Whether requests pass without the plugin, which cannot be run.
+fn may_be_left_out(proto: &Wasm) -> Result<bool> {
+    let Wasm { config } = proto;
+    let PluginConfig {
+        name,
+        root_id: _,
+        vm_config: _,
+        configuration: _,
+        fail_open,
+        failure_policy,
+        allow_on_headers_stop_iteration: _,
+    } = required("config", config)?;
+    let policy = enumeration::<FailurePolicy>("config.failure_policy", *failure_policy)?;
+    let may_be_left_out = *fail_open || policy == FailurePolicy::FailOpen;
+    if may_be_left_out {
+        tracing::warn!(
+            plugin = name,
+            "Wasm plugins are not supported; this one is skipped, as its failure policy allows"
+        );
+    } else {
+        tracing::error!(
+            plugin = name,
+            "Wasm plugins are not supported; all requests that should pass this one are answered with 503, as its failure policy demands"
+        );
+    }
+    Ok(may_be_left_out)
+}
+
+/// A filter whose configuration is discovered.
+fn discovered(proto: &ExtensionConfigSource, stat_prefix: &Name) -> Result<FilterKind> {
+    let ExtensionConfigSource {
+        config_source: source,
+        default_config,
+        apply_default_config_without_warming: _,
+        type_urls,
+    } = proto;
+    if type_urls.is_empty() {
+        return refuse("type_urls", "required: say what the filter may turn out to be");
+    }
+    let types = type_urls.iter().map(|url| url.rsplit('/').next().unwrap_or(url).into());
+    let default = optional("default_config", default_config, |any| {
+        match kind(&*extension::carried(any)?, stat_prefix)? {
+            Some(kind) => Ok(kind),
+            None => unsupported(any),
+        }
+    })?;
+    Ok(FilterKind::Discovered(Box::new(DiscoveredFilter {
+        source: config_source(required("config_source", source)?).at("config_source")?,
+        types: types.collect(),
+        default,
+    })))
 }
 
 /// What the filter does; none if this version does not have it.
@@ -104,6 +182,16 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
         let filter = jwt_authn::filter(&proto, stat_prefix)?;
         return Ok(Some(FilterKind::JwtAuthn(Arc::new(filter))));
     }
+    if let Some(proto) = unpack(any)? {
+        return istio::alpn(&proto).map(|it| Some(FilterKind::IstioAlpn(Arc::new(it))));
+    }
+    if let Some(proto) = unpack(any)? {
+        return Ok(Some(FilterKind::IstioPeerMetadata(istio::peer_metadata(&proto))));
+    }
+    if let Some(proto) = unpack(any)? {
+        let kind = (!may_be_left_out(&proto)?).then_some(FilterKind::Wasm);
+        return Ok(kind);
+    }
     Ok(None)
 }
 
@@ -123,6 +211,7 @@ pub(super) fn per_filter_config(
 }
 
 fn filter_config(name: &str, any: &Any) -> Result<Option<FilterRule>> {
+    let any = &*extension::carried(any)?;
     if let Some(rule) = rule(any)? {
         return Ok(Some(rule));
     }
@@ -138,6 +227,7 @@ fn filter_config(name: &str, any: &Any) -> Result<Option<FilterRule>> {
     if config.type_url.is_empty() {
         return Ok(Some(FilterRule::Enabled));
     }
+    let config = &*extension::carried(config).at("config")?;
     match rule(config).at("config")? {
         Some(rule) => Ok(Some(rule)),
         None if is_optional => {

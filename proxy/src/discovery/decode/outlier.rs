@@ -26,18 +26,13 @@ pub(super) fn outlier_detection(
         success_rate_request_volume, success_rate_stdev_factor, consecutive_gateway_failure,
         enforcing_consecutive_gateway_failure, split_external_local_origin_errors,
         consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure,
-        failure_percentage_threshold, enforcing_failure_percentage,
-        failure_percentage_minimum_hosts, failure_percentage_request_volume, max_ejection_time,
-        max_ejection_time_jitter, successful_active_health_check_uneject_host,
-        always_eject_one_host,
+        enforcing_local_origin_success_rate, failure_percentage_threshold,
+        enforcing_failure_percentage, failure_percentage_minimum_hosts,
+        failure_percentage_request_volume, max_ejection_time, max_ejection_time_jitter,
+        successful_active_health_check_uneject_host, always_eject_one_host,
     } = proto;
-    let base = positive_duration("base_ejection_time", base_ejection_time.as_ref())?
-        .unwrap_or(BASE_EJECTION_TIME);
-    let longest = positive_duration("max_ejection_time", max_ejection_time.as_ref())?
-        .unwrap_or(MAX_EJECTION_TIME.max(base));
-    if longest < base {
-        return refuse("max_ejection_time", "cannot be smaller than base_ejection_time");
-    }
+    no_local_rates(*split_external_local_origin_errors, *enforcing_local_origin_success_rate)?;
+    let (base, longest) = ejection_times(base_ejection_time.as_ref(), max_ejection_time.as_ref())?;
     #[rustfmt::skip]
     let [
         enforce_5xx, enforce_gateway, enforce_local, enforce_rate, enforce_failures, ejected, threshold,
@@ -83,6 +78,30 @@ pub(super) fn outlier_detection(
 
 fn jitter(proto: Option<&prost_types::Duration>) -> Result<Duration> {
     Ok(optional_duration("max_ejection_time_jitter", proto)?.unwrap_or_default())
+}
+
+/// The shortest and the longest ejection.
+fn ejection_times(
+    base: Option<&prost_types::Duration>,
+    longest: Option<&prost_types::Duration>,
+) -> Result<(Duration, Duration)> {
+    let base = positive_duration("base_ejection_time", base)?.unwrap_or(BASE_EJECTION_TIME);
+    let longest = positive_duration("max_ejection_time", longest)?;
+    let longest = longest.unwrap_or(MAX_EJECTION_TIME.max(base));
+    if longest < base {
+        return refuse("max_ejection_time", "cannot be smaller than base_ejection_time");
+    }
+    Ok((base, longest))
+}
+
+/// Refuses to eject hosts by the rate of their local failures, which is not kept.
+fn no_local_rates(split: bool, enforcing: Option<u32>) -> Result<()> {
+    if split && enforcing.is_some_and(|percent| percent != 0) {
+        let reason =
+            "only 0 is supported: hosts are not ejected by their rate of failed connections";
+        return refuse("enforcing_local_origin_success_rate", reason);
+    }
+    Ok(())
 }
 
 /// Each field's percentage, or its default.

@@ -2,22 +2,34 @@
 
 use std::path::PathBuf;
 
+use xds::envoy::config::core::v3::api_config_source::ApiType;
 use xds::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use xds::envoy::config::core::v3::data_source::Specifier;
 use xds::envoy::config::core::v3::{
-    ApiVersion, ConfigSource, DataSource, PathConfigSource, WatchedDirectory,
+    AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, DataSource,
+    PathConfigSource, WatchedDirectory,
 };
 
-use super::errors::{At, Result, refuse};
+use super::errors::{At, Result, each, refuse};
+use super::service::grpc_service;
 use super::value::{enumeration, non_empty};
 use crate::config;
-use crate::config::source::FileSource;
+use crate::config::source::{self, FileSource, GrpcSource};
 
 const NO_MANAGEMENT_SERVER: &str =
     "management servers are not supported by this version; use path_config_source";
 
 /// The file that holds discovered resources.
 pub(super) fn file_source(proto: &ConfigSource) -> Result<FileSource> {
+    match config_source(proto)? {
+        source::ConfigSource::File(file) => Ok(file),
+        source::ConfigSource::Ads => refuse("ads", NO_MANAGEMENT_SERVER),
+        source::ConfigSource::Grpc(_) => refuse("api_config_source", NO_MANAGEMENT_SERVER),
+    }
+}
+
+/// What holds discovered resources.
+pub(super) fn config_source(proto: &ConfigSource) -> Result<source::ConfigSource> {
     let ConfigSource { config_source_specifier, initial_fetch_timeout: _, resource_api_version } =
         proto;
     if enumeration::<ApiVersion>("resource_api_version", *resource_api_version)? == ApiVersion::V2 {
@@ -25,17 +37,43 @@ pub(super) fn file_source(proto: &ConfigSource) -> Result<FileSource> {
     }
     match config_source_specifier {
         Some(ConfigSourceSpecifier::PathConfigSource(source)) => {
-            path_config_source(source).at("path_config_source")
+            path_config_source(source).at("path_config_source").map(source::ConfigSource::File)
         }
         Some(ConfigSourceSpecifier::Path(path)) => {
             let path = PathBuf::from(non_empty("path", path)?);
-            Ok(FileSource { path, watched_directory: None })
+            Ok(source::ConfigSource::File(FileSource { path, watched_directory: None }))
         }
-        Some(ConfigSourceSpecifier::ApiConfigSource(_)) => {
-            refuse("api_config_source", NO_MANAGEMENT_SERVER)
+        Some(ConfigSourceSpecifier::ApiConfigSource(source)) => {
+            let source = api_config_source(source).at("api_config_source")?;
+            Ok(source::ConfigSource::Grpc(Box::new(source)))
         }
-        Some(ConfigSourceSpecifier::Ads(_)) => refuse("ads", NO_MANAGEMENT_SERVER),
-        None => refuse("", "required: say where the resources come from, in path_config_source"),
+        Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})) => {
+            Ok(source::ConfigSource::Ads)
+        }
+        None => refuse("", "required: say where the resources come from"),
+    }
+}
+
+fn api_config_source(proto: &ApiConfigSource) -> Result<GrpcSource> {
+    let ApiConfigSource {
+        api_type,
+        transport_api_version,
+        grpc_services,
+        set_node_on_first_message_only: _,
+    } = proto;
+    let delta = match enumeration("api_type", *api_type)? {
+        ApiType::Grpc => false,
+        ApiType::DeltaGrpc => true,
+        _ => return refuse("api_type", "only GRPC and DELTA_GRPC are supported here"),
+    };
+    if enumeration::<ApiVersion>("transport_api_version", *transport_api_version)? != ApiVersion::V3
+    {
+        return refuse("transport_api_version", "must be V3, as in Envoy");
+    }
+    let services = each("grpc_services", grpc_services, grpc_service)?;
+    match services.into_iter().next() {
+        Some(service) => Ok(GrpcSource { service, delta }),
+        None => refuse("grpc_services", "required"),
     }
 }
 

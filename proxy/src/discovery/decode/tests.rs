@@ -3,6 +3,7 @@
 mod accepted;
 mod examples;
 mod ignored;
+mod istiod;
 mod load_balancing;
 mod refused;
 

@@ -19,8 +19,9 @@ use xds::envoy::extensions::transport_sockets::tls::v3::{
 use xds::envoy::r#type::matcher::v3::StringMatcher;
 
 use super::errors::{At, Result, each, optional, refuse, required};
+use super::istio::METADATA_EXCHANGE;
 use super::matcher::string_matcher;
-use super::source::{data_source, file_source};
+use super::source::{config_source, data_source};
 use super::value::{enumeration, name, non_empty, optional_duration, unless_empty};
 use crate::config::source::ResourceSource;
 use crate::config::tls::{
@@ -105,13 +106,14 @@ fn common(proto: Option<&CommonTlsContext>) -> Result<CommonTls> {
     })?);
     let (min_version, max_version, cipher_suites) =
         parameters(tls_params.as_ref()).at("tls_params")?;
+    let mut alpn: Vec<Box<str>> =
+        each("alpn_protocols", alpn_protocols, |protocol| Ok(non_empty("", protocol)?.into()))?;
+    alpn.retain(|protocol| **protocol != *METADATA_EXCHANGE);
     Ok(CommonTls {
         min_version,
         max_version,
         cipher_suites,
-        alpn: each("alpn_protocols", alpn_protocols, |protocol| {
-            Ok(non_empty("", protocol)?.into())
-        })?,
+        alpn,
         certificates,
         validation: validation_context_type.as_ref().map(validation_source).transpose()?,
         key_log: optional("key_log", key_log, |TlsKeyLog { path }| {
@@ -160,8 +162,8 @@ fn certificate(proto: &TlsCertificate) -> Result<tls::TlsCertificate> {
 fn secret_name(proto: &SdsSecretConfig) -> Result<SecretName> {
     let SdsSecretConfig { name: secret, sds_config } = proto;
     let name = name("name", secret)?;
-    Ok(match optional("sds_config", sds_config, file_source)? {
-        Some(file) => SecretName::Discovered(ResourceSource { name, file }),
+    Ok(match optional("sds_config", sds_config, config_source)? {
+        Some(source) => SecretName::Discovered(ResourceSource { name, source }),
         None => SecretName::Static(name),
     })
 }

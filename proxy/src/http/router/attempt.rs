@@ -168,6 +168,7 @@ impl Exchange<'_> {
                 host: Some(&self.outgoing.host),
                 client: &client,
                 presence: &downstream.presence,
+                alpn: self.plan.stream.filtered().and_then(|it| it.wishes.alpn.as_ref()),
                 reuse,
             };
             let lease = self.within(begin, host.acquire(need)).await?.map_err(Failure::Connect)?;

@@ -161,6 +161,7 @@ fn hosts_with_auto_sni_do_not_share_connections() {
                 host: Some(host),
                 client: &Client::default(),
                 presence: &Presence::default(),
+                alpn: None,
                 reuse: Reuse::Any,
             };
             let lease = fixture.pool.acquire(need).await.unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::config::matcher::{StringMatcher, StringPattern};
-use crate::config::source::{FileSource, ResourceSource};
+use crate::config::source::{ConfigSource, FileSource, ResourceSource};
 use crate::config::tls::{SanKind, SanMatcher, TlsVersion};
 
 fn context(
@@ -28,7 +28,7 @@ fn file(path: &Path) -> DataSource {
 
 fn discovered(name: &str) -> SecretName {
     let file = FileSource { path: "/etc/sds/secrets.yaml".into(), watched_directory: None };
-    SecretName::Discovered(ResourceSource { name: name.into(), file })
+    SecretName::Discovered(ResourceSource { name: name.into(), source: ConfigSource::File(file) })
 }
 
 fn san(text: &str) -> SanMatcher {

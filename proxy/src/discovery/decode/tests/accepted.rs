@@ -178,7 +178,7 @@ fn a_sidecars_clusters() {
 
     let Discovery::Eds(source) = &eds.discovery else { panic!("no EDS") };
     assert_eq!(&*source.name, "outbound|9080||ratings");
-    assert_eq!(source.file.path, Path::new("@CERTS@/eds.yaml"));
+    assert_eq!(source.source.file().unwrap().path, Path::new("@CERTS@/eds.yaml"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ const REFUSED: [(&str, &[&str]); 7] = [
 ];
 
 /// A file or folder of the suites; none, and a note, where they are absent.
-fn suite(name: &str) -> Option<PathBuf> {
+pub(super) fn suite(name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("SUITES_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/suites"),
         PathBuf::from,

@@ -48,8 +48,8 @@ const READ_ELSEWHERE: [(&str, &[&str]); 5] = [
 #[test]
 fn ignored_fields_and_only_those_are_marked() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let protos = root.join("../xds/proto/envoy");
-    let packages = ["config", "extensions", "type"];
+    let protos = root.join("../xds/proto");
+    let packages = ["envoy/config", "envoy/extensions", "envoy/type", "istio"];
     let mut declared = BTreeSet::new();
     for package in packages {
         files(&protos.join(package), "proto", &mut |text| marked(text, &mut declared));

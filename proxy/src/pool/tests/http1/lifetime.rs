@@ -113,6 +113,7 @@ async fn get_for(fixture: &Fixture, port: u16, presence: &Presence) {
         host: None,
         client: &client,
         presence,
+        alpn: None,
         reuse: Reuse::Any,
     };
     let lease = fixture.pool.acquire(need).await.unwrap();
