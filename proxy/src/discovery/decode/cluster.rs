@@ -71,8 +71,7 @@ pub(super) fn cluster(proto: &Cluster) -> Result<cluster::Cluster> {
     };
     let mut http = upstream_http(typed_extension_protocol_options, &legacy)?;
     let discovery = discovery(proto, &mut http)?;
-    let socket = optional("transport_socket", transport_socket, wrapped_transport)?;
-    let (tls, proxy) = socket.unwrap_or_default();
+    let (tls, proxy) = outer_transport(transport_socket)?;
     needs_alpn(&http, tls.is_some())?;
     // There is no choice among endpoints that requests name; `discovery` has looked at the policy.
     let policy = if discovery.cleanup_interval().is_some() { 0 } else { *policy };
@@ -133,6 +132,10 @@ fn needs_alpn(http: &UpstreamHttp, tls: bool) -> Result<()> {
 
 /// TLS, and the PROXY header before it.
 type Transport = (Option<Arc<UpstreamTls>>, Option<Arc<ProxyProtocol>>);
+
+fn outer_transport(proto: &Option<TransportSocket>) -> Result<Transport> {
+    Ok(optional("transport_socket", proto, wrapped_transport)?.unwrap_or_default())
+}
 
 fn wrapped_transport(proto: &TransportSocket) -> Result<Transport> {
     let TransportSocket { name, config_type } = proto;
