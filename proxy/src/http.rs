@@ -14,6 +14,7 @@ pub mod filter;
 pub mod finish;
 pub mod forward_proxy;
 pub mod forwarded;
+pub mod grpc_timeout;
 pub mod head;
 pub mod head_guard;
 pub mod hop_by_hop;

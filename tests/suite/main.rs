@@ -80,6 +80,7 @@ mod router_check;
 mod routing;
 mod stale_connections;
 mod stateful_session;
+mod stream_duration;
 mod subsets;
 mod tcp;
 mod timeouts;

@@ -326,14 +326,24 @@ async fn the_upstream_name_follows_the_host(program: Program) {
         .await;
     let trust = json!({"common_tls_context":
         {"validation_context": {"trusted_ca": {"filename": tls.pki.root()}}}});
-    let cluster = Cluster::new("app").endpoint(sidecar.address("main")).tls(trust).http_option(
-        "upstream_http_protocol_options",
-        json!({"auto_sni": true, "auto_san_validation": true}),
-    );
+    let cluster =
+        Cluster::new("app").endpoint(sidecar.address("main")).tls(trust.clone()).http_option(
+            "upstream_http_protocol_options",
+            json!({"auto_sni": true, "auto_san_validation": true}),
+        );
     let edge = Bootstrap::http(to_app()).cluster(cluster).start(program).await;
     assert_eq!(edge.get("/").host("one.test").send().await.echo().backend(), "app");
     assert_eq!(edge.get("/").host("two.test").send().await.text(), "chain of two.test");
     assert_eq!(edge.get("/").host("three.test").send().await.status, 503, "not in the certificate");
+
+    let options = json!({"auto_sni": true, "auto_san_validation": true,
+        "override_auto_sni_header": "x-name"});
+    let cluster = Cluster::new("app").endpoint(sidecar.address("main"));
+    let cluster = cluster.tls(trust).http_option("upstream_http_protocol_options", options);
+    let edge = Bootstrap::http(to_app()).cluster(cluster).start(program).await;
+    let named = edge.get("/").host("three.test").header("x-name", "two.test:81");
+    assert_eq!(named.send().await.text(), "chain of two.test");
+    assert_eq!(edge.get("/").host("one.test").send().await.echo().backend(), "app");
 }
 
 async fn endpoints_choose_their_transport_socket(program: Program) {

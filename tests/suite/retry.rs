@@ -19,6 +19,10 @@ on_both!(
     nothing_is_retried_without_a_policy,
     retriable_response_headers_are_retried,
     backoff_grows_between_attempts,
+    only_requests_with_certain_headers_are_retried,
+    an_answer_may_say_when_to_come_again,
+    hosts_with_certain_metadata_are_not_tried_again,
+    a_retry_says_whether_it_follows_a_timeout,
 );
 
 async fn retrying(program: Program, app: &Backend, policy: Value) -> Proxy {
@@ -206,4 +210,83 @@ async fn backoff_grows_between_attempts(program: Program) {
     assert_eq!(app.count(), 5);
     assert!(started.elapsed() < Duration::from_secs(5), "back-off stays below its maximum");
     proxy.until_stat("cluster.app.upstream_rq_retry_backoff_exponential", |count| count == 4).await;
+}
+
+async fn only_requests_with_certain_headers_are_retried(program: Program) {
+    let wanted = json!([{"name": "x-retry", "present_match": true},
+        {"name": ":method", "string_match": {"exact": "PUT"}}]);
+    let policy = json!({"retry_on": "5xx", "num_retries": 3, "retriable_request_headers": wanted});
+    for (retried, header) in [(true, "x-retry"), (false, "x-other")] {
+        let app = failing_twice(500).await;
+        let proxy = retrying(program, &app, policy.clone()).await;
+        let status = proxy.get("/").header(header, "1").send().await.status;
+        assert_eq!((status, app.count()), if retried { (200, 3) } else { (500, 1) });
+    }
+}
+
+async fn an_answer_may_say_when_to_come_again(program: Program) {
+    let app = Backend::scripted("app", |call| match call.nth {
+        0 => Answer::status(503).header("x-reset", "soon").header("retry-after", "1"),
+        1 => Answer::status(503).header("retry-after", "9"),
+        _ => Answer::echo(),
+    })
+    .await;
+    let headers = json!([{"name": "x-reset", "format": "UNIX_TIMESTAMP"},
+        {"name": "retry-after", "format": "SECONDS"}]);
+    let back_off = json!({"reset_headers": headers, "max_interval": "2s"});
+    let policy =
+        json!({"retry_on": "5xx", "num_retries": 2, "rate_limited_retry_back_off": back_off});
+    let proxy = retrying(program, &app, policy).await;
+    let begin = std::time::Instant::now();
+    assert_eq!(proxy.get("/").send().await.status, 200);
+    let taken = begin.elapsed();
+    assert!(taken >= Duration::from_secs(1) && taken < Duration::from_secs(8), "{taken:?}");
+    proxy
+        .until_stats([
+            ("cluster.app.upstream_rq_retry_backoff_ratelimited", 1),
+            ("cluster.app.upstream_rq_retry_backoff_exponential", 1),
+        ])
+        .await;
+}
+
+async fn hosts_with_certain_metadata_are_not_tried_again(program: Program) {
+    let old = Backend::scripted("old", |_| Answer::status(500)).await;
+    let new = Backend::scripted("new", |_| Answer::echo()).await;
+    let at = |backend: &Backend, stage: &str| {
+        json!({"endpoint": {"address": harness::bootstrap::socket_address(backend.address())},
+            "metadata": {"filter_metadata": {"envoy.lb": {"stage": stage, "zone": "a"}}}})
+    };
+    let name = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig";
+    let omit = json!({"name": "omit", "typed_config": {
+        "@type": format!("type.googleapis.com/{name}"),
+        "metadata_match": {"filter_metadata": {"envoy.lb": {"stage": "old"}}}}});
+    let policy = json!({"retry_on": "5xx", "num_retries": 1, "retry_host_predicate": [omit],
+        "host_selection_retry_max_attempts": 50});
+    let proxy = Bootstrap::routing([Route::prefix("/").to("app").retry(policy)])
+        .cluster(Cluster::new("app").lb_endpoint(at(&old, "old")).lb_endpoint(at(&new, "new")))
+        .start(program)
+        .await;
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/").send().await.status, 200);
+    }
+    assert!(old.count() > 0, "first attempts go anywhere");
+}
+
+async fn a_retry_says_whether_it_follows_a_timeout(program: Program) {
+    let app = Backend::scripted("app", |call| match call.nth {
+        0 => Answer::hang(),
+        1 => Answer::status(500),
+        _ => Answer::echo(),
+    })
+    .await;
+    let policy = json!({"retry_on": "5xx", "per_try_timeout": "0.3s", "num_retries": 3});
+    let host =
+        harness::VirtualHost::new("all", ["*"], [Route::prefix("/").to("app").retry(policy)]);
+    let http = harness::Http::hosting([host.with("include_is_timeout_retry_header", true)]);
+    let proxy =
+        Bootstrap::http(http).cluster(Cluster::new("app").endpoint(&app)).start(program).await;
+    assert_eq!(proxy.get("/").send().await.status, 200);
+    let calls = app.calls();
+    let told: Vec<_> = calls.iter().map(|call| call.header("x-envoy-is-timeout-retry")).collect();
+    assert_eq!(told, [None, Some("true"), Some("false")]);
 }

@@ -270,6 +270,7 @@ async fn rewrites_of_path_and_host(program: Program) {
         to("/literal").with("route.host_rewrite_literal", "literal.test"),
         to("/header").with("route.host_rewrite_header", "x-host"),
         to("/path-host/").with("route.host_rewrite_path_regex", authority),
+        to("/format").with("route.host_rewrite", "%REQ(x-host)%.%REQ(x-none)%.test"),
         to("/"),
     ])
     .cluster(Cluster::new("app").endpoint(&app))
@@ -281,6 +282,7 @@ async fn rewrites_of_path_and_host(program: Program) {
         ("/literal", "/literal", "literal.test", None),
         ("/header", "/header", "from.header", None),
         ("/path-host/p.test/1", "/path-host/p.test/1", "p.test", None),
+        ("/format", "/format", "from.header.-.test", None),
         ("/as-is?q", "/as-is?q", "test.example", None),
     ] {
         let echo = proxy.get(asked).header("x-host", "from.header").send().await.echo();

@@ -189,6 +189,19 @@ impl PickView<'_> {
     }
 }
 
+impl PickView<'_> {
+    /// Whether the member's metadata is such that it is passed over.
+    fn omits(&self, member: &Member) -> bool {
+        let omit = self.context.omit;
+        if omit.is_empty() {
+            return false;
+        }
+        let endpoint = self.roster.spec.assignment.endpoints.get(member.place);
+        let metadata = endpoint.and_then(|endpoint| endpoint.metadata.as_deref());
+        omit.iter().any(|criteria| criteria.matches(metadata, true))
+    }
+}
+
 impl View for PickView<'_> {
     fn active(&self, index: usize) -> u32 {
         self.member(index).map_or(0, |member| member.host.shared.active())
@@ -205,8 +218,8 @@ impl View for PickView<'_> {
     }
 
     fn avoids(&self, index: usize) -> bool {
-        let member = self.member(index);
-        member.is_some_and(|member| self.context.avoid.contains(&member.host.id()))
+        let Some(member) = self.member(index) else { return false };
+        self.context.avoid.contains(&member.host.id()) || self.omits(member)
     }
 
     fn hash(&self) -> Option<u64> {

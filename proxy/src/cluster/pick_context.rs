@@ -2,13 +2,15 @@
 
 use super::dynamic::DynamicHost;
 use super::host::HostId;
-use crate::config::subset::MetadataMatch;
+use crate::config::subset::{Criteria, MetadataMatch};
 
 /// What a request or connection brings to the choice of its endpoint.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PickContext<'a> {
     /// Endpoints to pass over, if others can be had.
     pub avoid: &'a [HostId],
+    /// Endpoints with such metadata are passed over as well.
+    pub omit: &'a [Criteria],
     /// How often another endpoint is looked for in place of one to avoid (Envoy's
     /// `host_selection_retry_max_attempts`).
     pub attempts: u32,

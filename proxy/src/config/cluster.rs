@@ -417,6 +417,8 @@ pub struct UpstreamHttp {
     pub max_stream_duration: Option<Duration>,
     /// `upstream_http_protocol_options.auto_sni`
     pub auto_sni: bool,
+    /// `upstream_http_protocol_options.override_auto_sni_header`: names the host for both where a request has it.
+    pub override_auto_sni_header: Option<http::HeaderName>,
     /// `upstream_http_protocol_options.auto_san_validation`
     pub auto_san_validation: bool,
     /// `http_protocol_options.enable_trailers`

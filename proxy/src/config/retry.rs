@@ -1,10 +1,12 @@
 //! When and how a request is tried again (Envoy `config.route.v3.RetryPolicy`).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
 use http::header::HeaderName;
 
 use super::matcher::HeaderMatcher;
+use super::subset::Criteria;
 
 /// The words of `retry_on` and `retry_grpc_on`, as one set of bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -122,6 +124,12 @@ pub struct RetryPolicy {
     pub retriable_status_codes: Vec<u16>,
     /// Response headers for `retriable-headers`.
     pub retriable_headers: Vec<HeaderMatcher>,
+    /// `retriable_request_headers`: only requests that one of these matches are retried; none means all.
+    pub retriable_request_headers: Vec<HeaderMatcher>,
+    /// `rate_limited_retry_back_off`: answers may say when to come again.
+    pub resets: Option<Resets>,
+    /// `omit_host_metadata` predicates: hosts that a retry passes over.
+    pub omitted_hosts: Vec<Criteria>,
     /// Whether a host that failed this request is avoided (`previous_hosts` predicate).
     pub avoid_previous_hosts: bool,
     /// How often host selection is repeated to satisfy the predicate; Envoy's default is 1.
@@ -141,11 +149,59 @@ impl Default for RetryPolicy {
             per_try_idle_timeout: None,
             retriable_status_codes: Vec::new(),
             retriable_headers: Vec::new(),
+            retriable_request_headers: Vec::new(),
+            resets: None,
+            omitted_hosts: Vec::new(),
             avoid_previous_hosts: false,
             host_selection_attempts: 1,
             backoff_base: Duration::from_millis(25),
             backoff_max: Duration::from_millis(250),
         }
+    }
+}
+
+/// Envoy `RetryPolicy.RateLimitedRetryBackOff`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resets {
+    /// `reset_headers`: the first that an answer has, with an interval that is not too long, decides.
+    pub headers: Vec<ResetHeader>,
+    /// `max_interval`: longer ones are passed over; 300 s by default.
+    pub max: Duration,
+}
+
+/// Envoy `RetryPolicy.ResetHeader`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResetHeader {
+    /// Its name.
+    pub name: HeaderName,
+    /// What it says.
+    pub format: ResetFormat,
+}
+
+/// Envoy `RetryPolicy.ResetHeaderFormat`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetFormat {
+    /// SECONDS: how long to wait.
+    Seconds,
+    /// UNIX_TIMESTAMP: until when.
+    UnixTimestamp,
+}
+
+impl Resets {
+    /// How long the headers of an answer that came at `now` ask to wait.
+    pub fn interval(&self, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+        let read = |reset: &ResetHeader| {
+            let value = headers.get(&reset.name)?.to_str().ok()?.trim().parse().ok()?;
+            let value = Duration::from_secs(value);
+            match reset.format {
+                ResetFormat::Seconds => Some(value),
+                ResetFormat::UnixTimestamp => {
+                    let now = now.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+                    value.checked_sub(Duration::from_secs(now.as_secs()))
+                }
+            }
+        };
+        self.headers.iter().filter_map(read).find(|interval| *interval <= self.max)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Route tables as configured (Envoy `config.route.v3.RouteConfiguration`).
 
 mod rewrite;
+mod stream_duration;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::retry::RetryPolicy;
 use super::subset::MetadataMatch;
 
 pub use rewrite::{HostRewrite, PathRewrite, RegexRewrite, SubstitutionPiece};
+pub use stream_duration::{GrpcTimeout, StreamDuration};
 
 /// Envoy `RouteConfiguration`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -218,8 +220,10 @@ pub struct RouteAction {
     pub timeout: Option<Duration>,
     /// Stream idle timeout in place of the connection manager's; `Some(None)` turns it off.
     pub idle_timeout: Option<Option<Duration>>,
-    /// Limit on the stream's whole life in place of the connection manager's; `Some(None)` turns it off.
-    pub max_stream_duration: Option<Option<Duration>>,
+    /// `max_stream_duration`: limits on the stream's whole life in place of `timeout`.
+    pub stream_duration: Option<StreamDuration>,
+    /// `max_grpc_timeout`: the timeout of gRPC requests is their own.
+    pub grpc_timeout: Option<GrpcTimeout>,
     /// Its own retry policy.
     pub retry_policy: Option<Arc<RetryPolicy>>,
     /// `internal_redirect_policy`: which redirects are followed for the client; none passes all on.

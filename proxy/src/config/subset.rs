@@ -100,6 +100,18 @@ impl MetadataMatch {
         });
         Self { criteria: Criteria::new(values), fallbacks }
     }
+
+    /// Both, where these values take the place of those of `base` with the same keys.
+    #[must_use]
+    pub fn over(self, base: Option<&Self>) -> Self {
+        let Some(base) = base else { return self };
+        let fallbacks = match (&self.fallbacks, &base.fallbacks) {
+            (Some(own), _) => Some(own.iter().map(|own| own.over(&base.criteria)).collect()),
+            (None, Some(all)) => Some(all.iter().map(|base| self.criteria.over(base)).collect()),
+            (None, None) => None,
+        };
+        Self { criteria: self.criteria.over(&base.criteria), fallbacks }
+    }
 }
 
 impl Criteria {
@@ -118,6 +130,13 @@ impl Criteria {
         criteria.write_name(None, &mut name);
         criteria.name = name.into();
         criteria
+    }
+
+    fn over(&self, base: &Self) -> Self {
+        let replaced = |key: &str| self.entries.iter().any(|(own, _)| **own == *key);
+        let kept = base.entries.iter().filter(|(key, _)| !replaced(key));
+        let all = kept.chain(&self.entries).map(|(key, value)| (&**key, value.clone()));
+        Self::from_entries(all.collect())
     }
 
     /// The name of the subset they ask for.

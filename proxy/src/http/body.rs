@@ -285,13 +285,19 @@ impl Upstream {
                 http.downstream_rq_idle_timeout.inc();
                 (ResponseFlags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout")
             }
+            Expired::UpstreamDuration => (
+                ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
+                "upstream_max_stream_duration_reached",
+            ),
             _ => {
                 http.downstream_rq_max_duration_reached.inc();
                 (ResponseFlags::DURATION_TIMEOUT, "max_duration_timeout")
             }
         };
-        if let (Expired::Route, Some(in_flight)) = (expired, &self.in_flight) {
-            in_flight.expired();
+        match (expired, &self.in_flight) {
+            (Expired::Route, Some(in_flight)) => in_flight.expired(),
+            (Expired::UpstreamDuration, Some(in_flight)) => in_flight.lived_too_long(),
+            _ => {}
         }
         stream.flag(flags);
         self.cut(details, stream)

@@ -24,6 +24,8 @@ pub enum Expired {
     Request,
     /// `max_stream_duration`
     Duration,
+    /// `max_stream_duration` of the cluster: from the moment the attempt was sent.
+    UpstreamDuration,
 }
 
 /// The timeouts of one stream; none means no limit.
@@ -41,11 +43,18 @@ pub struct Deadlines {
     pub request: Option<Duration>,
     /// See [`Expired::Duration`].
     pub duration: Option<Duration>,
+    /// See [`Expired::UpstreamDuration`].
+    pub upstream_duration: Option<Duration>,
 }
 
 impl Deadlines {
-    /// The next timeout of `stream`, whose current attempt began at `attempt`, if any is running.
-    fn next(&self, stream: &Stream, attempt: Option<Instant>) -> Option<(Instant, Expired)> {
+    /// The next timeout of `stream`, whose current attempt began at `attempt` and was sent at `sent`, if any is running.
+    fn next(
+        &self,
+        stream: &Stream,
+        attempt: Option<Instant>,
+        sent: Option<Instant>,
+    ) -> Option<(Instant, Expired)> {
         let arrived = stream.timeline.request_end.get();
         let start = stream.start.instant;
         let after = |from: Option<Instant>, limit: Option<Duration>, what| {
@@ -62,6 +71,7 @@ impl Deadlines {
             after(Some(quiet), self.idle, Expired::Idle),
             after(Some(start), request, Expired::Request),
             after(Some(start), self.duration, Expired::Duration),
+            after(sent, self.upstream_duration, Expired::UpstreamDuration),
         ]
         .into_iter()
         .flatten()
@@ -70,8 +80,9 @@ impl Deadlines {
 
     /// The limits that go on once the response has begun.
     pub fn after_headers(&self, stream: &Stream) -> Option<(Instant, Expired)> {
-        let rest = Self { route: self.route, duration: self.duration, ..Self::default() };
-        rest.next(stream, None)
+        let Self { route, duration, upstream_duration, .. } = *self;
+        let rest = Self { route, duration, upstream_duration, ..Self::default() };
+        rest.next(stream, None, stream.timeline.upstream_begin.get())
     }
 
     /// Waits for `work`, unless a timeout of `stream` is over first.
@@ -91,7 +102,9 @@ impl Deadlines {
                 return Poll::Ready(Ok(done));
             }
             stream.wake_on_arrival(cx);
-            timer.poll(cx, || self.next(stream, attempt)).map(Err)
+            let sent = stream.timeline.upstream_begin.get();
+            let sent = sent.filter(|sent| attempt.is_some_and(|attempt| *sent >= attempt));
+            timer.poll(cx, || self.next(stream, attempt, sent)).map(Err)
         })
         .await;
         stream.connection.return_timer(timer);

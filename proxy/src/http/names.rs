@@ -53,6 +53,8 @@ names! {
     X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT = "x-envoy-hedge-on-per-try-timeout";
     /// The upstream is another proxy whose rate limit refused the request.
     X_ENVOY_RATELIMITED = "x-envoy-ratelimited";
+    /// Whether the attempt before this one took too long.
+    X_ENVOY_IS_TIMEOUT_RETRY = "x-envoy-is-timeout-retry";
     /// Which attempt this is, starting at 1.
     X_ENVOY_ATTEMPT_COUNT = "x-envoy-attempt-count";
     /// Status of a gRPC call.

@@ -26,6 +26,8 @@ pub struct Overrides {
     pub timeout: Option<Duration>,
     /// `x-envoy-upstream-rq-per-try-timeout-ms`, instead of the policy's; zero means no limit.
     pub per_try_timeout: Option<Duration>,
+    /// `x-envoy-upstream-stream-duration-ms`, instead of the cluster's `max_stream_duration`.
+    pub stream_duration: Option<Duration>,
     /// `x-envoy-upstream-rq-timeout-alt-response`: answer 204 on a timeout, not 504.
     pub timeout_means_no_content: bool,
 }
@@ -38,7 +40,6 @@ impl Overrides {
         }
         // Known to Envoy's router, which also takes them away, but without effect here.
         headers.remove(names::X_ENVOY_UPSTREAM_ALT_STAT_NAME);
-        headers.remove(names::X_ENVOY_UPSTREAM_STREAM_DURATION_MS);
         headers.remove(names::X_ENVOY_HEDGE_ON_PER_TRY_TIMEOUT);
         Self {
             retry_on: words(headers, retry::RETRY_ON, RetryOn::HTTP).union(words(
@@ -51,6 +52,8 @@ impl Overrides {
             retriable_headers: list(headers, retry::RETRIABLE_HEADER_NAMES),
             timeout: number(headers, retry::TIMEOUT_MS).map(Duration::from_millis),
             per_try_timeout: number(headers, retry::PER_TRY_TIMEOUT_MS).map(Duration::from_millis),
+            stream_duration: number(headers, names::X_ENVOY_UPSTREAM_STREAM_DURATION_MS)
+                .map(Duration::from_millis),
             timeout_means_no_content: headers.remove(retry::TIMEOUT_ALT_RESPONSE).is_some(),
         }
     }
@@ -108,6 +111,7 @@ mod tests {
             retriable_headers: ["x-a", "x-b"].map(HeaderName::from_static).to_vec(),
             timeout: Some(Duration::from_millis(1500)),
             per_try_timeout: Some(Duration::ZERO),
+            stream_duration: Some(Duration::from_millis(1)),
             timeout_means_no_content: true,
         };
         assert_eq!(overrides, wanted);

@@ -22,7 +22,7 @@
 //! | per-try timeout | reset, 5xx, gateway-error | reset |
 //! | response | by status and headers | the same |
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 use http::header::HeaderName;
@@ -58,6 +58,8 @@ pub enum Decision {
     Retry {
         /// How long to wait first.
         after: Duration,
+        /// Whether that is so long because the answer asked for it.
+        asked: bool,
     },
     /// Pass on what there is.
     No(Refusal),
@@ -125,6 +127,15 @@ impl<'p> RetryState<'p> {
         }
     }
 
+    /// Gives up on retries, unless `repeat`.
+    #[must_use]
+    pub fn only_if(mut self, repeat: bool) -> Self {
+        if !repeat {
+            self.on = RetryOn::NONE;
+        }
+        self
+    }
+
     /// Whether there may be another attempt, so that the request's body is worth keeping.
     pub fn may_retry(&self) -> bool {
         self.remaining > 0 && !self.on.is_empty()
@@ -143,10 +154,18 @@ impl<'p> RetryState<'p> {
         body_kept: bool,
         rng: &mut Rng,
     ) -> Decision {
+        let resets = self.policy.and_then(|policy| policy.resets.as_ref());
+        let asked = resets.and_then(|resets| resets.interval(headers, SystemTime::now()));
         if self.on.is_empty() || !self.covers_response(status, headers) {
             return Decision::No(Refusal::NotRetriable);
         }
-        self.spend(body_kept, rng)
+        match (self.spend(body_kept, rng), asked) {
+            // Not before that, and not all at once then.
+            (Decision::Retry { .. }, Some(asked)) => {
+                Decision::Retry { after: asked.mul_f64(1.0 + rng.f64() / 2.0), asked: true }
+            }
+            (decision, _) => decision,
+        }
     }
 
     /// Decides after an attempt without response.
@@ -215,7 +234,7 @@ impl<'p> RetryState<'p> {
         };
         self.remaining = remaining;
         self.retries += 1;
-        Decision::Retry { after: self.back_off(rng) }
+        Decision::Retry { after: self.back_off(rng), asked: false }
     }
 
     /// Fully jittered exponential back-off: before the Nth retry a random time below base · 2^(N-1), at
@@ -494,7 +513,7 @@ mod tests {
             let mut state = state(&policy, &Method::GET);
             let mut rng = Rng::with_seed(seed);
             for retry in 0..70 {
-                let Decision::Retry { after } = state.after_failure(RESET, true, &mut rng) else {
+                let Decision::Retry { after, .. } = state.after_failure(RESET, true, &mut rng) else {
                     panic!("there are retries left");
                 };
                 let limit = base.saturating_mul(1_u64.checked_shl(retry).unwrap_or(u64::MAX)).min(max);

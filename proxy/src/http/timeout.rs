@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use super::grpc_timeout::GRPC_TIMEOUT;
 use super::names;
 use super::overrides::Overrides;
 use crate::config::retry::RetryPolicy;
+use crate::net::grpc;
 
 /// The limits of one request. None means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct Timeouts {
     pub per_try: Option<Duration>,
     /// Silence within one attempt.
     pub per_try_idle: Option<Duration>,
+    /// Whether the upstream is told in `grpc-timeout` as well.
+    pub grpc: bool,
 }
 
 impl Timeouts {
@@ -36,7 +40,7 @@ impl Timeouts {
             .filter(limited)
             .filter(|per_try| request.is_none_or(|request| *per_try < request));
         let per_try_idle = policy.and_then(|policy| policy.per_try_idle_timeout).filter(limited);
-        Self { request, per_try, per_try_idle }
+        Self { request, per_try, per_try_idle, grpc: false }
     }
 
     /// How long the upstream of an attempt that starts `elapsed` after the request has: at least 1 ms,
@@ -50,12 +54,15 @@ impl Timeouts {
         Some(expected.max(Duration::from_millis(1)))
     }
 
-    /// Tells the upstream in `x-envoy-expected-rq-timeout-ms`; not called with
-    /// `suppress_envoy_headers`.
-    pub fn announce(&self, headers: &mut HeaderMap, elapsed: Duration) {
-        if let Some(expected) = self.expected(elapsed) {
+    /// Tells the upstream, in `x-envoy-expected-rq-timeout-ms` if that is `wanted`.
+    pub fn announce(&self, headers: &mut HeaderMap, elapsed: Duration, wanted: bool) {
+        let Some(expected) = self.expected(elapsed) else { return };
+        if wanted {
             let millis = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
             headers.insert(names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS, millis.into());
+        }
+        if self.grpc {
+            headers.insert(GRPC_TIMEOUT, grpc::timeout(expected));
         }
     }
 }
@@ -97,7 +104,8 @@ mod tests {
             assert_eq!((got.request, got.per_try), (request.map(ms), per_try.map(ms)));
         }
         let none = Timeouts::new(None, None, &Overrides::default());
-        assert_eq!(none, Timeouts { request: None, per_try: None, per_try_idle: None });
+        let unlimited = Timeouts { request: None, per_try: None, per_try_idle: None, grpc: false };
+        assert_eq!(none, unlimited);
     }
 
     #[test]
@@ -107,10 +115,10 @@ mod tests {
         assert_eq!(both.expected(ms(900)), Some(ms(100)));
         assert_eq!(both.expected(ms(2_000)), Some(ms(1)));
         let mut headers = HeaderMap::new();
-        timeouts(15_000, None, (None, None)).announce(&mut headers, ms(0));
+        timeouts(15_000, None, (None, None)).announce(&mut headers, ms(0), true);
         assert_eq!(headers[names::X_ENVOY_EXPECTED_RQ_TIMEOUT_MS], "15000");
         let mut headers = HeaderMap::new();
-        timeouts(0, None, (None, None)).announce(&mut headers, ms(0));
+        timeouts(0, None, (None, None)).announce(&mut headers, ms(0), true);
         assert!(headers.is_empty());
     }
 }

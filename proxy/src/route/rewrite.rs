@@ -53,6 +53,7 @@ pub fn host<'a>(
     action: &'a RouteAction,
     weighted: Option<&'a WeightedCluster>,
     head: &RequestHead<'a>,
+    facts: &dyn Facts,
 ) -> Option<Host<'a>> {
     let silent = weighted.and_then(|cluster| cluster.host_rewrite.as_deref());
     let name = match &action.host_rewrite {
@@ -61,6 +62,11 @@ pub fn host<'a>(
         HostRewrite::Header(name) => {
             let value = head.headers.get(name).map(HeaderValue::to_str);
             value.and_then(Result::ok).map(Cow::Borrowed)
+        }
+        HostRewrite::Format(format) => {
+            let mut host = Vec::new();
+            format.render(facts, "-", &mut host);
+            String::from_utf8(host).ok().map(Cow::Owned)
         }
         HostRewrite::PathRegex(rewrite) => Some(Cow::Owned(rewrite.apply(head.path()))),
     };
@@ -170,7 +176,7 @@ mod tests {
         let to = |rewrite: HostRewrite| {
             let action = action(rewrite);
             let head = get("/tenant/x?y", &headers);
-            host(&action, None, &head).map(|host| host.name.into_owned())
+            host(&action, None, &head, &FewFacts).map(|host| host.name.into_owned())
         };
         let from_header = |name| HostRewrite::Header(HeaderName::from_static(name));
         let by_path = by_regex("^/([^/]+)/.*$", SubstitutionPiece::Group(1));
@@ -190,11 +196,11 @@ mod tests {
         let head = get("/", &headers);
         let silent = action(HostRewrite::None);
         let expected = Host { name: Cow::Borrowed("weighted.host"), original: None };
-        assert_eq!(host(&silent, Some(&weighted), &head), Some(expected));
+        assert_eq!(host(&silent, Some(&weighted), &head, &FewFacts), Some(expected));
         let loud = action(HostRewrite::Literal("route.host".into()));
         let expected = Host { name: Cow::Borrowed("route.host"), original: Some("weighted.host") };
-        assert_eq!(host(&loud, Some(&weighted), &head), Some(expected));
-        let alone = host(&loud, None, &head).unwrap();
+        assert_eq!(host(&loud, Some(&weighted), &head, &FewFacts), Some(expected));
+        let alone = host(&loud, None, &head, &FewFacts).unwrap();
         assert_eq!(alone.original, Some("a.com"));
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn route(matcher: RouteMatch) -> Route {
 }
 
 /// An action that forwards to `cluster` and leaves everything else at Envoy's defaults.
-pub(super) fn forward(cluster: ClusterSpecifier) -> RouteAction {
+pub(crate) fn forward(cluster: ClusterSpecifier) -> RouteAction {
     RouteAction {
         cluster,
         cluster_not_found_status: StatusCode::SERVICE_UNAVAILABLE,
@@ -94,7 +94,8 @@ pub(super) fn forward(cluster: ClusterSpecifier) -> RouteAction {
         append_x_forwarded_host: false,
         timeout: Some(Duration::from_secs(15)),
         idle_timeout: None,
-        max_stream_duration: None,
+        stream_duration: None,
+        grpc_timeout: None,
         retry_policy: None,
         internal_redirect: None,
         mirrors: Vec::new(),

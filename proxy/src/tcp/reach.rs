@@ -58,6 +58,7 @@ impl Session {
         let hash = self.proxy.hash_source_ip.then(|| self.downstream.remote.ip());
         let dynamic = self.name_host(cluster).await?;
         let context = PickContext {
+            omit: &[],
             avoid: failed,
             attempts: if failed.is_empty() { 0 } else { LOOK_FOR_OTHERS },
             hash: hash.map(route::hash::address),

@@ -41,6 +41,7 @@ fn cluster(outlier_detection: Option<OutlierDetection>) -> Cluster {
             max_requests_per_connection: 0,
             max_stream_duration: None,
             auto_sni: false,
+            override_auto_sni_header: None,
             auto_san_validation: false,
             enable_trailers: false,
             max_headers_count: 100,

@@ -54,6 +54,8 @@ pub enum HostRewrite {
     Auto,
     /// `host_rewrite_header`: the value of this request header, if present.
     Header(HeaderName),
+    /// `host_rewrite`: this formatted text.
+    Format(Format),
     /// `host_rewrite_path_regex`: the path with this substitution applied.
     PathRegex(RegexRewrite),
 }

@@ -4,14 +4,22 @@ use std::time::Duration;
 
 use xds::envoy::config::route::v3::RetryPolicy;
 use xds::envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType;
-use xds::envoy::config::route::v3::retry_policy::{RetryBackOff, RetryHostPredicate};
+use xds::envoy::config::route::v3::retry_policy::{
+    RateLimitedRetryBackOff, ResetHeader, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
+};
+use xds::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
 use xds::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 
 use super::errors::{At, Result, each, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::matcher::header_matcher;
-use super::value::{optional_duration, positive_duration, unless_zero};
-use crate::config::retry::{self, RetryOn};
+use super::subset;
+use super::value::{enumeration, header_name, optional_duration, positive_duration, unless_zero};
+use crate::config::retry::{self, ResetFormat, RetryOn};
+use crate::config::subset::Criteria;
+
+/// The longest that an upstream may ask to be left alone, unless configured otherwise.
+const LONGEST_RESET: Duration = Duration::from_secs(300);
 
 /// Envoy counts in whole milliseconds.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(1);
@@ -27,10 +35,14 @@ pub(super) fn retry_policy(proto: &RetryPolicy) -> Result<retry::RetryPolicy> {
         host_selection_retry_max_attempts,
         retriable_status_codes,
         retry_back_off,
+        rate_limited_retry_back_off,
         retriable_headers,
+        retriable_request_headers,
     } = proto;
     let defaults = retry::RetryPolicy::default();
-    let predicates = each("retry_host_predicate", retry_host_predicate, previous_hosts)?;
+    let predicates = each("retry_host_predicate", retry_host_predicate, predicate)?;
+    let resets = rate_limited_retry_back_off.as_ref().map(resets);
+    let resets = resets.transpose().at("rate_limited_retry_back_off")?;
     let (backoff_base, backoff_max) = match retry_back_off {
         Some(proto) => backoff(proto).at("retry_back_off")?,
         None => (defaults.backoff_base, defaults.backoff_max),
@@ -44,7 +56,14 @@ pub(super) fn retry_policy(proto: &RetryPolicy) -> Result<retry::RetryPolicy> {
         per_try_idle_timeout: per_try_idle.and_then(unless_zero),
         retriable_status_codes: each("retriable_status_codes", retriable_status_codes, status)?,
         retriable_headers: each("retriable_headers", retriable_headers, header_matcher)?,
-        avoid_previous_hosts: !predicates.is_empty(),
+        retriable_request_headers: each(
+            "retriable_request_headers",
+            retriable_request_headers,
+            header_matcher,
+        )?,
+        resets,
+        avoid_previous_hosts: predicates.contains(&Predicate::PreviousHosts),
+        omitted_hosts: predicates.into_iter().filter_map(Predicate::omitted).collect(),
         host_selection_attempts: match host_selection_retry_max_attempts {
             0 => defaults.host_selection_attempts,
             attempts => u32::try_from(*attempts)
@@ -72,13 +91,57 @@ fn status(code: &u32) -> Result<u16> {
     u16::try_from(*code).map_err(|_| format!("{code} is no HTTP status")).at("")
 }
 
-fn previous_hosts(proto: &RetryHostPredicate) -> Result<()> {
+/// Which hosts are not to be tried again.
+#[derive(PartialEq)]
+enum Predicate {
+    PreviousHosts,
+    Omitted(Criteria),
+}
+
+impl Predicate {
+    fn omitted(self) -> Option<Criteria> {
+        match self {
+            Self::PreviousHosts => None,
+            Self::Omitted(criteria) => Some(criteria),
+        }
+    }
+}
+
+fn predicate(proto: &RetryHostPredicate) -> Result<Predicate> {
     let RetryHostPredicate { name: _, config_type } = proto;
     let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
-    match unpack::<PreviousHostsPredicate>(any).at("typed_config")? {
-        Some(PreviousHostsPredicate {}) => Ok(()),
+    if let Some(PreviousHostsPredicate {}) = unpack(any).at("typed_config")? {
+        return Ok(Predicate::PreviousHosts);
+    }
+    match unpack(any).at("typed_config")? {
+        Some(OmitHostMetadataConfig { metadata_match }) => {
+            let wanted = subset::wanted(metadata_match.as_ref()).unwrap_or_default();
+            Ok(Predicate::Omitted(Criteria::new(&wanted)))
+        }
         None => unsupported(any).at("typed_config"),
     }
+}
+
+fn resets(proto: &RateLimitedRetryBackOff) -> Result<retry::Resets> {
+    let RateLimitedRetryBackOff { reset_headers, max_interval } = proto;
+    if reset_headers.is_empty() {
+        return refuse("reset_headers", "at least one is required");
+    }
+    Ok(retry::Resets {
+        headers: each("reset_headers", reset_headers, reset)?,
+        max: positive_duration("max_interval", max_interval.as_ref())?.unwrap_or(LONGEST_RESET),
+    })
+}
+
+fn reset(proto: &ResetHeader) -> Result<retry::ResetHeader> {
+    let ResetHeader { name, format } = proto;
+    Ok(retry::ResetHeader {
+        name: header_name(name).at("name")?,
+        format: match enumeration("format", *format)? {
+            ResetHeaderFormat::Seconds => ResetFormat::Seconds,
+            ResetHeaderFormat::UnixTimestamp => ResetFormat::UnixTimestamp,
+        },
+    })
 }
 
 fn backoff(proto: &RetryBackOff) -> Result<(Duration, Duration)> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use prost_types::Duration as Proto;
 use serde_json::{Map, Value};
 use xds::envoy::config::core::v3::RoutingPriority;
 use xds::envoy::config::route::v3::route_action::{
@@ -33,8 +34,8 @@ use super::value::{
 use crate::config;
 use crate::config::format::Format;
 use crate::config::route::{
-    ClusterSpecifier, ClusterTarget, HostRewrite, PathRewrite, Priority, RandomValue,
-    WeightedClusters,
+    ClusterSpecifier, ClusterTarget, GrpcTimeout, HostRewrite, PathRewrite, Priority, RandomValue,
+    StreamDuration, WeightedClusters,
 };
 use crate::config::subset::MetadataMatch;
 
@@ -62,6 +63,8 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
         include_vh_rate_limits,
         hash_policy: hash_policies,
         upgrade_configs,
+        max_grpc_timeout,
+        grpc_timeout_offset,
         internal_redirect_policy,
         max_stream_duration: stream,
         cluster_specifier,
@@ -75,12 +78,12 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
         path_rewrite: path(prefix_rewrite, regex_rewrite.as_ref(), path_rewrite)?,
         host_rewrite: host(host_rewrite_specifier.as_ref())?,
         append_x_forwarded_host: *append_x_forwarded_host,
-        timeout: limit("timeout", timeout.as_ref(), Some(DEFAULT_TIMEOUT))?,
+        // As in Envoy, one who says how long streams live has no use for the other timeout.
+        timeout: limit("timeout", timeout.as_ref(), Some(DEFAULT_TIMEOUT))?
+            .filter(|_| stream.is_none()),
         idle_timeout: optional_duration("idle_timeout", idle_timeout.as_ref())?.map(unless_zero),
-        max_stream_duration: match stream {
-            Some(proto) => max_stream_duration(proto).at("max_stream_duration")?,
-            None => None,
-        },
+        stream_duration: optional("max_stream_duration", stream, stream_duration)?,
+        grpc_timeout: grpc_timeout(max_grpc_timeout.as_ref(), grpc_timeout_offset.as_ref())?,
         retry_policy: optional("retry_policy", retry, retry_policy)?.map(Arc::new),
         internal_redirect: optional(
             "internal_redirect_policy",
@@ -102,10 +105,26 @@ pub(super) fn route_action(proto: &RouteAction) -> Result<config::route::RouteAc
     })
 }
 
-fn max_stream_duration(proto: &MaxStreamDuration) -> Result<Option<Option<Duration>>> {
-    let MaxStreamDuration { max_stream_duration } = proto;
-    let duration = optional_duration("max_stream_duration", max_stream_duration.as_ref())?;
-    Ok(duration.map(unless_zero))
+fn stream_duration(proto: &MaxStreamDuration) -> Result<StreamDuration> {
+    let MaxStreamDuration {
+        max_stream_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset: offset,
+    } = proto;
+    let limit = optional_duration("max_stream_duration", max_stream_duration.as_ref())?;
+    let max = optional_duration("grpc_timeout_header_max", grpc_timeout_header_max.as_ref())?;
+    let offset = optional_duration("grpc_timeout_header_offset", offset.as_ref())?;
+    Ok(StreamDuration {
+        limit: limit.map(unless_zero),
+        grpc_max: max.map(unless_zero),
+        grpc_offset: offset.unwrap_or_default(),
+    })
+}
+
+fn grpc_timeout(max: Option<&Proto>, offset: Option<&Proto>) -> Result<Option<GrpcTimeout>> {
+    let max = optional_duration("max_grpc_timeout", max)?;
+    let offset = optional_duration("grpc_timeout_offset", offset)?.unwrap_or_default();
+    Ok(max.map(|max| GrpcTimeout { max: unless_zero(max), offset }))
 }
 
 fn not_found_status(proto: i32) -> Result<StatusCode> {
@@ -218,6 +237,9 @@ fn host(proto: Option<&HostRewriteSpecifier>) -> Result<HostRewrite> {
         Some(HostRewriteSpecifier::AutoHostRewrite(true)) => HostRewrite::Auto,
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) if !name.is_empty() => {
             HostRewrite::Header(header_name(name).at("host_rewrite_header")?)
+        }
+        Some(HostRewriteSpecifier::HostRewrite(format)) if !format.is_empty() => {
+            HostRewrite::Format(Format::parse(format).at("host_rewrite")?)
         }
         Some(HostRewriteSpecifier::HostRewritePathRegex(proto)) => {
             HostRewrite::PathRegex(regex_rewrite(proto).at("host_rewrite_path_regex")?)

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use http::header::HOST;
 use prost_types::Any;
 use xds::envoy::config::cluster::v3::cluster::ClusterProtocolSelection;
 use xds::envoy::config::core::v3::{
@@ -17,7 +18,7 @@ use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::{
 use super::errors::{At, Result, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::http_options::{common_http, http1, http2};
-use super::value::enumeration;
+use super::value::{enumeration, header_name};
 use crate::config::cluster::{UpstreamHttp, UpstreamProtocol};
 
 /// The key Envoy looks for; it is the name of the message.
@@ -143,7 +144,15 @@ fn build(
         return refuse(fields[1], reason);
     }
     let absent = UpstreamHttpProtocolOptions::default();
-    let UpstreamHttpProtocolOptions { auto_sni, auto_san_validation } = upstream.unwrap_or(&absent);
+    let UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } =
+        upstream.unwrap_or(&absent);
+    let sni_header = match override_auto_sni_header.as_str() {
+        "" | ":authority" => None,
+        name => {
+            let field = "upstream_http_protocol_options.override_auto_sni_header";
+            Some(header_name(name).at(field)?)
+        }
+    };
     Ok(UpstreamHttp {
         protocol,
         http2: http2(http2_options).at(fields[2])?,
@@ -152,6 +161,7 @@ fn build(
         max_requests_per_connection: common.max_requests_per_connection,
         max_stream_duration: common.max_stream_duration,
         auto_sni: *auto_sni,
+        override_auto_sni_header: sni_header.filter(|name| *name != HOST),
         auto_san_validation: *auto_san_validation,
         enable_trailers: http1.enable_trailers,
         max_headers_count: common.max_headers_count,

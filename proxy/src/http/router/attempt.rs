@@ -11,6 +11,7 @@ use crate::cluster::health_check::IMMEDIATE_FAIL;
 use crate::cluster::{DynamicHost, LocalCluster, LocalHost, Outcome, OverrideHost, PickContext};
 use crate::config::cluster::Discovery;
 use crate::config::format::millis;
+use crate::http::deadline::Expired;
 use crate::http::{forward_proxy, names, retry};
 use crate::net::body::RequestBody;
 use crate::pool::{Cause, Lease, Need, ResponseBody, Reuse, SendError, Stage};
@@ -51,6 +52,12 @@ impl InFlight {
         self.cluster.report(&self.host, Outcome::Failed);
     }
 
+    /// Counts a response that took longer than its cluster's `max_stream_duration`.
+    pub fn lived_too_long(&self) {
+        self.cluster.stats.upstream_rq_max_duration_reached.inc();
+        self.cluster.stats.upstream_rq_tx_reset.inc();
+    }
+
     /// Counts a response that was given up by the proxy.
     pub fn expired(&self) {
         self.cluster.stats.upstream_rq_timeout.inc();
@@ -89,7 +96,7 @@ impl Exchange<'_> {
                 }
             }
         }
-        if self.avoids_previous_hosts().is_some() {
+        if self.avoids_previous_hosts() {
             self.avoid.push(host.id());
         }
         result
@@ -117,9 +124,10 @@ impl Exchange<'_> {
         let stream = self.plan.stream;
         let context = PickContext {
             avoid: &self.avoid,
-            attempts: self.avoids_previous_hosts().unwrap_or(1),
+            attempts: self.host_selection_attempts(),
+            omit: self.omitted_hosts(),
             hash: self.hash(),
-            metadata_match: self.plan.metadata_match(),
+            metadata_match: self.wanted.as_deref(),
             dynamic,
             override_host: self.override_host(),
         };
@@ -158,6 +166,7 @@ impl Exchange<'_> {
         let mut request = None;
         let downstream = &self.plan.stream.connection.downstream;
         let client = downstream.client();
+        let sni_header = self.cluster.spec().config.http.override_auto_sni_header.as_ref();
         loop {
             let need = Need {
                 priority: self.plan.action.priority,
@@ -165,7 +174,7 @@ impl Exchange<'_> {
                     Version::HTTP_2 => Protocol::Http2,
                     _ => Protocol::Http1,
                 },
-                host: Some(&self.outgoing.host),
+                host: Some(self.outgoing.certified_host(sni_header)),
                 client: &client,
                 presence: &downstream.presence,
                 alpn: self.plan.stream.filtered().and_then(|it| it.wishes.alpn.as_ref()),
@@ -205,6 +214,7 @@ impl Exchange<'_> {
             &self.timeouts,
             self.attempts(),
             &host.hostname(),
+            self.timed_out,
             body,
         ))
     }
@@ -270,7 +280,13 @@ impl Exchange<'_> {
             _ => {}
         }
         // Envoy counts the status it answers with among the cluster's responses.
-        if !matches!(failure, Failure::NoHost | Failure::Unresolved(_)) {
+        let uncounted = matches!(
+            failure,
+            Failure::NoHost
+                | Failure::Unresolved(_)
+                | Failure::Expired(Expired::UpstreamDuration, _)
+        );
+        if !uncounted {
             stats.response(failure.reply(false).status.as_u16());
         }
     }
@@ -298,7 +314,6 @@ fn verdict<B>(response: &Response<B>) -> u16 {
 
 /// What a failure tells about the endpoint; none if it is not the endpoint's fault.
 fn outcome(failure: &Failure) -> Option<Outcome> {
-    use crate::http::deadline::Expired;
     use crate::upstream::failure::ConnectError;
     match failure {
         Failure::NoHost | Failure::Unresolved(_) | Failure::Connect(ConnectError::Overflow(_)) => {

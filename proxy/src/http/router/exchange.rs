@@ -1,5 +1,6 @@
 //! All attempts of one request: what may be tried again, when, and what the client gets in the end.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,9 @@ use crate::cluster::{HostId, LocalCluster};
 use crate::config::cluster::UpstreamProtocol;
 use crate::config::overload::Timer;
 use crate::config::retry::RetryPolicy;
+use crate::config::subset::{Criteria, MetadataMatch};
 use crate::http::deadline::{Deadlines, Expired};
+use crate::http::grpc_timeout;
 use crate::http::local_reply::LocalReply;
 use crate::http::overrides::Overrides;
 use crate::http::replay::Replay;
@@ -106,6 +109,10 @@ pub struct Exchange<'a> {
     pub(super) outgoing: Outgoing,
     pub(super) timeouts: Timeouts,
     pub(super) avoid: Vec<HostId>,
+    /// What is wanted of the endpoint's metadata.
+    pub(super) wanted: Option<Cow<'a, MetadataMatch>>,
+    /// Whether the last attempt took too long.
+    pub(super) timed_out: bool,
     mirrors: Mirrors<'a>,
     hashed: Hashed,
     source: Source,
@@ -130,14 +137,23 @@ impl<'a> Exchange<'a> {
         let host = plan.table.virtual_host(plan.found);
         let policy = plan.action.retry_policy.as_deref();
         let policy = policy.or(host.and_then(|host| host.retry_policy.as_deref()));
-        let timeouts = Timeouts::new(plan.action.timeout, policy, &overrides);
+        let route = grpc_timeout::of_request(plan.action, plan.head);
+        let timeouts = Timeouts {
+            grpc: grpc_timeout::is_told(plan.action, plan.head),
+            ..Timeouts::new(route, policy, &overrides)
+        };
         let (method, headers) = (&plan.head.method, &plan.head.headers);
-        let deadlines = deadlines(&plan, &cluster, &timeouts);
+        let deadlines = deadlines(&plan, &cluster, &timeouts, &overrides);
+        let wanted = policy.map_or(&[][..], |policy| &policy.retriable_request_headers);
+        let view = outgoing.view(plan.head.scheme);
+        let retriable = wanted.is_empty() || wanted.iter().any(|it| it.matches(&view));
         Self {
             timeout_means_no_content: overrides.timeout_means_no_content,
             repeatable: retry::is_repeatable(method, headers),
-            retry: RetryState::new(policy, overrides, method, headers),
+            retry: RetryState::new(policy, overrides, method, headers).only_if(retriable),
             avoid: Vec::new(),
+            wanted: plan.metadata_match(),
+            timed_out: false,
             mirrors,
             hashed: Hashed::new(&plan, &cluster, &outgoing),
             retry_permit: None,
@@ -186,9 +202,18 @@ impl<'a> Exchange<'a> {
         self.repeatable
     }
 
-    pub(super) fn avoids_previous_hosts(&self) -> Option<u32> {
-        let policy = self.policy.filter(|policy| policy.avoid_previous_hosts)?;
-        Some(policy.host_selection_attempts)
+    pub(super) fn avoids_previous_hosts(&self) -> bool {
+        self.policy.is_some_and(|policy| policy.avoid_previous_hosts)
+    }
+
+    pub(super) fn host_selection_attempts(&self) -> u32 {
+        self.policy.map_or(1, |policy| policy.host_selection_attempts)
+    }
+
+    /// What is passed over by a retry.
+    pub(super) fn omitted_hosts(&self) -> &'a [Criteria] {
+        let policy = self.policy.filter(|_| self.attempts() > 1);
+        policy.map_or(&[][..], |policy| &policy.omitted_hosts)
     }
 
     pub(super) fn breaker(&self) -> &LocalBreaker {
@@ -220,7 +245,7 @@ impl<'a> Exchange<'a> {
         loop {
             let result = self.attempt().await;
             let decision = self.consider(&result);
-            let Decision::Retry { after } = decision else {
+            let Decision::Retry { after, asked } = decision else {
                 self.note_refusal(&result, decision);
                 return result;
             };
@@ -231,7 +256,14 @@ impl<'a> Exchange<'a> {
                 return result;
             };
             stats.upstream_rq_retry.inc();
-            stats.upstream_rq_retry_backoff_exponential.inc();
+            match asked {
+                true => stats.upstream_rq_retry_backoff_ratelimited.inc(),
+                false => stats.upstream_rq_retry_backoff_exponential.inc(),
+            }
+            let per_try = |it: &Failure| {
+                matches!(it, Failure::Expired(Expired::PerTry | Expired::PerTryIdle, _))
+            };
+            self.timed_out = result.as_ref().is_err_and(per_try);
             drop(result);
             let pause = tokio::time::sleep(after);
             let stream = self.plan.stream;
@@ -264,6 +296,7 @@ impl<'a> Exchange<'a> {
             Expired::Idle => http.downstream_rq_idle_timeout.inc(),
             Expired::Request => http.downstream_rq_timeout.inc(),
             Expired::Duration => http.downstream_rq_max_duration_reached.inc(),
+            Expired::UpstreamDuration => cluster.upstream_rq_max_duration_reached.inc(),
         }
         Failure::Expired(expired, self.plan.stream.timeline.request_end.get().is_some())
     }
@@ -323,23 +356,31 @@ fn kind(failure: &Failure) -> Option<retry::Failure> {
             (_, Stage::NotProcessed) => retry::Failure::Reset { request_sent: false },
             _ => retry::Failure::Reset { request_sent: true },
         },
-        Failure::Expired(Expired::PerTry | Expired::PerTryIdle, _) => retry::Failure::PerTryTimeout,
+        Failure::Expired(Expired::PerTry | Expired::PerTryIdle | Expired::UpstreamDuration, _) => {
+            retry::Failure::PerTryTimeout
+        }
         Failure::Expired(..) => return None,
     })
 }
 
-fn deadlines(plan: &Plan<'_>, cluster: &LocalCluster, timeouts: &Timeouts) -> Deadlines {
+fn deadlines(
+    plan: &Plan<'_>,
+    cluster: &LocalCluster,
+    timeouts: &Timeouts,
+    overrides: &Overrides,
+) -> Deadlines {
     let limits = &plan.stream.served.config().limits;
     let upstream = cluster.spec().config.http.max_stream_duration;
     let overload = &plan.stream.connection.worker.shared.overload;
     let idle = plan.action.idle_timeout.unwrap_or(limits.stream_idle_timeout);
-    let duration = plan.action.max_stream_duration.unwrap_or(limits.max_stream_duration);
+    let duration = plan.stream_limit();
     Deadlines {
         route: timeouts.request,
         per_try: timeouts.per_try,
         per_try_idle: timeouts.per_try_idle,
         idle: idle.map(|limit| overload.timeout(Timer::StreamIdle, limit)),
         request: limits.request_timeout,
-        duration: [duration, upstream].into_iter().flatten().min(),
+        duration,
+        upstream_duration: overrides.stream_duration.or(upstream),
     }
 }

@@ -7,6 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use crate::http::deadline::Expired;
 use crate::http::local_reply::LocalReply;
+use crate::net::grpc::Status;
 use crate::pool::{Cause, SendError};
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::upstream::failure::ConnectError;
@@ -48,6 +49,7 @@ impl Failure {
                 Expired::Route | Expired::PerTry => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
                 Expired::Idle | Expired::PerTryIdle => ResponseFlags::STREAM_IDLE_TIMEOUT,
                 Expired::Duration => ResponseFlags::DURATION_TIMEOUT,
+                Expired::UpstreamDuration => ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
                 Expired::Request => ResponseFlags::default(),
             },
         }
@@ -125,8 +127,18 @@ fn expiry(expired: Expired, arrived: bool) -> LocalReply {
             (StatusCode::REQUEST_TIMEOUT, "request timeout", "request_overall_timeout".into())
         }
         Expired::Duration => (blamed, "downstream duration timeout", "max_duration_timeout".into()),
+        Expired::UpstreamDuration => (
+            blamed,
+            "upstream max stream duration reached",
+            "upstream_max_stream_duration_reached".into(),
+        ),
     };
-    LocalReply::new(status, details).body(body)
+    let reply = LocalReply::new(status, details).body(body);
+    match expired {
+        // The client's own limit, as far as it knows.
+        Expired::Duration => reply.grpc_status(Status::DEADLINE_EXCEEDED),
+        _ => reply,
+    }
 }
 
 #[cfg(test)]

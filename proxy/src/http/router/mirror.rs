@@ -91,7 +91,7 @@ impl<'a> Mirrors<'a> {
             };
             let progress = body.as_ref().map(CopyBody::progress);
             let body = body.map_or(RequestBody::Empty, RequestBody::stream);
-            let mut request = outgoing.request(plan, timeouts, 1, "", body);
+            let mut request = outgoing.request(plan, timeouts, 1, "", false, body);
             dress(policy, plan, request.headers_mut());
             let copy = Copy {
                 cluster: worker.clusters.get(spec),

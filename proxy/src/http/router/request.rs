@@ -1,5 +1,6 @@
 //! The request as the upstream will see it: the route's header changes, the new host and path, the hints for the next hop.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -9,12 +10,14 @@ use http::{HeaderMap, Method, Request, Uri};
 use super::Plan;
 use crate::config::matcher::RequestHead;
 use crate::config::route::{ClusterSpecifier, HostRewrite, WeightedCluster};
-use crate::config::subset::MetadataMatch;
+use crate::config::subset::{LOAD_BALANCING, MetadataMatch};
+use crate::http::grpc_timeout::{self, GRPC_TIMEOUT};
 use crate::http::names;
 use crate::http::overrides::Overrides;
 use crate::http::stream::Head;
 use crate::http::timeout::Timeouts;
 use crate::net::body::RequestBody;
+use crate::net::grpc;
 use crate::route::rewrite;
 
 /// A request ready to be sent, as often as need be.
@@ -35,9 +38,15 @@ impl Outgoing {
         let mut headers = head.headers.clone();
         *overrides = Overrides::take(&mut headers);
         let weighted = plan.target.weighted;
+        if plan.action.stream_duration.is_some()
+            && head.is_grpc()
+            && let Some(limit) = plan.stream_limit()
+        {
+            headers.insert(GRPC_TIMEOUT, grpc::timeout(limit));
+        }
         plan.table.mutate_request(plan.found, weighted, &mut headers, stream);
         let view = RequestHead { headers: &headers, ..head.view() };
-        let rewritten = rewrite::host(plan.action, plan.weighted(), &view);
+        let rewritten = rewrite::host(plan.action, plan.weighted(), &view, stream);
         let host: Box<str> = rewritten.as_ref().map_or(plan.authority, |host| &host.name).into();
         let replaced = rewritten.as_ref().and_then(|host| host.original);
         let replaced = replaced.or(plan.rewrites_host_later().then_some(plan.authority));
@@ -58,6 +67,12 @@ impl Outgoing {
         let target = if target.is_empty() { &host } else { target };
         let target = Uri::try_from(target).ok()?;
         Some(Self { method: head.method.clone(), target, headers, host })
+    }
+
+    /// The host that the upstream's certificate is for: what the header called `name` says, if the request has it.
+    pub(super) fn certified_host(&self, name: Option<&HeaderName>) -> &str {
+        let told = name.and_then(|name| self.headers.get(name)).and_then(|it| it.to_str().ok());
+        told.filter(|told| !told.is_empty()).unwrap_or(&self.host)
     }
 
     /// The first value of header `name`.
@@ -88,23 +103,27 @@ impl Outgoing {
         }
     }
 
-    /// The request for attempt number `attempt`, with `body`, to the endpoint called `hostname`.
+    /// The request for attempt number `attempt`, with `body`, to the endpoint called `hostname`. `timed_out` is
+    /// whether the attempt before took too long.
     pub fn request(
         &self,
         plan: &Plan<'_>,
         timeouts: &Timeouts,
         attempt: u32,
         hostname: &str,
+        timed_out: bool,
         body: RequestBody,
     ) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.target.clone();
         let mut headers = self.headers.clone();
-        if !plan.suppresses_envoy_headers() {
-            // The first attempt has the whole time, as Envoy says it: only retries have less.
-            let elapsed = if attempt == 1 { Duration::ZERO } else { plan.stream.waited() };
-            timeouts.announce(&mut headers, elapsed);
+        // The first attempt has the whole time, as Envoy says it: only retries have less.
+        let elapsed = if attempt == 1 { Duration::ZERO } else { plan.stream.waited() };
+        timeouts.announce(&mut headers, elapsed, !plan.suppresses_envoy_headers());
+        if attempt > 1 && plan.tells_of_timeouts() {
+            let told = if timed_out { "true" } else { "false" };
+            headers.insert(names::X_ENVOY_IS_TIMEOUT_RETRY, HeaderValue::from_static(told));
         }
         if plan.counts_attempts() {
             headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempt.into());
@@ -128,10 +147,15 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// What is wanted of the endpoint's metadata.
-    pub(super) fn metadata_match(&self) -> Option<&'a MetadataMatch> {
+    /// What is wanted of the endpoint's metadata: by the route, and over that by filters.
+    pub(super) fn metadata_match(&self) -> Option<Cow<'a, MetadataMatch>> {
         let own = self.weighted().and_then(|weighted| weighted.metadata_match.as_deref());
-        own.or(self.action.metadata_match.as_deref())
+        let routes = own.or(self.action.metadata_match.as_deref());
+        let dynamic = self.stream.dynamic();
+        match dynamic.metadata().and_then(|metadata| metadata.namespace(LOAD_BALANCING)) {
+            Some(values) => Some(Cow::Owned(MetadataMatch::new(values).over(routes))),
+            None => routes.map(Cow::Borrowed),
+        }
     }
 
     /// Whether the host becomes the endpoint's name, which is known only once it is chosen.
@@ -139,8 +163,19 @@ impl<'a> Plan<'a> {
         matches!(self.action.host_rewrite, HostRewrite::Auto)
     }
 
+    /// How long the request's stream may live; none is no limit.
+    pub(super) fn stream_limit(&self) -> Option<Duration> {
+        let manager = self.stream.served.config().limits.max_stream_duration;
+        grpc_timeout::of_stream(self.action, manager, self.head)
+    }
+
     pub(super) fn suppresses_envoy_headers(&self) -> bool {
         self.stream.served.config().suppress_envoy_headers
+    }
+
+    fn tells_of_timeouts(&self) -> bool {
+        let host = self.table.virtual_host(self.found);
+        host.is_some_and(|host| host.include_is_timeout_retry_header)
     }
 
     fn counts_attempts(&self) -> bool {

@@ -167,7 +167,7 @@ impl Question<'_> {
         let mut headers = self.head.headers.clone();
         table.mutate_request(found, target.weighted, &mut headers, &Nobody);
         let changed = RequestHead { headers: &headers, ..self.head };
-        let host = rewrite::host(action, chosen, &changed)
+        let host = rewrite::host(action, chosen, &changed, &Nobody)
             .map_or_else(|| self.head.authority.to_owned(), |host| host.name.into_owned());
         let path = table.route(found).and_then(|route| {
             rewrite::path(&route.matcher, &action.path_rewrite, &changed, &Nobody)

@@ -157,7 +157,7 @@ fn forward(
     table.mutate_request(found, target.weighted, &mut headers, &FromLocalhost);
     table.mutate_response(found, target.weighted, &mut answer.response_headers, &FromLocalhost);
     let changed = RequestHead { headers: &headers, ..*head };
-    let authority = rewrite::host(action, chosen, &changed)
+    let authority = rewrite::host(action, chosen, &changed, &FromLocalhost)
         .map_or_else(|| head.authority.to_owned(), |host| host.name.into_owned());
     let rewritten = rewrite::path(&route.matcher, &action.path_rewrite, &changed, &FromLocalhost);
     answer.weighted = target.weighted;

@@ -80,7 +80,10 @@ fn a_sidecars_node_and_inbound_listener() {
     assert_eq!(http.limits.stream_idle_timeout, None);
     assert_eq!(http.limits.request_headers_timeout, Some(Duration::from_secs(10)));
     let Action::Forward(forward) = &routes(http)[0].action else { panic!("no route") };
-    assert_eq!((forward.timeout, forward.max_stream_duration), (None, Some(None)));
+    assert_eq!(
+        (forward.timeout, forward.stream_duration.and_then(|it| it.limit)),
+        (None, Some(None))
+    );
 }
 
 #[test]

@@ -85,6 +85,8 @@ statistics! {
         upstream_rq_per_try_timeout: Counter = "upstream_rq_per_try_timeout",
         /// Attempts that were silent for longer than per_try_idle_timeout.
         upstream_rq_per_try_idle_timeout: Counter = "upstream_rq_per_try_idle_timeout",
+        /// Requests that lived for longer than the cluster's max_stream_duration.
+        upstream_rq_max_duration_reached: Counter = "upstream_rq_max_duration_reached",
         /// Requests reset by the host.
         upstream_rq_rx_reset: Counter = "upstream_rq_rx_reset",
         /// Requests reset by the proxy.
@@ -93,6 +95,8 @@ statistics! {
         upstream_rq_retry: Counter = "upstream_rq_retry",
         /// Retries after an exponential back-off.
         upstream_rq_retry_backoff_exponential: Counter = "upstream_rq_retry_backoff_exponential",
+        /// Retries after an interval that the answer asked for.
+        upstream_rq_retry_backoff_ratelimited: Counter = "upstream_rq_retry_backoff_ratelimited",
         /// Requests that failed after the last allowed retry.
         upstream_rq_retry_limit_exceeded: Counter = "upstream_rq_retry_limit_exceeded",
         /// Retries refused by the retry circuit breaker or budget.
