@@ -8,6 +8,7 @@ mod connection_limit;
 mod filters;
 mod first_words;
 pub mod manager;
+mod network_authz;
 mod network_filters;
 mod race;
 mod receive;

@@ -9,6 +9,7 @@ pub mod proxy_protocol;
 pub mod readable;
 pub mod socket;
 pub mod splice;
+pub mod structure;
 
 pub use hostname::hostname;
 pub use own_address::own_address;

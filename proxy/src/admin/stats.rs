@@ -9,6 +9,7 @@ use regex::Regex;
 use super::parameters::Parameters;
 use super::reply::Reply;
 use super::{AdminState, certs};
+use crate::config::ext_authz::AuthzScope;
 use crate::config::http_filter::{FilterKind, HttpFilter};
 use crate::config::listener::{ListenerFilter, ListenerFilterKind, NetworkFilter};
 use crate::config::rbac::RbacFilter;
@@ -132,8 +133,12 @@ fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
     let limit = |it: &Arc<ConnectionLimiter>| Scope::connection_limit(&it.config().stat_prefix);
     let mut scopes: Vec<_> = chain.limiters.iter().map(limit).collect();
     for filter in &chain.config.filters {
-        if let NetworkFilter::Rbac(rbac) = filter {
-            scopes.extend(rbac_scopes(&rbac.filter));
+        match filter {
+            NetworkFilter::Rbac(rbac) => scopes.extend(rbac_scopes(&rbac.filter)),
+            NetworkFilter::ExtAuthz(authz) => {
+                scopes.push(Scope::Filter(FilterScope::network_authz(&authz.stat_prefix)));
+            }
+            _ => {}
         }
     }
     match &chain.terminal {
@@ -156,6 +161,11 @@ fn http_filter_scopes(filter: &HttpFilter, stat_prefix: &str) -> Vec<Scope> {
         }
         FilterKind::Cors => vec![Scope::cors(stat_prefix)],
         FilterKind::Fault(_) => vec![Scope::Filter(FilterScope::fault(stat_prefix))],
+        FilterKind::ForwardProxy(_) | FilterKind::HeaderMutation(_) => Vec::new(),
+        FilterKind::ExtAuthz(config) => {
+            let AuthzScope { manager, prefix } = &config.scope;
+            vec![Scope::Filter(FilterScope::ext_authz(manager, prefix))]
+        }
         FilterKind::StatefulSession(config) => {
             config.stats.iter().map(|it| Scope::session(&it.manager, &it.prefix)).collect()
         }

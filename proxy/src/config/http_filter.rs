@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::Name;
 use super::dns::Cache;
+use super::ext_authz::{ExtAuthz, RouteAuthz};
 use super::fault::Fault;
 use super::header::HeaderChange;
 use super::istio::{AlpnOverrides, PeerMetadata};
@@ -42,6 +43,8 @@ pub enum FilterKind {
     Rbac(Box<RbacFilter>),
     /// `envoy.filters.http.jwt_authn`
     JwtAuthn(Arc<JwtAuthn>),
+    /// `envoy.filters.http.ext_authz`
+    ExtAuthz(Arc<ExtAuthz>),
     /// `istio.alpn`
     IstioAlpn(Arc<AlpnOverrides>),
     /// `istio.metadata_exchange`
@@ -95,6 +98,8 @@ pub enum FilterRule {
     Rbac(Rbac),
     /// Envoy `filters.http.jwt_authn.v3.PerRouteConfig`
     JwtAuthn(RouteRequirement),
+    /// Envoy `filters.http.ext_authz.v3.ExtAuthzPerRoute`
+    ExtAuthz(RouteAuthz),
 }
 
 /// Envoy `PerRouteConfig.host_rewrite_specifier`: which host is resolved, and forwarded to.

@@ -10,6 +10,7 @@ use super::Name;
 use super::access_log::AccessLog;
 use super::address::CidrRange;
 use super::dns::Cache;
+use super::ext_authz::NetworkAuthz;
 use super::http::HttpConnectionManager;
 use super::http_filter::{FilterKind, HttpFilter};
 use super::jwt::JwtAuthn;
@@ -130,7 +131,8 @@ impl FilterChain {
             NetworkFilter::SniForwardProxy { cache, .. } => Some(cache),
             NetworkFilter::SniCluster
             | NetworkFilter::ConnectionLimit(_)
-            | NetworkFilter::Rbac(_) => None,
+            | NetworkFilter::Rbac(_)
+            | NetworkFilter::ExtAuthz(_) => None,
         });
         passed.chain(http)
     }
@@ -160,6 +162,8 @@ pub enum NetworkFilter {
     ConnectionLimit(Arc<ConnectionLimit>),
     /// `rbac`
     Rbac(Arc<NetworkRbac>),
+    /// `ext_authz`
+    ExtAuthz(Arc<NetworkAuthz>),
     /// `sni_dynamic_forward_proxy`: the connection goes to this port of the server name asked for.
     SniForwardProxy {
         /// `dns_cache_config`

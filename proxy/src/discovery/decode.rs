@@ -15,6 +15,7 @@ mod cors;
 mod dns;
 mod endpoint;
 mod errors;
+mod ext_authz;
 mod extension;
 mod fault;
 mod filter_chain;
@@ -23,6 +24,7 @@ mod hash_lb;
 mod hash_policy;
 mod header;
 mod header_mutation;
+mod header_rules;
 mod health_check;
 mod http;
 mod http_filter;
@@ -107,7 +109,7 @@ pub fn header_matcher(
     matcher::header_matcher(proto).map_err(errors::Errors::into_vec)
 }
 
-pub use metadata::json;
+pub use crate::net::structure::json;
 
 /// Decodes a cluster.
 ///

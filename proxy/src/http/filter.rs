@@ -6,6 +6,7 @@
 //! ([`RouteTable::said`](crate::route::RouteTable::said)).
 
 mod cors;
+pub(crate) mod ext_authz;
 mod fault;
 mod forward_proxy;
 mod header_mutation;
@@ -69,6 +70,8 @@ enum Memory {
     Fault(fault::Injected),
     /// Of `cors`: the origin whose pages may see the response.
     Cors(Option<HeaderValue>),
+    /// Of `ext_authz`: headers that the response gets.
+    Authorized(ext_authz::Promised),
 }
 
 /// Why a request goes no further: a filter has answered it.
@@ -147,6 +150,7 @@ async fn pass(filter: &HttpFilter, request: &mut Passage<'_>) -> Result<Memory, 
         }
         FilterKind::Wasm => Err(unavailable("wasm_fail_stream")),
         FilterKind::Discovered(_) => Err(unavailable("filter_config_not_found")),
+        FilterKind::ExtAuthz(config) => ext_authz::request(config, name, request).await,
         FilterKind::StatefulSession(config) => Ok(stateful_session::request(config, name, request)),
     }
 }
@@ -199,6 +203,11 @@ pub(super) fn response(stream: &Stream, answer: &mut Answering<'_>) {
             FilterKind::Cors => {
                 if let Memory::Cors(origin) = memory {
                     cors::response(name, said, origin.as_ref(), answer.headers);
+                }
+            }
+            FilterKind::ExtAuthz(_) => {
+                if let Memory::Authorized(promised) = memory {
+                    ext_authz::response(promised, answer.headers);
                 }
             }
             FilterKind::StatefulSession(config) => {

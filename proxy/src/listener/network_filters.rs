@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Map;
 
+use super::network_authz;
 use crate::config::listener::NetworkFilter;
 use crate::config::rbac::{NetworkRbac, Rules};
 use crate::http::connection::Downstream;
@@ -33,6 +34,10 @@ pub(super) async fn pass(
     for filter in &chain.config.filters {
         match filter {
             NetworkFilter::Rbac(config) => rbac(worker, config, downstream).await?,
+            NetworkFilter::ExtAuthz(config) => {
+                let checked = network_authz::check(worker, config, downstream).await;
+                checked.map_err(|details| Denied(details.to_owned()))?;
+            }
             // Its place is taken before the handshake, and the others say where to go.
             NetworkFilter::ConnectionLimit(_)
             | NetworkFilter::SniCluster
@@ -42,8 +47,13 @@ pub(super) async fn pass(
     Ok(())
 }
 
-/// Whether the filters of `chain` would let a connection pass of which no more than this is known yet.
+/// Whether the filters of `chain` would let a connection pass of which no more than this is known yet; not, if somebody else
+/// decides.
 pub(super) fn would_pass(chain: &FilterChain, downstream: impl FnOnce() -> Downstream) -> bool {
+    let asks = |filter: &NetworkFilter| matches!(filter, NetworkFilter::ExtAuthz(_));
+    if chain.config.filters.iter().any(asks) {
+        return false;
+    }
     let mut rules = chain.config.filters.iter().filter_map(|filter| match filter {
         NetworkFilter::Rbac(config) => config.filter.rbac.rules.as_ref(),
         _ => None,

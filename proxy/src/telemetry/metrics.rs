@@ -26,10 +26,12 @@ pub use cell::{
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Value};
 pub use stats::{
-    ClusterFaultStats, ClusterStats, ConnectionLimitStats, CorsStats, DnsCacheStats, DnsStats,
-    FaultStats, HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats, ListenerWorkerStats,
-    ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats,
-    ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats, TlsInspectorStats,
+    ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, ClusterStats,
+    ConnectionLimitStats, CorsStats, DnsCacheStats, DnsStats, ExtAuthzStats, FaultStats,
+    HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats, ListenerWorkerStats,
+    NetworkAuthzStats, ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats,
+    ResolutionStats, ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats,
+    TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -45,6 +47,10 @@ pub struct Metrics {
     sessions: Sharded<SessionStats>,
     cors: Sharded<CorsStats>,
     faults: Common<FaultStats>,
+    ext_authz: Sharded<ExtAuthzStats>,
+    network_authz: Sharded<NetworkAuthzStats>,
+    cluster_authz: Sharded<ClusterAuthzStats>,
+    cluster_rate_limits: Sharded<ClusterRateLimitStats>,
     cluster_faults: Common<ClusterFaultStats>,
     rbac: Sharded<RbacStats>,
     shadow_rbac: Sharded<ShadowRbacStats>,
@@ -143,6 +149,27 @@ impl Metrics {
     /// A fresh shard of `http.STAT_PREFIX.cors.*` for the calling worker, counted until it is dropped.
     pub fn cors(&self, stat_prefix: &str) -> Arc<CorsStats> {
         self.cors.shard(Scope::cors(stat_prefix))
+    }
+
+    /// A fresh shard of `http.MANAGER.ext_authz.[PREFIX.]*` for the calling worker, counted until it is dropped.
+    pub fn ext_authz(&self, manager: &str, prefix: &str) -> Arc<ExtAuthzStats> {
+        self.ext_authz.shard(Scope::Filter(FilterScope::ext_authz(manager, prefix)))
+    }
+
+    /// A fresh shard of `ext_authz.PREFIX.*` for the calling worker, counted until it is dropped.
+    pub fn network_authz(&self, prefix: &str) -> Arc<NetworkAuthzStats> {
+        self.network_authz.shard(Scope::Filter(FilterScope::network_authz(prefix)))
+    }
+
+    /// A fresh shard of `cluster.STAT_NAME.ext_authz.[PREFIX.]*` for the calling worker, counted until it is dropped.
+    pub fn cluster_authz(&self, cluster: &str, prefix: &str) -> Arc<ClusterAuthzStats> {
+        self.cluster_authz.shard(Scope::Filter(FilterScope::cluster_authz(cluster, prefix)))
+    }
+
+    /// A fresh shard of `cluster.STAT_NAME.ratelimit.[PREFIX.]*` for the calling worker, counted until it is dropped.
+    pub fn cluster_rate_limit(&self, cluster: &str, prefix: &str) -> Arc<ClusterRateLimitStats> {
+        let scope = FilterScope::cluster_rate_limit(cluster, prefix);
+        self.cluster_rate_limits.shard(Scope::Filter(scope))
     }
 
     /// The statistics `http.STAT_PREFIX.fault.*`, of all workers.
@@ -268,6 +295,11 @@ impl Metrics {
         self.rbac_policies.collect(std::iter::empty(), &mut out);
         let tokens = configured.iter().filter(filter(FilterStatistics::JwtAuthn));
         self.jwt_authn.collect(tokens, &mut out);
+        let own = |kind| configured.iter().filter(filter(kind));
+        self.ext_authz.collect(own(FilterStatistics::ExtAuthz), &mut out);
+        self.network_authz.collect(own(FilterStatistics::NetworkAuthz), &mut out);
+        self.cluster_authz.collect(own(FilterStatistics::ClusterAuthz), &mut out);
+        self.cluster_rate_limits.collect(own(FilterStatistics::ClusterRateLimit), &mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
         self.dns_caches.collect(&mut out);
         self.refresh(&out);

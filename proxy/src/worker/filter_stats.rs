@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use crate::config::ext_authz::AuthzScope;
 use crate::config::http_filter::SessionScope;
 use crate::config::jwt::StatsScope;
 use crate::config::rbac::StatScope;
 use crate::config::{HashMap, Name};
 use crate::telemetry::metrics::{
-    ClusterFaultStats, CorsStats, FaultStats, JwtAuthnStats, Metrics, RbacPolicyStats, RbacStats,
+    ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, CorsStats, ExtAuthzStats,
+    FaultStats, JwtAuthnStats, Metrics, NetworkAuthzStats, RbacPolicyStats, RbacStats,
     SessionStats, ShadowRbacStats,
 };
 
@@ -57,6 +59,10 @@ pub struct FilterStats {
     shadow_rbac: Shards<ShadowRbacStats, StatScope>,
     rbac_policies: Shards<RbacPolicyStats, StatScope>,
     jwt_authn: Shards<JwtAuthnStats, StatsScope>,
+    ext_authz: Shards<ExtAuthzStats, AuthzScope>,
+    network_authz: Shards<NetworkAuthzStats>,
+    cluster_authz: Shards<ClusterAuthzStats, (Name, Name)>,
+    cluster_rate_limits: Shards<ClusterRateLimitStats, (Name, Name)>,
 }
 
 impl FilterStats {
@@ -71,12 +77,38 @@ impl FilterStats {
             shadow_rbac: Shards::default(),
             rbac_policies: Shards::default(),
             jwt_authn: Shards::default(),
+            ext_authz: Shards::default(),
+            network_authz: Shards::default(),
+            cluster_authz: Shards::default(),
+            cluster_rate_limits: Shards::default(),
         }
     }
 
     /// Of `cors` filters of connection managers with this stat prefix.
     pub fn cors(&self, stat_prefix: &Name) -> Arc<CorsStats> {
         self.cors.get(stat_prefix, || self.metrics.cors(stat_prefix))
+    }
+
+    /// Of `ext_authz` filters.
+    pub fn ext_authz(&self, scope: &AuthzScope) -> Arc<ExtAuthzStats> {
+        self.ext_authz.get(scope, || self.metrics.ext_authz(&scope.manager, &scope.prefix))
+    }
+
+    /// Of network filters `ext_authz` with this stat prefix.
+    pub fn network_authz(&self, stat_prefix: &Name) -> Arc<NetworkAuthzStats> {
+        self.network_authz.get(stat_prefix, || self.metrics.network_authz(stat_prefix))
+    }
+
+    /// Of what `ext_authz` filters with this `prefix` decide about requests for the cluster with this stat name.
+    pub fn cluster_authz(&self, cluster: &Name, prefix: &Name) -> Arc<ClusterAuthzStats> {
+        let key = (Arc::clone(cluster), Arc::clone(prefix));
+        self.cluster_authz.get(&key, || self.metrics.cluster_authz(cluster, prefix))
+    }
+
+    /// Of what `ratelimit` filters with this `prefix` hear about requests for the cluster with this stat name.
+    pub fn cluster_rate_limit(&self, cluster: &Name, prefix: &Name) -> Arc<ClusterRateLimitStats> {
+        let key = (Arc::clone(cluster), Arc::clone(prefix));
+        self.cluster_rate_limits.get(&key, || self.metrics.cluster_rate_limit(cluster, prefix))
     }
 
     /// Of `fault` filters of connection managers with this stat prefix.

@@ -17,6 +17,7 @@ use xds::envoy::extensions::transport_sockets::tls::v3::DownstreamTlsContext;
 
 use super::address::{cidr_range, port_number};
 use super::errors::{At, Result, both, each, optional, refuse, required};
+use super::ext_authz;
 use super::extension::{self, unpack, unsupported};
 use super::forward_proxy;
 use super::http::connection_manager;
@@ -123,6 +124,10 @@ fn filter_config(any: &Any) -> Result<Decoded> {
     if let Some(proto) = unpack(any)? {
         let filter = Arc::new(rbac::network_filter(&proto)?);
         return Ok(Decoded::Passed(NetworkFilter::Rbac(filter)));
+    }
+    if let Some(proto) = unpack(any)? {
+        let filter = Arc::new(ext_authz::network(&proto)?);
+        return Ok(Decoded::Passed(NetworkFilter::ExtAuthz(filter)));
     }
     match unpack::<ConnectionLimit>(any)? {
         Some(proto) => {

@@ -31,10 +31,8 @@ pub(super) fn mutations(
 /// A header to add.
 pub(super) fn to_add(proto: &HeaderValueOption) -> Result<HeaderToAdd> {
     let HeaderValueOption { header, append, append_action, keep_empty_value } = proto;
-    let HeaderValue { key, value } = required("header", header)?;
-    if is_fixed(key) {
-        return refuse("header.key", ":-prefixed and host headers may not be modified");
-    }
+    let (key, value) = key_and_value(required("header", header)?).at("header")?;
+    let name = added(key).at("header.key")?;
     let action = match (append, enumeration("append_action", *append_action)?) {
         (None | Some(true), HeaderAppendAction::AppendIfExistsOrAdd) => {
             AppendAction::AppendIfExistsOrAdd
@@ -51,11 +49,28 @@ pub(super) fn to_add(proto: &HeaderValueOption) -> Result<HeaderToAdd> {
         return refuse("header.value", "must not hold line breaks or zero bytes");
     }
     Ok(HeaderToAdd {
-        name: header_name(key).at("header.key")?,
+        name,
         value: Format::parse(value).at("header.value")?,
         action,
         keep_empty: *keep_empty_value,
     })
+}
+
+/// A header's name and value.
+pub(super) fn key_and_value(proto: &HeaderValue) -> Result<(&str, &str)> {
+    let HeaderValue { key, value, raw_value } = proto;
+    if !raw_value.is_empty() {
+        return refuse("raw_value", "not supported by this version: use value");
+    }
+    Ok((key, value))
+}
+
+/// The name of a header to add.
+pub(super) fn added(name: &str) -> Result<HeaderName> {
+    if is_fixed(name) {
+        return refuse("", ":-prefixed and host headers may not be modified");
+    }
+    header_name(name)
 }
 
 /// The name of a header to remove.

@@ -19,7 +19,8 @@ use super::extension::{self, message_name, unpack, unsupported};
 use super::source::config_source;
 use super::value::{enumeration, non_empty};
 use super::{
-    cors, fault, forward_proxy, header_mutation, istio, jwt_authn, rbac, stateful_session,
+    cors, ext_authz, fault, forward_proxy, header_mutation, istio, jwt_authn, rbac,
+    stateful_session,
 };
 use crate::config::Name;
 use crate::config::http_filter::{self, DiscoveredFilter, FilterKind, FilterOverride, FilterRule};
@@ -192,6 +193,10 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
         let kind = (!may_be_left_out(&proto)?).then_some(FilterKind::Wasm);
         return Ok(kind);
     }
+    if let Some(proto) = unpack(any)? {
+        let filter = ext_authz::filter(&proto, stat_prefix)?;
+        return Ok(Some(FilterKind::ExtAuthz(Arc::new(filter))));
+    }
     Ok(None)
 }
 
@@ -260,6 +265,9 @@ fn rule(any: &Any) -> Result<Option<FilterRule>> {
     }
     if let Some(proto) = unpack(any)? {
         return jwt_authn::route(&proto).map(|it| Some(FilterRule::JwtAuthn(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        return ext_authz::route(&proto).map(|it| Some(FilterRule::ExtAuthz(it)));
     }
     Ok(None)
 }

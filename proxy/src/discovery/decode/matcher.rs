@@ -4,10 +4,10 @@ use xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use xds::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 use xds::envoy::config::route::v3::{HeaderMatcher, QueryParameterMatcher};
 use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use xds::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
+use xds::envoy::r#type::matcher::v3::{ListStringMatcher, RegexMatcher, StringMatcher};
 use xds::envoy::r#type::v3::Int64Range;
 
-use super::errors::{At, Result, refuse};
+use super::errors::{At, Result, each, refuse};
 use super::value::non_empty;
 use crate::config::matcher::{self, HeaderRef, HeaderRule, Regex, StringPattern};
 
@@ -31,6 +31,23 @@ pub(super) fn string_matcher(proto: &StringMatcher) -> Result<matcher::StringMat
         None => return refuse("", "required: exact, prefix, or another pattern"),
     };
     Ok(matcher::StringMatcher::new(pattern, *ignore_case))
+}
+
+/// A list of string matchers, which must not be empty.
+pub(super) fn string_list(proto: &ListStringMatcher) -> Result<Vec<matcher::StringMatcher>> {
+    let ListStringMatcher { patterns } = proto;
+    if patterns.is_empty() {
+        return refuse("patterns", "must not be empty");
+    }
+    each("patterns", patterns, string_matcher)
+}
+
+/// The list of string matchers in `field`; empty if it is not there.
+pub(super) fn string_list_in(
+    field: &str,
+    proto: Option<&ListStringMatcher>,
+) -> Result<Vec<matcher::StringMatcher>> {
+    proto.map_or(Ok(Vec::new()), string_list).at(field)
 }
 
 /// The expression of a regex matcher, which must not be empty.

@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use prost_types::value::Kind;
-use prost_types::{Struct, Value as ProtoValue};
-use serde_json::{Map, Value};
 use xds::envoy::config::core::v3::Metadata;
 use xds::envoy::r#type::matcher::v3::double_matcher::MatchPattern as DoublePattern;
 use xds::envoy::r#type::matcher::v3::list_matcher::MatchPattern as ListPattern;
@@ -20,12 +17,7 @@ use super::errors::{At, Result, each, refuse, required};
 use super::matcher::string_matcher;
 use super::value::non_empty;
 use crate::config::metadata;
-
-/// A structure as JSON. A number that is none (NaN, infinity) becomes null, as JSON has no such numbers.
-pub fn json(proto: &Struct) -> Map<String, Value> {
-    let Struct { fields } = proto;
-    fields.iter().map(|(key, value)| (key.clone(), json_value(value))).collect()
-}
+pub(super) use crate::net::structure::json;
 
 /// Metadata as a whole; none if there is nothing in it.
 pub(super) fn metadata(proto: &Metadata) -> Option<Arc<metadata::Metadata>> {
@@ -40,17 +32,6 @@ pub(super) fn metadata(proto: &Metadata) -> Option<Arc<metadata::Metadata>> {
 /// As [`metadata`], for what is seldom read.
 pub(super) fn packed(proto: &Option<Metadata>) -> Option<metadata::Packed> {
     proto.as_ref().and_then(metadata).map(|metadata| metadata::Packed::new(&metadata))
-}
-
-fn json_value(proto: &ProtoValue) -> Value {
-    match &proto.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::NumberValue(number)) => Value::from(*number),
-        Some(Kind::StringValue(text)) => Value::from(text.as_str()),
-        Some(Kind::BoolValue(truth)) => Value::from(*truth),
-        Some(Kind::StructValue(object)) => Value::Object(json(object)),
-        Some(Kind::ListValue(list)) => list.values.iter().map(json_value).collect(),
-    }
 }
 
 /// A metadata matcher.

@@ -9,7 +9,7 @@ use xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use xds::envoy::config::core::v3::http_uri::HttpUpstreamType;
 
 use super::errors::{At, Result, each, refuse, required};
-use super::header::to_add;
+use super::header::{key_and_value, to_add};
 use super::value::{duration, header_name, name, non_empty, positive_duration, unless_empty};
 use crate::config::service::{GrpcService, HttpService, HttpUri};
 
@@ -29,7 +29,7 @@ pub(super) fn grpc_service(proto: &proto::GrpcService) -> Result<GrpcService> {
 }
 
 fn metadata(proto: &proto::HeaderValue) -> Result<(HeaderName, HeaderValue)> {
-    let proto::HeaderValue { key, value } = proto;
+    let (key, value) = key_and_value(proto)?;
     if value.contains('%') {
         return refuse("value", "command operators are not supported here");
     }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use http::header::HeaderName;
 use xds::envoy::config::core::v3::RuntimeFractionalPercent;
 use xds::envoy::r#type::v3::fractional_percent::DenominatorType;
-use xds::envoy::r#type::v3::{FractionalPercent, Percent};
+use xds::envoy::r#type::v3::{FractionalPercent, HttpStatus, Percent};
 
 use super::errors::{At, Result, refuse, required};
 use crate::config::Name;
@@ -122,6 +123,20 @@ pub(super) fn runtime_fraction(proto: &RuntimeFractionalPercent) -> Result<Fract
 /// The enumeration value in `field`.
 pub(super) fn enumeration<E: TryFrom<i32>>(field: &str, proto: i32) -> Result<E> {
     E::try_from(proto).map_err(|_| format!("{proto} is no known value")).at(field)
+}
+
+/// The status of HTTP in `field`, or `default`.
+pub(super) fn http_status(
+    field: &str,
+    proto: Option<&HttpStatus>,
+    default: StatusCode,
+) -> Result<StatusCode> {
+    let Some(HttpStatus { code }) = proto else { return Ok(default) };
+    let status = u16::try_from(*code).ok().and_then(|code| StatusCode::from_u16(code).ok());
+    match status {
+        Some(status) => Ok(status),
+        None => refuse(&format!("{field}.code"), "must be a status of HTTP"),
+    }
 }
 
 /// The text in `field`, which must not be empty.

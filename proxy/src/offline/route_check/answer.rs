@@ -179,10 +179,11 @@ fn forward(
 
 fn headers(protos: &[ProtoHeader], field: &str) -> Result<HeaderMap, Invalid> {
     let mut headers = HeaderMap::new();
-    for (index, ProtoHeader { key, value }) in protos.iter().enumerate() {
+    for (index, ProtoHeader { key, value, raw_value }) in protos.iter().enumerate() {
         let refuse = |part: &str| Invalid::new(format!("{field}[{index}].{part}"), "is no header");
         let name = HeaderName::from_bytes(key.as_bytes()).map_err(|_| refuse("key"))?;
-        let value = HeaderValue::from_str(value).map_err(|_| refuse("value"))?;
+        let value = if raw_value.is_empty() { value.as_bytes() } else { raw_value };
+        let value = HeaderValue::from_bytes(value).map_err(|_| refuse("value"))?;
         headers.append(name, value);
     }
     Ok(headers)

@@ -156,7 +156,7 @@ impl Seen {
     }
 
     fn fields(&mut self, kind: &'static str, fields: &[HeaderValue], head: &RequestHead<'_>) {
-        for HeaderValue { key, value } in fields {
+        for HeaderValue { key, value, raw_value: _ } in fields {
             let actual = shown(key, head).unwrap_or_default();
             self.compare(kind, value, &actual);
         }

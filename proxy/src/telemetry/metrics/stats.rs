@@ -3,11 +3,13 @@
 mod cluster;
 mod connection_limit;
 mod cors;
+mod ext_authz;
 mod fault;
 mod http;
 mod jwt_authn;
 mod listener;
 mod listener_filter;
+mod rate_limit;
 mod rbac;
 mod server;
 mod session;
@@ -18,6 +20,7 @@ use super::sample::{Samples, Scope};
 pub use cluster::ClusterStats;
 pub use connection_limit::ConnectionLimitStats;
 pub use cors::CorsStats;
+pub use ext_authz::{ClusterAuthzStats, ExtAuthzStats, NetworkAuthzStats};
 pub use fault::{ClusterFaultStats, FaultStats};
 pub use http::HttpStats;
 pub use jwt_authn::JwtAuthnStats;
@@ -25,6 +28,7 @@ pub use listener::{ListenerStats, ListenerWorkerStats};
 pub use listener_filter::{
     HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,
 };
+pub use rate_limit::ClusterRateLimitStats;
 pub use rbac::{RbacPolicyStats, RbacStats, ShadowRbacStats};
 pub use server::{DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
 pub use session::SessionStats;

@@ -11,7 +11,8 @@ const ONE_OFS: [(&str, &str); 2] = [
 
 /// What a decoder may bind to a name that begins with an underscore: fields that another function reads from the
 /// same message, and one that says nothing about an address to connect to.
-const READ_ELSEWHERE: [(&str, &[&str]); 5] = [
+const READ_ELSEWHERE: [(&str, &[&str]); 6] = [
+    ("AuthorizationRequest", &["allowed_headers"]),
     (
         "Cluster",
         &[

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{HTTP, sanitized};
+use super::{Dotted, HTTP, sanitized};
+
+const CLUSTER: &str = "envoy_cluster_name";
 
 /// What stands before the names of one filter's statistics.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +25,14 @@ pub enum FilterStatistics {
     ClusterFault,
     /// `http.PREFIX.jwt_authn.OWN_PREFIX.`; an empty prefix of its own has no dot either.
     JwtAuthn,
+    /// `http.MANAGER.ext_authz.[PREFIX.]`
+    ExtAuthz,
+    /// `ext_authz.PREFIX.`, of connections.
+    NetworkAuthz,
+    /// `cluster.NAME.ext_authz.[PREFIX.]`
+    ClusterAuthz,
+    /// `cluster.NAME.ratelimit.[PREFIX.]`
+    ClusterRateLimit,
 }
 
 impl FilterScope {
@@ -51,6 +61,26 @@ impl FilterScope {
         Self::new(FilterStatistics::JwtAuthn, [prefix, own])
     }
 
+    /// Of `ext_authz` filters with this stat prefix, which may be empty, of connection managers with theirs.
+    pub fn ext_authz(manager: &str, prefix: &str) -> Self {
+        Self::new(FilterStatistics::ExtAuthz, [manager, prefix])
+    }
+
+    /// Of network filters `ext_authz` with this stat prefix.
+    pub fn network_authz(prefix: &str) -> Self {
+        Self::new(FilterStatistics::NetworkAuthz, [prefix])
+    }
+
+    /// Of what `ext_authz` filters with this stat prefix decide about requests for one cluster.
+    pub fn cluster_authz(cluster: &str, prefix: &str) -> Self {
+        Self::new(FilterStatistics::ClusterAuthz, [cluster, prefix])
+    }
+
+    /// Of what `ratelimit` filters with this stat prefix hear about requests for one cluster.
+    pub fn cluster_rate_limit(cluster: &str, prefix: &str) -> Self {
+        Self::new(FilterStatistics::ClusterRateLimit, [cluster, prefix])
+    }
+
     /// Which statistics they are.
     pub fn kind(&self) -> FilterStatistics {
         self.kind
@@ -59,6 +89,8 @@ impl FilterScope {
     /// The Prometheus name, without `envoy_`, and its labels.
     pub(super) fn family(&self) -> (Cow<'static, str>, super::Labels<'_>) {
         let [first, second, _] = &self.parts;
+        // Envoy makes no label of the second part of these.
+        let dotted = |name: &str| format!("{name}{}", Dotted(second)).into();
         match self.kind {
             FilterStatistics::Fault => ("http.fault.".into(), [Some((HTTP, first)), None]),
             FilterStatistics::ClusterFault => {
@@ -72,6 +104,16 @@ impl FilterScope {
                 };
                 (name, [Some((HTTP, first)), None])
             }
+            FilterStatistics::ExtAuthz => (dotted("http.ext_authz."), [Some((HTTP, first)), None]),
+            FilterStatistics::NetworkAuthz => {
+                ("ext_authz.".into(), [Some(("envoy_ext_authz_prefix", first)), None])
+            }
+            FilterStatistics::ClusterAuthz => {
+                (dotted("cluster.ext_authz."), [Some((CLUSTER, first)), None])
+            }
+            FilterStatistics::ClusterRateLimit => {
+                (dotted("cluster.ratelimit."), [Some((CLUSTER, first)), None])
+            }
         }
     }
 }
@@ -84,6 +126,16 @@ impl fmt::Display for FilterScope {
             FilterStatistics::ClusterFault => write!(f, "http.{first}.fault.{second}."),
             FilterStatistics::JwtAuthn if second.is_empty() => write!(f, "http.{first}.jwt_authn."),
             FilterStatistics::JwtAuthn => write!(f, "http.{first}.jwt_authn.{second}."),
+            FilterStatistics::ExtAuthz => {
+                write!(f, "http.{first}.ext_authz.{}", Dotted(second))
+            }
+            FilterStatistics::NetworkAuthz => write!(f, "ext_authz.{first}."),
+            FilterStatistics::ClusterAuthz => {
+                write!(f, "cluster.{first}.ext_authz.{}", Dotted(second))
+            }
+            FilterStatistics::ClusterRateLimit => {
+                write!(f, "cluster.{first}.ratelimit.{}", Dotted(second))
+            }
         }
     }
 }
