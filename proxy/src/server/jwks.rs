@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderValue, Request, StatusCode, Uri};
+use http::{Request, StatusCode, Uri};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::call::Caller;
@@ -103,7 +103,6 @@ impl Fetcher {
         let mut request = Request::new(RequestBody::Empty);
         *request.uri_mut() = uri.path.parse::<Uri>().map_err(|error| error.to_string())?;
         request.headers_mut().insert(HOST, uri.host.clone());
-        request.headers_mut().insert("x-envoy-internal", HeaderValue::from_static("true"));
         let fetching = self.caller.fetch(&uri.cluster, request, uri.timeout, LONGEST);
         let response = fetching.await.map_err(|error| error.to_string())?;
         match response.status() {

@@ -1,10 +1,11 @@
-//! What a running istiod makes of a RequestAuthentication.
+//! What a running istiod makes of a RequestAuthentication, and of policies that ask what its tokens say.
 
-use harness::{Backend, Issuer, Program, Route, Value, json};
+use harness::bootstrap::typed;
+use harness::{Backend, Http, Issuer, Program, Route, Value, json};
 
 use super::{denied, filtering, good, rule, start, verdict};
 
-on_both!(what_istiod_makes_of_a_request_authentication_is_honoured);
+on_both!(what_istiod_makes_of_a_request_authentication_is_honoured, policies_read_what_tokens_say,);
 
 async fn what_istiod_makes_of_a_request_authentication_is_honoured(program: Program) {
     let app = Backend::echo("app").await;
@@ -90,4 +91,83 @@ fn recorded(first: &Issuer, second: &Issuer) -> Value {
         ]}}))],
         "bypass_cors_preflight": true,
     })
+}
+
+async fn policies_read_what_tokens_say(program: Program) {
+    let app = Backend::echo("app").await;
+    let (first, second) =
+        (Issuer::new("https://issuer.example.com"), Issuer::new("https://second.example.com"));
+    let router = typed("envoy.extensions.filters.http.router.v3.Router", json!({}));
+    let filter = |name: &str, config: Value| json!({"name": name, "typed_config": config});
+    let jwt = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+    let filters = json!([
+        filter("jwt", typed(jwt, recorded(&first, &second))),
+        filter("rbac", typed("envoy.extensions.filters.http.rbac.v3.RBAC", policies())),
+        filter("envoy.filters.http.router", router),
+    ]);
+    let http = Http::routing([Route::prefix("/").to("app")]).with("http_filters", filters);
+    let proxy = start(program, &app, http, None).await;
+    let claims = |changes: Value| {
+        let mut claims = json!({
+            "aud": "bookinfo", "sub": "me", "groups": ["x", "ops"], "realm": {"role": "reader"}, "azp": "p",
+        });
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        claims
+    };
+    for (changes, status) in [
+        (json!({}), 200),
+        (json!({"groups": "admins", "realm": {"role": ["w", "r"]}}), 200),
+        (json!({"groups": ["others"]}), 403),
+        (json!({"groups": null}), 403),
+        (json!({"realm": "reader"}), 403),
+        (json!({"azp": "q"}), 403),
+        (json!({"aud": ["bookinfo", "x"]}), 200),
+        // Without a subject there is no principal, which the other rule is for.
+        (json!({"sub": null}), 200),
+    ] {
+        let token = first.token(claims(changes.clone()));
+        let reply = proxy.get("/").header("x-jwt", &format!("Bearer {token}")).send().await;
+        assert_eq!(reply.status, status, "{changes}");
+    }
+    let token = second.token(claims(json!({})));
+    let call = proxy.get("/").header("authorization", &format!("Bearer {token}"));
+    assert_eq!(call.send().await.status, 403);
+    assert_eq!(proxy.get("/").send().await.status, 200);
+    assert_eq!(proxy.get("/private/x").send().await.status, 403);
+    assert_eq!(proxy.client().post("/").send().await.status, 403);
+}
+
+/// As recorded for two of a policy's rules: by what the token of the first issuer says, or without a principal.
+fn policies() -> Value {
+    let said = |path: &[&str], value: Value| {
+        let path: Vec<_> = path.iter().map(|key| json!({"key": key})).collect();
+        json!({"metadata": {"filter": "envoy.filters.http.jwt_authn", "path": path, "value": value}})
+    };
+    let text = |value: Value| json!({"string_match": value});
+    let listed = |value: &Value| json!({"or_match": {"value_matchers": [{"list_match": {"one_of": value}}, value]}});
+    let some = || text(json!({"safe_regex": {"regex": ".+"}}));
+    let groups = json!({"or_match": {"value_matchers": [
+        text(json!({"exact": "admins"})), text(json!({"exact": "ops"})),
+    ]}});
+    let by_claims = json!([{"and_ids": {"ids": [
+        {"and_ids": {"ids": [
+            said(&["payload", "iss"], text(json!({"exact": "https://issuer.example.com"}))),
+            said(&["payload", "sub"], some()),
+        ]}},
+        said(&["payload", "groups"], listed(&groups)),
+        said(&["payload", "realm", "role"], listed(&text(json!({"prefix": "r"})))),
+        said(&["payload", "aud"], listed(&text(json!({"exact": "bookinfo"})))),
+        said(&["payload", "azp"], listed(&text(json!({"exact": "p"})))),
+    ]}}]);
+    let without = json!([{"and_ids": {"ids": [{"not_id": {"and_ids": {"ids": [
+        said(&["payload", "iss"], some()), said(&["payload", "sub"], some()),
+    ]}}}]}}]);
+    let gets = json!([{"and_rules": {"rules": [
+        {"header": {"name": ":method", "string_match": {"exact": "GET"}}},
+        {"not_rule": {"or_rules": {"rules": [{"url_path": {"path": {"prefix": "/private"}}}]}}},
+    ]}}]);
+    json!({"rules": {"policies": {
+        "ns[default]-policy[jwt-productpage]-rule[0]": {"permissions": [{"any": true}], "principals": by_claims},
+        "ns[default]-policy[jwt-productpage]-rule[1]": {"permissions": gets, "principals": without},
+    }}})
 }

@@ -242,6 +242,7 @@ fn without_zeros(number: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use certs::{Authority, KeyKind, Request};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -311,6 +312,15 @@ mod tests {
 
     #[test]
     fn certificates_by_key_id_are_keys_too() {
+        let issued = |kind| {
+            let request = Request::default().dns("a.example").key(kind);
+            Authority::self_signed("root").unwrap().issue(&request).unwrap().chain_pem
+        };
+        let keys = parse(&json!({"a": issued(KeyKind::Rsa2048)})).unwrap().keys;
+        assert_eq!((keys.len(), &*keys[0].id, &*keys[0].algorithm), (1, "a", ""));
+        assert!(matches!(&keys[0].key, Key::Rsa { n, e } if n.len() == 256 && **e == [1, 0, 1]));
+        let other = error(&json!({"a": issued(KeyKind::EcdsaP256)}));
+        assert_eq!(other, "the key of the certificate `a` is no RSA key");
         let text = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert_eq!(error(&json!({"k": text})), "the certificate `k` cannot be read");
     }

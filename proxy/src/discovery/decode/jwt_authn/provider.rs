@@ -156,6 +156,9 @@ fn keys(source: &JwksSourceSpecifier) -> Result<KeySource> {
 fn remote(proto: &RemoteJwks) -> Result<jwt::RemoteJwks> {
     let RemoteJwks { http_uri: uri, cache_duration, async_fetch, retry_policy } = proto;
     let uri = http_uri(required("http_uri", uri)?).at("http_uri")?;
+    if uri.timeout.is_zero() {
+        return refuse("http_uri.timeout", "must be longer than 0s");
+    }
     let cache_duration = duration_in_ms("cache_duration", cache_duration.as_ref())?;
     let ahead = |proto: &JwksAsyncFetch| {
         let JwksAsyncFetch { fast_listener: _, failed_refetch_duration: refetch } = proto;
