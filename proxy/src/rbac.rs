@@ -102,6 +102,10 @@ impl Condition {
                 route.is_some_and(|metadata| matcher.matches(metadata))
             }
             Self::Authenticated(name) => facts.tls.is_some_and(|tls| is_named(tls, name.as_ref())),
+            Self::Verified(name) => facts.tls.filter(|tls| tls.validated()).is_some_and(|tls| {
+                let is_named = |name| tls.certificate().is_some_and(|it| it.is_named(name));
+                name.as_ref().is_none_or(is_named)
+            }),
             Self::Source(range) => range.contains(facts.source.ip()),
             Self::DirectRemote(range) => range.contains(facts.direct_remote.ip()),
             Self::Remote(range) => range.contains(facts.remote.ip()),

@@ -16,6 +16,7 @@ on_both!(
     paths_are_asked_about_as_they_are_forwarded,
     parameters_of_a_path_count_as_they_do_for_routes,
     clients_are_known_by_their_certificates,
+    a_certificate_may_have_to_be_verified,
     addresses_are_those_of_the_socket_of_a_header_or_of_a_proxy,
     routes_may_have_rules_of_their_own,
     a_grpc_client_reads_its_status,
@@ -291,6 +292,55 @@ async fn clients_are_known_by_their_certificates(program: Program) {
     for (path, with_tls, without) in [("/", 403, 403), ("/tls", 200, 403), ("/empty", 200, 403)] {
         assert_eq!(nobody.get(path).send().await.status, with_tls, "{path}");
         assert_eq!(plain.get(path).send().await.status, without, "{path}");
+    }
+}
+
+async fn a_certificate_may_have_to_be_verified(program: Program) {
+    let custom = |fields: Value| {
+        let name = "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config";
+        json!([{"custom": {"name": "mtls", "typed_config": typed(name, fields)}}])
+    };
+    let at = |path: &str, principals: Value| {
+        policy(json!([{"url_path": {"path": {"exact": path}}}]), principals)
+    };
+    let san =
+        |kind: &str, matcher: Value| json!({"san_matcher": {"san_type": kind, "matcher": matcher}});
+    let policies = json!({
+        "any": at("/any", custom(json!({"any_validated_client_certificate": true}))),
+        "uri": at("/uri", custom(san("URI", json!({"prefix": "spiffe://td/ns/a/"})))),
+        "dns": at("/dns", custom(san("DNS", json!({"exact": "one.test"})))),
+        "weak": at("/weak", authenticated(json!({"prefix": "spiffe://td/ns/a/"}))),
+    });
+    let pki = Pki::new();
+    let server = pki.workload("server");
+    let mut tls = pki.mutual(&server);
+    tls["require_client_certificate"] = false.into();
+    let mut lax = tls.clone();
+    let validation = &mut lax["common_tls_context"]["validation_context"];
+    validation["trust_chain_verification"] = "ACCEPT_UNTRUSTED".into();
+    let http = ruled("ALLOW", policies);
+    let proxy = Bootstrap::new()
+        .listener(Listener::new("main", http.clone()).tls(tls))
+        .listener(Listener::new("lax", http).tls(lax))
+        .start(program)
+        .await;
+    let request = Request::default().uri("spiffe://td/ns/a/sa/b").dns("one.test");
+    let known = pki.client(Some(&pki.issue("known", &request)));
+    let stranger = pki.client(Some(&Pki::new().issue("stranger", &request)));
+    let other = pki.client(Some(&pki.issue("other", &Request::default().dns("two.test"))));
+    let nobody = pki.client(None);
+    let lax = Client::http1(proxy.address("lax"));
+    for (path, expected) in [
+        ("/any", [200, 403, 200, 200, 403]),
+        ("/uri", [200, 403, 403, 200, 403]),
+        ("/dns", [200, 403, 403, 200, 403]),
+        ("/weak", [200, 403, 403, 200, 200]),
+    ] {
+        let strictly = [&known, &nobody, &other].map(|it| proxy.client().tls(it.clone()));
+        let laxly = [&known, &stranger].map(|it| lax.clone().tls(it.clone()));
+        for (client, expected) in strictly.into_iter().chain(laxly).zip(expected) {
+            assert_eq!(client.get(path).send().await.status, expected, "{path}");
+        }
     }
 }
 

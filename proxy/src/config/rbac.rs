@@ -8,6 +8,7 @@ use super::address::CidrRange;
 use super::matcher::uri_template::UriTemplate;
 use super::matcher::{HeaderMatcher, StringMatcher};
 use super::metadata::MetadataMatcher;
+use super::tls::SanMatcher;
 
 /// A filter with what it counts under, whatever routes say.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,6 +140,8 @@ pub enum Condition {
     /// `authenticated`: over TLS, and one of the names in the client's certificate matches; a client without a
     /// certificate has an empty one.
     Authenticated(Option<StringMatcher>),
+    /// `custom` of `mtls_authenticated`: over TLS, with a certificate that was verified, one of whose names matches.
+    Verified(Option<SanMatcher>),
     /// `source_ip`: who made the connection, as a PROXY header or the socket says.
     Source(CidrRange),
     /// `direct_remote_ip`: the peer of the socket.

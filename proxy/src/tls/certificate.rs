@@ -13,6 +13,9 @@ use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::san::Names;
+use crate::config::tls::SanMatcher;
+
 /// A certificate, its details parsed on first use.
 #[derive(Debug, Clone)]
 pub struct Certificate {
@@ -20,6 +23,8 @@ pub struct Certificate {
     details: OnceLock<Details>,
     sha256: OnceLock<String>,
     url_encoded: OnceLock<String>,
+    /// None if they cannot be trusted.
+    names: OnceLock<Option<Names>>,
 }
 
 /// A certificate and where it was read from, as the admin API lists it.
@@ -53,6 +58,7 @@ impl Certificate {
             details: OnceLock::new(),
             sha256: OnceLock::new(),
             url_encoded: OnceLock::new(),
+            names: OnceLock::new(),
         }
     }
 
@@ -89,6 +95,12 @@ impl Certificate {
     /// The IP addresses.
     pub fn ip_sans(&self) -> &[IpAddr] {
         &self.details().ip_sans
+    }
+
+    /// Whether one of its names is what `matcher` asks for.
+    pub fn is_named(&self, matcher: &SanMatcher) -> bool {
+        let names = self.names.get_or_init(|| Names::of(&self.der).ok());
+        names.as_ref().is_some_and(|names| names.include(matcher))
     }
 
     /// When it becomes valid; none if it cannot be parsed.

@@ -72,9 +72,13 @@ impl Names {
 
     /// Whether any name satisfies any of `matchers`.
     pub(super) fn satisfy(self, matchers: &[SanMatcher]) -> Result<(), NameError> {
-        let allowed =
-            self.0.iter().any(|name| matchers.iter().any(|matcher| matches(matcher, name)));
+        let allowed = matchers.iter().any(|matcher| self.include(matcher));
         if allowed { Ok(()) } else { Err(NameError::NotAllowed(self)) }
+    }
+
+    /// Whether any name satisfies `matcher`.
+    pub(super) fn include(&self, matcher: &SanMatcher) -> bool {
+        self.0.iter().any(|name| matches(matcher, name))
     }
 
     /// Whether a DNS name, or an IP address, is the server's that was asked for.

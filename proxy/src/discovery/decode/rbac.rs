@@ -15,6 +15,7 @@ use xds::envoy::extensions::filters::http::rbac::v3::{Rbac as HttpRbac, RbacPerR
 use xds::envoy::extensions::filters::network::rbac::v3::Rbac as NetworkRbac;
 use xds::envoy::extensions::filters::network::rbac::v3::rbac::EnforcementType;
 use xds::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use xds::envoy::extensions::rbac::principals::mtls_authenticated::v3::Config as MtlsAuthenticated;
 use xds::envoy::r#type::matcher::v3::filter_state_matcher::Matcher as StateMatcher;
 use xds::envoy::r#type::matcher::v3::path_matcher::Rule as PathRule;
 use xds::envoy::r#type::matcher::v3::{FilterStateMatcher, PathMatcher};
@@ -25,6 +26,7 @@ use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::matcher::{header_matcher, string_matcher};
 use super::metadata::metadata_matcher;
+use super::tls::san;
 use super::value::{enumeration, name, non_empty, optional_duration};
 use crate::config::Name;
 use crate::config::matcher::StringMatcher;
@@ -217,7 +219,25 @@ fn principal(proto: &Principal) -> Result<Condition> {
         Identifier::Metadata(proto) => Condition::Metadata(metadata_matcher(proto).at("metadata")?),
         Identifier::SourcedMetadata(proto) => sourced_metadata(proto).at("sourced_metadata")?,
         Identifier::FilterState(proto) => filter_state(proto).at("filter_state")?,
+        Identifier::Custom(proto) => verified(proto).at("custom")?,
     })
+}
+
+fn verified(proto: &TypedExtensionConfig) -> Result<Condition> {
+    let TypedExtensionConfig { name, typed_config } = proto;
+    non_empty("name", name)?;
+    let any = required("typed_config", typed_config)?;
+    match unpack(any).at("typed_config")? {
+        Some(MtlsAuthenticated { san_matcher, any_validated_client_certificate: anyone }) => {
+            if san_matcher.is_none() && !anyone {
+                let reason = "required: san_matcher or any_validated_client_certificate";
+                return refuse("typed_config", reason);
+            }
+            optional("san_matcher", &san_matcher, san).map(Condition::Verified)
+        }
+        None => unsupported(any),
+    }
+    .at("typed_config")
 }
 
 fn always(any: bool) -> Result<Condition> {

@@ -240,7 +240,8 @@ fn validation_context(proto: &CertificateValidationContext) -> Result<Validation
     })
 }
 
-fn san(proto: &SubjectAltNameMatcher) -> Result<SanMatcher> {
+/// A matcher of names of one kind.
+pub(super) fn san(proto: &SubjectAltNameMatcher) -> Result<SanMatcher> {
     let SubjectAltNameMatcher { san_type, matcher } = proto;
     let kind = match enumeration("san_type", *san_type)? {
         SanType::Uri => SanKind::Uri,

@@ -104,6 +104,7 @@ fn policies() {
     let name = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig";
     let template = format!("'@type': type.googleapis.com/{name}");
     let filter = "'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+    let mtls = "'@type': type.googleapis.com/envoy.extensions.rbac.principals.mtls_authenticated.v3.Config";
     let any = "[{any: true}]";
     check(include_str!("refused/policies.txt"), |fields| {
         let fields = match (fields.strip_prefix("RULE"), fields.strip_prefix("ID")) {
@@ -117,7 +118,7 @@ fn policies() {
             }
             _ => fields.to_owned(),
         };
-        let fields = fields.replace("TEMPLATE", &template);
+        let fields = fields.replace("TEMPLATE", &template).replace("MTLS", mtls);
         let filters = format!("[{{name: f, typed_config: {{{filter}, {fields}}}}}, {ROUTER}]");
         let manager = format!("stat_prefix: s, route_config: {{}}, http_filters: {filters}");
         let result = decode::<Listener, _>(&listener_with(&manager), listener);
