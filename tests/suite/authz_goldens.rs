@@ -19,7 +19,7 @@ use harness::client::Call;
 use harness::client::tls::TlsOptions;
 use harness::pki::{Identity, SERVER_NAME};
 use harness::{
-    Bootstrap, Client, Cluster, Filters, Http, Listener, Pki, Program, Proxy, Route, Tcp,
+    Bootstrap, Client, Cluster, Filters, Http, Issuer, Listener, Pki, Program, Proxy, Route, Tcp,
     TcpBackend, Value, json,
 };
 use words::{Connection, Words};
@@ -37,10 +37,11 @@ async fn both_programs_give_the_same_verdicts() {
         return;
     }
     let pki = Pki::new();
+    let issuer = Issuer::new("https://issuer.test");
     let app = TcpBackend::echo().await;
-    let server = server(&pki, &goldens);
-    let ours = start(Program::Outrigger, &goldens, &pki, &server, &app).await;
-    let envoys = start(Program::Envoy, &goldens, &pki, &server, &app).await;
+    let parties = Parties { server: server(&pki, &goldens), pki: &pki, issuer: &issuer, app: &app };
+    let ours = start(Program::Outrigger, &goldens, &parties).await;
+    let envoys = start(Program::Envoy, &goldens, &parties).await;
     let (connections, requests) = match std::env::var("LOAD").is_ok_and(|load| load == "full") {
         true => (250, 5),
         false => (12, 5),
@@ -50,12 +51,13 @@ async fn both_programs_give_the_same_verdicts() {
         for number in 0..connections {
             let connection = golden.words.connection(&mut random);
             let requests = golden.words.requests(&mut random, requests);
+            let tokens: Vec<_> = requests.iter().map(|it| token(&issuer, it)).collect();
             let name = &format!("{number}");
             let options = client(&pki, &connection, name);
             let ask = async |proxy: &Proxy| {
                 let client = Client::http2(proxy.address(&golden.name));
                 let client = client.tls(options.clone()).saying_first(&connection.proxy_header());
-                golden.verdicts(client, &requests).await
+                golden.verdicts(client, &requests, &tokens).await
             };
             let (ours, envoys) = tokio::join!(ask(&ours), ask(&envoys));
             assert_eq!(ours, envoys, "{}: {connection:?} {requests:?}", golden.id);
@@ -70,6 +72,19 @@ async fn both_programs_give_the_same_verdicts() {
         |(name, count): &(&String, &String)| name.ends_with("shadow_allowed") && *count != "0";
     let met = ours.iter().filter(is_met).count();
     assert!(met > 50, "only {met} conditions were ever met");
+}
+
+/// Whom the programs know.
+struct Parties<'a> {
+    pki: &'a Pki,
+    server: Identity,
+    issuer: &'a Issuer,
+    app: &'a TcpBackend,
+}
+
+/// The token of `request`, if it has one.
+fn token(issuer: &Issuer, request: &words::Request) -> Option<String> {
+    request.claims.clone().map(|claims| issuer.token(claims))
 }
 
 /// A golden, in a listener of its own.
@@ -116,11 +131,13 @@ impl Golden {
         alone.chain(self.filters.iter().cloned()).collect()
     }
 
-    fn listener(&self, tls: Value) -> Listener {
+    fn listener(&self, tls: Value, issuer: &Issuer) -> Listener {
         let filters: Filters = if self.is_http {
+            let tokens = jwt_authn(issuer);
             let router = typed("envoy.extensions.filters.http.router.v3.Router", json!({}));
             let router = json!({"name": "envoy.filters.http.router", "typed_config": router});
-            let filters: Vec<Value> = self.filters().into_iter().chain([router]).collect();
+            let filters: Vec<Value> =
+                [tokens].into_iter().chain(self.filters()).chain([router]).collect();
             let http = Http::routing([Route::prefix("/").direct(200, "ok")]);
             http.with("stat_prefix", self.name.as_str()).with("http_filters", filters).into()
         } else {
@@ -133,24 +150,48 @@ impl Golden {
     }
 
     /// What becomes of each of the requests, or of a connection.
-    async fn verdicts(&self, client: Client, requests: &[words::Request]) -> Vec<String> {
+    async fn verdicts(
+        &self,
+        client: Client,
+        requests: &[words::Request],
+        tokens: &[Option<String>],
+    ) -> Vec<String> {
         if !self.is_http {
             let passes = client.echoes(b"hello").await;
             return vec![if passes { "passes" } else { "closed" }.to_owned()];
         }
         let mut connection = client.connect().await.unwrap();
         let mut verdicts = Vec::new();
-        for request in requests {
-            let reply = connection.send(call(&client, request)).await;
+        for (request, token) in requests.iter().zip(tokens) {
+            let reply = connection.send(call(&client, request, token.as_deref())).await;
             verdicts.push(reply.map_or_else(|_| "reset".to_owned(), |it| it.status.to_string()));
         }
         verdicts
     }
 }
 
-fn call(client: &Client, request: &words::Request) -> Call {
-    let words::Request { method, path, host, headers } = request;
+/// What Istio makes of a request authentication: tokens may be missing, and leave their claims in metadata.
+fn jwt_authn(issuer: &Issuer) -> Value {
+    let provider = json!({
+        "local_jwks": {"inline_string": issuer.jwks()},
+        "payload_in_metadata": "payload",
+    });
+    let requirements = json!([{"provider_name": "issuer"}, {"allow_missing": {}}]);
+    let config = json!({
+        "providers": {"issuer": provider},
+        "rules": [{"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": requirements}}}],
+    });
+    let name = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
+    json!({"name": "envoy.filters.http.jwt_authn", "typed_config": typed(name, config)})
+}
+
+fn call(client: &Client, request: &words::Request, token: Option<&str>) -> Call {
+    let words::Request { method, path, host, headers, claims: _ } = request;
     let call = client.call(method.parse().unwrap(), path).host(host);
+    let call = match token {
+        Some(token) => call.header("authorization", &format!("Bearer {token}")),
+        None => call,
+    };
     headers.iter().fold(call, |call, (name, value)| call.header(name, value))
 }
 
@@ -195,18 +236,12 @@ fn server(pki: &Pki, goldens: &[Golden]) -> Identity {
     pki.issue("server", &request)
 }
 
-async fn start(
-    program: Program,
-    goldens: &[Golden],
-    pki: &Pki,
-    server: &Identity,
-    app: &TcpBackend,
-) -> Proxy {
-    let mut tls = pki.mutual(server);
+async fn start(program: Program, goldens: &[Golden], parties: &Parties<'_>) -> Proxy {
+    let mut tls = parties.pki.mutual(&parties.server);
     tls["require_client_certificate"] = false.into();
-    let listeners = goldens.iter().map(|golden| golden.listener(tls.clone()));
+    let listeners = goldens.iter().map(|golden| golden.listener(tls.clone(), parties.issuer));
     let bootstrap = listeners.fold(Bootstrap::new(), Bootstrap::listener);
-    bootstrap.cluster(Cluster::new("app").endpoint(app)).start(program).await
+    bootstrap.cluster(Cluster::new("app").endpoint(parties.app)).start(program).await
 }
 
 /// How a client speaks TLS on `connection`; its certificate's files are named after `name`.

@@ -15,6 +15,8 @@ pub(super) struct Words {
     paths: BTreeSet<String>,
     hosts: BTreeSet<String>,
     headers: BTreeMap<String, BTreeSet<String>>,
+    /// Of tokens, by their paths.
+    claims: BTreeMap<Vec<String>, BTreeSet<String>>,
     names: BTreeSet<String>,
     server_names: BTreeSet<String>,
     destinations: BTreeSet<Ipv4Addr>,
@@ -40,6 +42,8 @@ pub(super) struct Request {
     pub(super) path: String,
     pub(super) host: String,
     pub(super) headers: Vec<(String, String)>,
+    /// Those of its token, if it has one.
+    pub(super) claims: Option<Value>,
 }
 
 impl Connection {
@@ -110,7 +114,32 @@ impl Words {
             path: one(random, &self.paths).clone(),
             host: one(random, &self.hosts).clone(),
             headers,
+            claims: random.bool().then(|| self.token(random)),
         }
+    }
+
+    /// The claims of a token: each is there or not, a text or a list of them.
+    fn token(&self, random: &mut fastrand::Rng) -> Value {
+        let mut claims = json!({});
+        for (path, words) in &self.claims {
+            let word = |random: &mut fastrand::Rng| Value::from(one(random, words).as_str());
+            // These are texts, or the token is none.
+            let is_text = matches!(&*path.join("."), "iss" | "sub");
+            let value = match random.u8(0..5) {
+                0 => continue,
+                1 | 2 if !is_text => json!([word(random), word(random)]),
+                _ => word(random),
+            };
+            let mut place = &mut claims;
+            for key in path {
+                if !place.is_object() {
+                    *place = json!({});
+                }
+                place = &mut place[key];
+            }
+            *place = value;
+        }
+        claims
     }
 
     fn note(&mut self, leaf: &Value) {
@@ -145,7 +174,12 @@ impl Words {
                 self.ports.extend([port, port + 1]);
             }
             "remote_ip" | "direct_remote_ip" => self.remotes.extend(addresses(condition)),
-            // Nobody here says anything that metadata could hold.
+            "metadata" if condition["filter"] == "envoy.filters.http.jwt_authn" => {
+                let keys = condition["path"].as_array().unwrap().iter().skip(1);
+                let path = keys.map(|it| it["key"].as_str().unwrap().to_owned()).collect();
+                self.claims.entry(path).or_default().extend(values(&condition["value"]));
+            }
+            // Nobody here says anything that other metadata could hold.
             "any" | "metadata" => {}
             other => panic!("a condition of another kind: {other}"),
         }
@@ -218,6 +252,19 @@ fn texts(matcher: &Value) -> Vec<String> {
             ]
         }
         other => panic!("a matcher of another kind: {other}"),
+    }
+}
+
+/// The texts of a matcher of values.
+fn values(matcher: &Value) -> Vec<String> {
+    let (kind, inside) = matcher.as_object().unwrap().iter().next().unwrap();
+    match &**kind {
+        "string_match" => texts(inside),
+        "list_match" => values(&inside["one_of"]),
+        "or_match" => {
+            inside["value_matchers"].as_array().unwrap().iter().flat_map(values).collect()
+        }
+        other => panic!("a matcher of another kind of value: {other}"),
     }
 }
 
