@@ -59,6 +59,7 @@ fn chain(config: &Arc<listener::FilterChain>) -> FilterChain {
         config: Arc::clone(config),
         tls: None,
         limiters: Vec::new(),
+        rates: Vec::new(),
         terminal: Terminal::Http(http),
     }
 }
@@ -86,5 +87,8 @@ pub fn shared(snapshot: Snapshot) -> Shared {
         metrics,
         drain_time: Duration::from_secs(600),
         overload: Arc::new(Overload::new(Default::default(), 1 << 16)),
+        fails_health_checks: Arc::default(),
+        local_limits: Arc::default(),
+        service_cluster: "benches".into(),
     }
 }

@@ -6,6 +6,7 @@
 mod limits;
 mod memory;
 mod statistics;
+mod token_bucket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use crate::config::overload::{self as config, ActionKind, Shortest, Timer};
 
 pub use limits::{Full, Limits, Permit};
+pub use token_bucket::TokenBucket;
 
 /// A scale in full force.
 const FULL: u32 = 1000;

@@ -18,6 +18,7 @@ mod filters;
 pub mod hash;
 mod index;
 mod inline;
+pub mod local_limit;
 mod matcher;
 pub mod mutate;
 pub mod rate_limit;

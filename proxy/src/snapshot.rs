@@ -16,9 +16,11 @@ use crate::config::dns::Resolver;
 use crate::config::http::{FixedHeaders, HttpConnectionManager};
 use crate::config::jwt::{RemoteJwks, StatsScope};
 use crate::config::listener::{ConnectionLimit, ListenAddress};
+use crate::config::local_rate_limit::ConnectionRate;
 use crate::config::tcp::TcpProxy;
 use crate::config::{self, HashMap, Name};
 use crate::filter_chain::FilterChainMatcher;
+use crate::overload::TokenBucket;
 use crate::route::RouteTable;
 use crate::tls::server::ServerTls;
 
@@ -61,6 +63,8 @@ pub struct FilterChain {
     pub tls: Option<Arc<ServerTls>>,
     /// Its enabled `connection_limit` filters, in their order.
     pub limiters: Vec<Arc<ConnectionLimiter>>,
+    /// Its enabled `local_ratelimit` filters, in their order, with their buckets, which outlive a configuration.
+    pub rates: Vec<(Arc<ConnectionRate>, Arc<TokenBucket>)>,
     /// What serves the connection.
     pub terminal: Terminal,
 }

@@ -8,18 +8,22 @@ pub mod mirror_budget;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use crate::call::Caller;
 use crate::cluster::{Clusters, LocalClusters};
+use crate::config::http_filter::HealthCheck;
+use crate::config::local_rate_limit::LocalRateLimit;
 use crate::config::{HashMap, Name};
 use crate::dns::cache::Cache;
 use crate::dns::caches::Caches;
 use crate::drain::connections::ConnectionSet;
 use crate::jwt::{self, remote::RemoteSets};
 use crate::overload::Overload;
+use crate::route::local_limit::{LocalLimiter, LocalLimits};
 use crate::snapshot::{Reader, Snapshot, SnapshotCell};
 use crate::telemetry::access_log::{AccessLogger, LogBuffer};
 use crate::telemetry::metrics::{
@@ -28,7 +32,12 @@ use crate::telemetry::metrics::{
 };
 use mirror_budget::MirrorBudget;
 
-pub use filter_stats::{FilterStats, Shards};
+pub use filter_stats::{FilterStats, GrpcKey, Shards};
+
+type Limiters = HashMap<*const LocalRateLimit, (Arc<LocalRateLimit>, Arc<LocalLimiter>)>;
+
+/// By the identity of their configuration, until when they are repeated, and what they are.
+type HealthAnswers = HashMap<*const HealthCheck, (Arc<HealthCheck>, Instant, (StatusCode, bool))>;
 
 /// What all workers share.
 #[derive(Debug, Clone)]
@@ -49,6 +58,12 @@ pub struct Shared {
     pub drain_time: Duration,
     /// What protects the process.
     pub overload: Arc<Overload>,
+    /// Whether the proxy has been told to fail its health checks.
+    pub fails_health_checks: Arc<AtomicBool>,
+    /// What requests are counted against by this process itself.
+    pub local_limits: Arc<LocalLimits>,
+    /// The cluster that this proxy belongs to (`--service-cluster`).
+    pub service_cluster: Name,
 }
 
 /// One worker thread's own state.
@@ -83,6 +98,9 @@ pub struct Worker {
     proxy_protocol_stats: RefCell<HashMap<Name, Rc<ProxyProtocolShards>>>,
     /// As the newest snapshot has them.
     dns_caches: RefCell<HashMap<Name, Arc<Cache>>>,
+    /// By the identity of their configuration, which is held as long.
+    local_limiters: RefCell<Limiters>,
+    health_answers: RefCell<HealthAnswers>,
     date: RefCell<Date>,
     random: RefCell<fastrand::Rng>,
     next_id: Cell<u64>,
@@ -132,6 +150,8 @@ impl Worker {
             connection_limit_stats: RefCell::default(),
             proxy_protocol_stats: RefCell::default(),
             dns_caches: RefCell::default(),
+            local_limiters: RefCell::default(),
+            health_answers: RefCell::default(),
             date: RefCell::new(Date { second: 0, value: HeaderValue::from_static("") }),
             random: RefCell::new(fastrand::Rng::new()),
             next_id: Cell::new(0),
@@ -148,8 +168,40 @@ impl Worker {
         if !Arc::ptr_eq(&held.0, newest) {
             *held = Rc::new(Held(Arc::clone(newest)));
             self.dns_caches.borrow_mut().clear();
+            self.local_limiters.borrow_mut().clear();
+            self.health_answers.borrow_mut().clear();
         }
         Rc::clone(&held)
+    }
+
+    /// The buckets of `config`, which all workers share.
+    pub fn local_limiter(&self, config: &Arc<LocalRateLimit>, now: Instant) -> Arc<LocalLimiter> {
+        let mut known = self.local_limiters.borrow_mut();
+        let make = || (Arc::clone(config), self.shared.local_limits.get(config, now));
+        Arc::clone(&known.entry(Arc::as_ptr(config)).or_insert_with(make).1)
+    }
+
+    /// The upstream's last answer to health checks, if it is young enough: its status, and whether it is degraded.
+    pub fn health_answer(&self, of: &Arc<HealthCheck>, now: Instant) -> Option<(StatusCode, bool)> {
+        let known = self.health_answers.borrow();
+        let (_, until, answer) = known.get(&Arc::as_ptr(of))?;
+        (now < *until).then_some(*answer)
+    }
+
+    /// Notes an answer to a health check, where answers are repeated.
+    pub fn note_health_answer(
+        &self,
+        of: &Arc<HealthCheck>,
+        answer: (StatusCode, bool),
+        now: Instant,
+    ) {
+        let Some(until) = of.cache_time.and_then(|time| now.checked_add(time)) else { return };
+        let mut known = self.health_answers.borrow_mut();
+        let (_, last, noted) =
+            known.entry(Arc::as_ptr(of)).or_insert_with(|| (Arc::clone(of), now, answer));
+        if *last <= now {
+            (*last, *noted) = (until, answer);
+        }
     }
 
     /// The connections of the listener of this name, if it has any place on this worker.

@@ -135,6 +135,18 @@ pub(crate) const OLD_ADDRESSES: Difference = Difference(
      long as they are open; Outrigger sends new requests to the new one",
 );
 
+/// Answers that are no gRPC, for browsers.
+pub(crate) const GRPC_WEB_MESSAGES: Difference = Difference(
+    "Envoy holds an answer that is no gRPC back until it is whole, to make grpc-message of its body; \
+     Outrigger sends the grpc-status that its status stands for at once, without a message",
+);
+
+/// The buckets of local rate limits, when a table changes.
+pub(crate) const TOKENS_ARE_KEPT: Difference = Difference(
+    "Envoy fills the buckets of all routes anew whenever their table changes in any way; Outrigger keeps the \
+     tokens of those whose limit stays as it is",
+);
+
 /// Protocols in which the server speaks first, behind inspectors.
 pub(crate) const SERVERS_MAY_SPEAK_FIRST: Difference = Difference(
     "Envoy holds a connection whose server speaks first until listener_filters_timeout; Outrigger \

@@ -141,6 +141,8 @@ fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
             _ => {}
         }
     }
+    let rates = chain.rates.iter().map(|(rate, _)| FilterScope::connection_rate(&rate.stat_prefix));
+    scopes.extend(rates.map(Scope::Filter));
     match &chain.terminal {
         Terminal::Http(http) => {
             scopes.push(Scope::http(&http.config.stat_prefix));
@@ -165,6 +167,15 @@ fn http_filter_scopes(filter: &HttpFilter, stat_prefix: &str) -> Vec<Scope> {
         FilterKind::ExtAuthz(config) => {
             let AuthzScope { manager, prefix } = &config.scope;
             vec![Scope::Filter(FilterScope::ext_authz(manager, prefix))]
+        }
+        FilterKind::Csrf(_) => vec![Scope::Filter(FilterScope::csrf(stat_prefix))],
+        FilterKind::Buffer(_)
+        | FilterKind::GrpcStats(_)
+        | FilterKind::GrpcWeb
+        | FilterKind::HealthCheck(_)
+        | FilterKind::SetFilterState(_) => Vec::new(),
+        FilterKind::LocalRateLimit(config) => {
+            vec![Scope::Filter(FilterScope::local_rate_limit(&config.stat_prefix))]
         }
         FilterKind::StatefulSession(config) => {
             config.stats.iter().map(|it| Scope::session(&it.manager, &it.prefix)).collect()

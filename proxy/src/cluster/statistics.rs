@@ -92,6 +92,16 @@ impl HostView {
     }
 }
 
+impl Clusters {
+    /// How many hosts of `cluster` are healthy, and how many there are; none if there is no such cluster.
+    pub fn membership(&self, cluster: &str) -> Option<(usize, usize)> {
+        let known = self.known.lock();
+        let (healths, _) = known.get(cluster)?.healths();
+        let healthy = healths.iter().filter(|health| **health == Health::Healthy).count();
+        Some((healthy, healths.len()))
+    }
+}
+
 impl Probe for Clusters {
     fn collect(&self, out: &mut Samples) {
         for known in &self.all() {

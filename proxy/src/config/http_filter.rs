@@ -1,6 +1,7 @@
 //! HTTP filters as configured, and what route tables say to them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
@@ -8,10 +9,13 @@ use super::Name;
 use super::dns::Cache;
 use super::ext_authz::{ExtAuthz, RouteAuthz};
 use super::fault::Fault;
+use super::format::Format;
+use super::grpc_stats::GrpcStats;
 use super::header::HeaderChange;
 use super::istio::{AlpnOverrides, PeerMetadata};
 use super::jwt::{JwtAuthn, RouteRequirement};
-use super::matcher::{Fraction, StringMatcher};
+use super::local_rate_limit::LocalRateLimit;
+use super::matcher::{Fraction, HeaderMatcher, StringMatcher};
 use super::rbac::{Rbac, RbacFilter};
 use super::source::ConfigSource;
 
@@ -37,6 +41,18 @@ pub enum FilterKind {
     Cors,
     /// `envoy.filters.http.header_mutation`
     HeaderMutation(HeaderMutation),
+    /// `envoy.filters.http.buffer`: how large a request may be, in bytes.
+    Buffer(u32),
+    /// `envoy.filters.http.csrf`
+    Csrf(Box<CsrfPolicy>),
+    /// `envoy.filters.http.grpc_stats`
+    GrpcStats(Box<GrpcStats>),
+    /// `envoy.filters.http.grpc_web`
+    GrpcWeb,
+    /// `envoy.filters.http.health_check`
+    HealthCheck(Arc<HealthCheck>),
+    /// `envoy.filters.http.set_filter_state`
+    SetFilterState(Vec<SetFilterState>),
     /// `envoy.filters.http.fault`
     Fault(Box<Fault>),
     /// `envoy.filters.http.rbac`
@@ -53,6 +69,8 @@ pub enum FilterKind {
     Wasm,
     /// `config_discovery`: what it does is discovered.
     Discovered(Box<DiscoveredFilter>),
+    /// `envoy.filters.http.local_ratelimit`
+    LocalRateLimit(Arc<LocalRateLimit>),
 }
 
 /// A filter whose configuration is discovered (Envoy `core.v3.ExtensionConfigSource`).
@@ -90,8 +108,16 @@ pub enum FilterRule {
     StatefulSession(Option<StatefulSession>),
     /// Envoy `filters.http.cors.v3.CorsPolicy`
     Cors(CorsPolicy),
+    /// Envoy `filters.http.buffer.v3.BufferPerRoute`: how large a request may be; none means that it is not waited for.
+    Buffer(Option<u32>),
+    /// Envoy `filters.http.csrf.v3.CsrfPolicy`, in place of the filter's own.
+    Csrf(Box<CsrfPolicy>),
+    /// Envoy `filters.http.set_filter_state.v3.Config`, beside the filter's own.
+    SetFilterState(Vec<SetFilterState>),
     /// Envoy `filters.http.fault.v3.HTTPFault`, in place of the filter's own.
     Fault(Box<Fault>),
+    /// Envoy `filters.http.local_ratelimit.v3.LocalRateLimit`, in place of the filter's own.
+    LocalRateLimit(Arc<LocalRateLimit>),
     /// Envoy `filters.http.header_mutation.v3.HeaderMutationPerRoute`, beside the filter's own.
     HeaderMutation(MessageMutations),
     /// Envoy `filters.http.rbac.v3.RBACPerRoute`, in place of the filter's own.
@@ -199,4 +225,41 @@ pub struct SessionCookie {
     pub path: Box<str>,
     /// Names and values; a value may be empty.
     pub attributes: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Envoy `CsrfPolicy`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CsrfPolicy {
+    /// `filter_enabled`: the share of requests that are refused if they come from elsewhere.
+    pub enabled: Fraction,
+    /// `shadow_enabled`: the share of the others that are only counted.
+    pub shadow_enabled: Fraction,
+    /// `additional_origins`: hosts, with their ports, whose pages may make requests too.
+    pub additional_origins: Vec<StringMatcher>,
+}
+
+/// Envoy `filters.http.health_check.v3.HealthCheck`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthCheck {
+    /// `pass_through_mode`: whether the upstream answers, unless the proxy is to fail its checks.
+    pub pass_through: bool,
+    /// `cache_time`: how long the upstream's last answer is repeated.
+    pub cache_time: Option<Duration>,
+    /// `cluster_min_healthy_percentages`, by name.
+    pub clusters: Vec<(Name, f64)>,
+    /// `headers`: a request is a check if all match.
+    pub headers: Vec<HeaderMatcher>,
+}
+
+/// Envoy `FilterStateValue`, a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetFilterState {
+    /// `object_key`
+    pub key: Box<str>,
+    /// `format_string`
+    pub format: Format,
+    /// `format_string.omit_empty_values`: whether what is absent is left out; otherwise it is `-`.
+    pub omits_empty: bool,
+    /// `skip_if_empty`: whether an empty text is not set.
+    pub skip_if_empty: bool,
 }

@@ -14,6 +14,7 @@ use super::ext_authz::NetworkAuthz;
 use super::http::HttpConnectionManager;
 use super::http_filter::{FilterKind, HttpFilter};
 use super::jwt::JwtAuthn;
+use super::local_rate_limit::ConnectionRate;
 use super::metadata::Packed;
 use super::rbac::NetworkRbac;
 use super::tcp::TcpProxy;
@@ -132,7 +133,8 @@ impl FilterChain {
             NetworkFilter::SniCluster
             | NetworkFilter::ConnectionLimit(_)
             | NetworkFilter::Rbac(_)
-            | NetworkFilter::ExtAuthz(_) => None,
+            | NetworkFilter::ExtAuthz(_)
+            | NetworkFilter::ConnectionRate(_) => None,
         });
         passed.chain(http)
     }
@@ -164,6 +166,8 @@ pub enum NetworkFilter {
     Rbac(Arc<NetworkRbac>),
     /// `ext_authz`
     ExtAuthz(Arc<NetworkAuthz>),
+    /// `local_ratelimit`
+    ConnectionRate(Arc<ConnectionRate>),
     /// `sni_dynamic_forward_proxy`: the connection goes to this port of the server name asked for.
     SniForwardProxy {
         /// `dns_cache_config`

@@ -4,12 +4,14 @@
 //! Files that changed together are tried together. Those that errors point at are refused and the rest is
 //! tried again, so that one bad file holds back nothing but itself.
 
+mod adopt;
 mod candidates;
 mod check;
 mod contexts;
 mod endpoints;
 mod link;
 mod notice;
+mod rates;
 pub(in crate::discovery) mod state;
 mod stats;
 #[cfg(test)]

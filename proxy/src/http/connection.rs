@@ -16,10 +16,12 @@ use super::io::Signals;
 use super::open_connection::OpenConnection;
 use crate::config::Name;
 use crate::config::http::HttpConnectionManager;
+use crate::config::local_rate_limit::LocalRateLimit;
 use crate::drain::Phase;
 use crate::drain::connections::{Control, Membership};
 use crate::net;
 use crate::net::proxy_protocol::Tlv;
+use crate::route::local_limit::LocalLimiter;
 use crate::snapshot::{FilterChain, Http};
 use crate::telemetry::metrics::HttpStats;
 use crate::tls::peer::PeerInfo;
@@ -117,6 +119,8 @@ pub struct Connection {
     /// Whether the last request that ended had arrived to its last byte.
     whole: Cell<bool>,
     timer: RefCell<Timer>,
+    /// Buckets of its own.
+    local_limiters: RefCell<Vec<(Arc<LocalRateLimit>, Arc<LocalLimiter>)>>,
 }
 
 impl Connection {
@@ -152,7 +156,19 @@ impl Connection {
             idle_since: Cell::new(opened),
             whole: Cell::new(false),
             timer: RefCell::default(),
+            local_limiters: RefCell::default(),
         })
+    }
+
+    /// Its own buckets of `config`, where connections have some.
+    pub fn local_limiter(&self, config: &Arc<LocalRateLimit>, now: Instant) -> Arc<LocalLimiter> {
+        let mut known = self.local_limiters.borrow_mut();
+        if let Some((_, limiter)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, config)) {
+            return Arc::clone(limiter);
+        }
+        let limiter = Arc::new(LocalLimiter::new(config, now));
+        known.push((Arc::clone(config), Arc::clone(&limiter)));
+        limiter
     }
 
     /// The configuration for a request that begins now: the newest snapshot's.

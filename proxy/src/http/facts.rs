@@ -241,6 +241,10 @@ impl crate::telemetry::access_log::LogFacts for Stream {
         self.age()
     }
 
+    fn is_health_check(&self) -> bool {
+        Stream::is_health_check(self)
+    }
+
     fn flags(&self) -> crate::telemetry::response_flags::ResponseFlags {
         Stream::flags(self)
     }

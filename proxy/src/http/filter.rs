@@ -5,18 +5,26 @@
 //! variant of [`FilterKind`]; what routes say to it is put together when their table is compiled
 //! ([`RouteTable::said`](crate::route::RouteTable::said)).
 
+mod buffer;
 mod cors;
+mod csrf;
 pub(crate) mod ext_authz;
 mod fault;
 mod forward_proxy;
+mod grpc_stats;
+mod grpc_web;
 mod header_mutation;
+mod health_check;
 mod istio;
 mod jwt_authn;
+mod local_rate_limit;
 mod passage;
 mod rbac;
+mod set_filter_state;
 mod stateful_session;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
@@ -29,6 +37,7 @@ use super::way::Way;
 use crate::config::http_filter::{FilterKind, FilterRule, HttpFilter};
 use crate::config::istio::Alpn;
 use crate::config::overload::Timer;
+use crate::overload::TokenBucket;
 use crate::route::Said;
 use passage::{Chosen, Passage};
 
@@ -68,6 +77,12 @@ enum Memory {
     Session(Option<Box<str>>),
     /// Of `fault`, if the request met one.
     Fault(fault::Injected),
+    /// Of `grpc_stats`, if the request is counted.
+    GrpcCall(Rc<grpc_stats::Call>),
+    /// Of `grpc_web`, if the request is a browser's call.
+    WebCall(Rc<grpc_web::WebCall>),
+    /// Of `local_ratelimit`: the bucket that the client is told of.
+    LocalRateLimit(Option<Arc<TokenBucket>>),
     /// Of `cors`: the origin whose pages may see the response.
     Cors(Option<HeaderValue>),
     /// Of `ext_authz`: headers that the response gets.
@@ -151,6 +166,20 @@ async fn pass(filter: &HttpFilter, request: &mut Passage<'_>) -> Result<Memory, 
         FilterKind::Wasm => Err(unavailable("wasm_fail_stream")),
         FilterKind::Discovered(_) => Err(unavailable("filter_config_not_found")),
         FilterKind::ExtAuthz(config) => ext_authz::request(config, name, request).await,
+        FilterKind::Buffer(limit) => {
+            buffer::request(*limit, name, request).await.map(|()| Memory::Nothing)
+        }
+        FilterKind::Csrf(policy) => csrf::request(policy, name, request).map(|()| Memory::Nothing),
+        FilterKind::GrpcStats(config) => Ok(grpc_stats::request(config, request)),
+        FilterKind::GrpcWeb => Ok(grpc_web::request(request)),
+        FilterKind::HealthCheck(config) => {
+            health_check::request(config, request).map(|()| Memory::Nothing)
+        }
+        FilterKind::SetFilterState(state) => {
+            set_filter_state::request(state, name, request);
+            Ok(Memory::Nothing)
+        }
+        FilterKind::LocalRateLimit(config) => local_rate_limit::request(config, name, request),
         FilterKind::StatefulSession(config) => Ok(stateful_session::request(config, name, request)),
     }
 }
@@ -194,6 +223,23 @@ pub(super) fn response(stream: &Stream, answer: &mut Answering<'_>) {
             FilterKind::IstioPeerMetadata(config) => istio::strip_response(*config, answer.headers),
             FilterKind::HeaderMutation(config) => {
                 header_mutation::response(config, name, said, stream, answer.headers);
+            }
+            FilterKind::Buffer(_) | FilterKind::Csrf(_) | FilterKind::SetFilterState(_) => {}
+            FilterKind::GrpcStats(_) => {
+                if let Memory::GrpcCall(call) = memory {
+                    grpc_stats::response(call, answer);
+                }
+            }
+            FilterKind::GrpcWeb => {
+                if let Memory::WebCall(call) = memory {
+                    grpc_web::response(call, answer);
+                }
+            }
+            FilterKind::HealthCheck(config) => health_check::response(config, stream, answer),
+            FilterKind::LocalRateLimit(_) => {
+                if let Memory::LocalRateLimit(Some(bucket)) = memory {
+                    local_rate_limit::response(bucket, answer.headers);
+                }
             }
             FilterKind::Fault(_) => {
                 if let Memory::Fault(injected) = memory {

@@ -47,10 +47,15 @@ impl Head {
 
     /// Whether this is a gRPC request, by its content type.
     pub fn is_grpc(&self) -> bool {
-        let Some(kind) = self.headers.get(http::header::CONTENT_TYPE) else { return false };
-        let rest = kind.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        is_grpc(&self.headers)
     }
+}
+
+/// Whether this is the content type of gRPC.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(http::header::CONTENT_TYPE) else { return false };
+    let rest = kind.as_bytes().strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// The size of `headers` in bytes: names and values.

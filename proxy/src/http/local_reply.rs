@@ -110,7 +110,7 @@ fn grpc_response(status: u32, body: &[u8], mut headers: HeaderMap) -> Response<B
 }
 
 /// The gRPC status for an HTTP status (gRPC, "HTTP to gRPC Status Code Mapping").
-fn mapped(status: StatusCode) -> u32 {
+pub fn mapped(status: StatusCode) -> u32 {
     match status.as_u16() {
         400 => 13,
         401 => 16,

@@ -90,7 +90,8 @@ impl ClientBody {
         Ok(Kept::Beginning)
     }
 
-    fn kept_length(&self) -> u64 {
+    /// How many bytes are kept.
+    pub fn kept_length(&self) -> u64 {
         self.kept.iter().map(|data| data.len() as u64).sum()
     }
 

@@ -106,6 +106,7 @@ pub struct Stream {
     trailers: RefCell<Option<HeaderMap>>,
     ended: Cell<bool>,
     extended_connect: Cell<bool>,
+    health_check: Cell<bool>,
     arrival: RefCell<Option<Waker>>,
     trace: Cell<Option<TraceContext>>,
     filtered: OnceCell<Box<Filtered>>,
@@ -140,6 +141,7 @@ impl Stream {
             trailers: RefCell::default(),
             ended: Cell::new(false),
             extended_connect: Cell::new(false),
+            health_check: Cell::new(false),
             arrival: RefCell::new(None),
             trace: Cell::new(None),
             filtered: OnceCell::new(),
@@ -299,6 +301,16 @@ impl Stream {
     /// Notes whether the client asked for an upgrade by an extended CONNECT.
     pub fn set_extended_connect(&self, extended: bool) {
         self.extended_connect.set(extended);
+    }
+
+    /// Whether it is a health check of this proxy.
+    pub fn is_health_check(&self) -> bool {
+        self.health_check.get()
+    }
+
+    /// Notes that it is a health check of this proxy.
+    pub fn set_health_check(&self) {
+        self.health_check.set(true);
     }
 
     /// Whether the proxy's part is over: the response is sent whole, or was cut short for a known reason.

@@ -40,6 +40,7 @@ pub(super) async fn pass(
             }
             // Its place is taken before the handshake, and the others say where to go.
             NetworkFilter::ConnectionLimit(_)
+            | NetworkFilter::ConnectionRate(_)
             | NetworkFilter::SniCluster
             | NetworkFilter::SniForwardProxy { .. } => {}
         }

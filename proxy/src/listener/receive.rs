@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::accept::Acceptor;
 use super::connection_limit::Places;
+use super::connection_rate;
 use super::filters::Seen;
 use super::race::{self, Start};
 use super::serve::{self, Arrival, Serving};
@@ -58,6 +59,9 @@ pub(super) async fn receive(
     let raced = raced.filter(|session| Arc::ptr_eq(session.chain(), &chain));
     let own = worker.own_listener_stats(&listener.config.stat_prefix);
     let open = OpenConnection::count(&stats, own);
+    if !connection_rate::admits(worker, &chain) {
+        return Err(io::Error::other("local_ratelimit is reached"));
+    }
     let Some(places) = Places::take(worker, &chain).await else {
         return Err(io::Error::other("connection_limit is reached"));
     };

@@ -11,6 +11,7 @@ use crate::admin::{self, Drain, State};
 use crate::config::Name;
 use crate::listener::manager::Manager;
 use crate::telemetry::metrics::Metrics;
+use crate::worker::Shared;
 
 /// What somebody asked of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,23 +30,23 @@ pub(super) struct Control {
     metrics: Arc<Metrics>,
     live: AtomicBool,
     draining: AtomicBool,
-    failing: AtomicBool,
+    failing: Arc<AtomicBool>,
 }
 
 impl Control {
-    /// A process that is not live yet, and where its orders arrive.
+    /// A process that is not live yet, whose workers share this, and where its orders arrive.
     pub(super) fn new(
         manager: Arc<Mutex<Manager>>,
-        metrics: Arc<Metrics>,
+        shared: &Shared,
     ) -> (Arc<Self>, UnboundedReceiver<Order>) {
         let (orders, inbox) = mpsc::unbounded_channel();
         let control = Self {
             orders,
             manager,
-            metrics,
+            metrics: Arc::clone(&shared.metrics),
             live: AtomicBool::new(false),
             draining: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
+            failing: Arc::clone(&shared.fails_health_checks),
         };
         control.publish();
         (Arc::new(control), inbox)

@@ -59,7 +59,7 @@ pub(super) async fn serve(
     let started = Instant::now();
     let mut signals = Signals::take_over().context("cannot take over signals")?;
     let (jwks, wanted_keys) = RemoteSets::new();
-    let shared = share(&metrics, assembler.bootstrap(), options.drain_time(), jwks)?;
+    let shared = share(&metrics, assembler.bootstrap(), options, jwks)?;
     let (trigger, watch) = drain::channel();
     // Every worker holds a sender: when the last is gone, all have served their last connection.
     let (busy, mut idle) = mpsc::channel::<()>(1);
@@ -71,7 +71,7 @@ pub(super) async fn serve(
     drop(busy);
     let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
     let manager = Arc::new(Mutex::new(Manager::new(commands, Arc::clone(&metrics))));
-    let (control, mut orders) = Control::new(Arc::clone(&manager), Arc::clone(&metrics));
+    let (control, mut orders) = Control::new(Arc::clone(&manager), &shared);
     metrics.server().concurrency.set(i64::try_from(workers.len()).unwrap_or(i64::MAX));
     let info = info(options, &assembler, workers.len(), started);
     let locality = <[String; 3]>::from(info.node.locality.clone());
@@ -143,9 +143,10 @@ impl Admin {
 fn share(
     metrics: &Arc<Metrics>,
     bootstrap: &Bootstrap,
-    drain_time: Duration,
+    options: &Options,
     jwks: Arc<RemoteSets>,
 ) -> Result<Shared> {
+    let service_cluster = options.service_cluster.as_ref().unwrap_or(&bootstrap.node.cluster);
     let overload = Arc::new(Overload::new(bootstrap.overload.clone(), descriptors()));
     metrics.register(Arc::clone(&overload) as _);
     let access_log = AccessLogger::start(Arc::clone(metrics));
@@ -160,8 +161,11 @@ fn share(
         clusters,
         metrics: Arc::clone(metrics),
         access_log,
-        drain_time,
+        drain_time: options.drain_time(),
         overload,
+        fails_health_checks: Arc::default(),
+        local_limits: Arc::default(),
+        service_cluster: service_cluster.as_str().into(),
     })
 }
 

@@ -27,11 +27,11 @@ pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Value};
 pub use stats::{
     ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, ClusterStats,
-    ConnectionLimitStats, CorsStats, DnsCacheStats, DnsStats, ExtAuthzStats, FaultStats,
-    HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats, ListenerWorkerStats,
-    NetworkAuthzStats, ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats,
-    ResolutionStats, ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats,
-    TlsInspectorStats,
+    ConnectionLimitStats, ConnectionRateStats, CorsStats, CsrfStats, DnsCacheStats, DnsStats,
+    ExtAuthzStats, FaultStats, GrpcStats, GrpcUpstreamStats, HttpInspectorStats, HttpStats,
+    JwtAuthnStats, ListenerStats, ListenerWorkerStats, LocalRateLimitStats, NetworkAuthzStats,
+    ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats,
+    ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats, TlsInspectorStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -52,10 +52,16 @@ pub struct Metrics {
     cluster_authz: Sharded<ClusterAuthzStats>,
     cluster_rate_limits: Sharded<ClusterRateLimitStats>,
     cluster_faults: Common<ClusterFaultStats>,
+    csrf: Sharded<CsrfStats>,
+    grpc: Sharded<GrpcStats>,
+    grpc_web: Sharded<GrpcStats>,
+    grpc_upstream: Sharded<GrpcUpstreamStats>,
     rbac: Sharded<RbacStats>,
     shadow_rbac: Sharded<ShadowRbacStats>,
     rbac_policies: Sharded<RbacPolicyStats>,
     jwt_authn: Sharded<JwtAuthnStats>,
+    local_rate_limits: Sharded<LocalRateLimitStats>,
+    connection_rates: Sharded<ConnectionRateStats>,
     tls_inspector: Sharded<TlsInspectorStats>,
     http_inspector: Sharded<HttpInspectorStats>,
     proxy_protocol: Sharded<ProxyProtocolStats>,
@@ -202,6 +208,36 @@ impl Metrics {
         self.jwt_authn.shard(Scope::Filter(FilterScope::jwt_authn(manager, prefix)))
     }
 
+    /// A fresh shard of `STAT_PREFIX.http_local_rate_limit.*` for the calling worker, counted until it is dropped.
+    pub fn local_rate_limit(&self, stat_prefix: &str) -> Arc<LocalRateLimitStats> {
+        self.local_rate_limits.shard(Scope::Filter(FilterScope::local_rate_limit(stat_prefix)))
+    }
+
+    /// A fresh shard of `local_rate_limit.STAT_PREFIX.*` for the calling worker, counted until it is dropped.
+    pub fn connection_rate(&self, stat_prefix: &str) -> Arc<ConnectionRateStats> {
+        self.connection_rates.shard(Scope::Filter(FilterScope::connection_rate(stat_prefix)))
+    }
+
+    /// A fresh shard of `http.STAT_PREFIX.csrf.*` for the calling worker, counted until it is dropped.
+    pub fn csrf(&self, stat_prefix: &str) -> Arc<CsrfStats> {
+        self.csrf.shard(Scope::Filter(FilterScope::csrf(stat_prefix)))
+    }
+
+    /// A fresh shard of `cluster.NAME.grpc.[SERVICE.METHOD.]*` for the calling worker, counted until it is dropped.
+    pub fn grpc(&self, call: [&str; 3]) -> Arc<GrpcStats> {
+        self.grpc.shard(Scope::Filter(FilterScope::grpc(call)))
+    }
+
+    /// The same for calls of browsers, `grpc-web`.
+    pub fn grpc_web(&self, call: [&str; 3]) -> Arc<GrpcStats> {
+        self.grpc_web.shard(Scope::Filter(FilterScope::grpc_web(call)))
+    }
+
+    /// A fresh shard of the times of the same calls as [`Metrics::grpc`].
+    pub fn grpc_upstream(&self, call: [&str; 3]) -> Arc<GrpcUpstreamStats> {
+        self.grpc_upstream.shard(Scope::Filter(FilterScope::grpc(call)))
+    }
+
     /// The statistics of one subscription, shared by all that ask for the same `scope`.
     pub fn subscription(&self, scope: Scope) -> Arc<SubscriptionStats> {
         self.subscriptions.get(scope)
@@ -289,6 +325,11 @@ impl Metrics {
         self.faults
             .collect_all(configured.iter().filter(filter(FilterStatistics::Fault)), &mut out);
         self.cluster_faults.collect(&mut out);
+        let csrf = filter(FilterStatistics::Csrf);
+        self.csrf.collect(configured.iter().filter(csrf), &mut out);
+        self.grpc.collect(std::iter::empty(), &mut out);
+        self.grpc_web.collect(std::iter::empty(), &mut out);
+        self.grpc_upstream.collect(std::iter::empty(), &mut out);
         let part = |part| configured.iter().filter(move |scope| is_rbac(scope, part));
         self.rbac.collect(part(&Part::Rules), &mut out);
         self.shadow_rbac.collect(part(&Part::Shadow), &mut out);
@@ -300,6 +341,10 @@ impl Metrics {
         self.network_authz.collect(own(FilterStatistics::NetworkAuthz), &mut out);
         self.cluster_authz.collect(own(FilterStatistics::ClusterAuthz), &mut out);
         self.cluster_rate_limits.collect(own(FilterStatistics::ClusterRateLimit), &mut out);
+        let limits = filter(FilterStatistics::LocalRateLimit);
+        self.local_rate_limits.collect(configured.iter().filter(limits), &mut out);
+        let rates = filter(FilterStatistics::ConnectionRate);
+        self.connection_rates.collect(configured.iter().filter(rates), &mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
         self.dns_caches.collect(&mut out);
         self.refresh(&out);

@@ -10,13 +10,22 @@ use crate::config::jwt::StatsScope;
 use crate::config::rbac::StatScope;
 use crate::config::{HashMap, Name};
 use crate::telemetry::metrics::{
-    ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, CorsStats, ExtAuthzStats,
-    FaultStats, JwtAuthnStats, Metrics, NetworkAuthzStats, RbacPolicyStats, RbacStats,
-    SessionStats, ShadowRbacStats,
+    ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, ConnectionRateStats, CorsStats,
+    CsrfStats, ExtAuthzStats, FaultStats, GrpcStats, GrpcUpstreamStats, JwtAuthnStats,
+    LocalRateLimitStats, Metrics, NetworkAuthzStats, RbacPolicyStats, RbacStats, SessionStats,
+    ShadowRbacStats,
 };
 
 /// Most shards of a kind that requests name as they like.
 const MOST_NAMED: usize = 1000;
+
+/// A gRPC call as it is counted: the cluster's stat name, the service and the method; these are empty where all
+/// methods are counted together.
+pub type GrpcKey = (Name, Box<str>, Box<str>);
+
+fn parts((cluster, service, method): &GrpcKey) -> [&str; 3] {
+    [cluster, service, method]
+}
 
 /// Shards of one kind by what they are counted under.
 #[derive(Debug)]
@@ -63,6 +72,12 @@ pub struct FilterStats {
     network_authz: Shards<NetworkAuthzStats>,
     cluster_authz: Shards<ClusterAuthzStats, (Name, Name)>,
     cluster_rate_limits: Shards<ClusterRateLimitStats, (Name, Name)>,
+    local_rate_limits: Shards<LocalRateLimitStats>,
+    csrf: Shards<CsrfStats>,
+    grpc: Shards<GrpcStats, GrpcKey>,
+    grpc_web: Shards<GrpcStats, GrpcKey>,
+    grpc_upstream: Shards<GrpcUpstreamStats, GrpcKey>,
+    connection_rates: Shards<ConnectionRateStats>,
 }
 
 impl FilterStats {
@@ -81,6 +96,12 @@ impl FilterStats {
             network_authz: Shards::default(),
             cluster_authz: Shards::default(),
             cluster_rate_limits: Shards::default(),
+            local_rate_limits: Shards::default(),
+            csrf: Shards::default(),
+            grpc: Shards::default(),
+            grpc_web: Shards::default(),
+            grpc_upstream: Shards::default(),
+            connection_rates: Shards::default(),
         }
     }
 
@@ -136,6 +157,36 @@ impl FilterStats {
     /// Of one policy.
     pub fn rbac_policy(&self, scope: &StatScope) -> Arc<RbacPolicyStats> {
         self.rbac_policies.get(scope, || self.metrics.rbac_policy(scope))
+    }
+
+    /// Of `csrf` filters of connection managers with this stat prefix.
+    pub fn csrf(&self, stat_prefix: &Name) -> Arc<CsrfStats> {
+        self.csrf.get(stat_prefix, || self.metrics.csrf(stat_prefix))
+    }
+
+    /// Of gRPC calls; none if there are too many methods.
+    pub fn grpc(&self, call: &GrpcKey) -> Option<Arc<GrpcStats>> {
+        self.grpc.get_within(MOST_NAMED, call, || self.metrics.grpc(parts(call)))
+    }
+
+    /// Of the same calls of browsers.
+    pub fn grpc_web(&self, call: &GrpcKey) -> Option<Arc<GrpcStats>> {
+        self.grpc_web.get_within(MOST_NAMED, call, || self.metrics.grpc_web(parts(call)))
+    }
+
+    /// Of the times that gRPC calls take.
+    pub fn grpc_upstream(&self, call: &GrpcKey) -> Option<Arc<GrpcUpstreamStats>> {
+        self.grpc_upstream.get_within(MOST_NAMED, call, || self.metrics.grpc_upstream(parts(call)))
+    }
+
+    /// Of `local_ratelimit` filters with this stat prefix.
+    pub fn local_rate_limit(&self, stat_prefix: &Name) -> Arc<LocalRateLimitStats> {
+        self.local_rate_limits.get(stat_prefix, || self.metrics.local_rate_limit(stat_prefix))
+    }
+
+    /// Of network filters of the same name.
+    pub fn connection_rate(&self, stat_prefix: &Name) -> Arc<ConnectionRateStats> {
+        self.connection_rates.get(stat_prefix, || self.metrics.connection_rate(stat_prefix))
     }
 
     /// Of sessions.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use xds::yaml::Error as Located;
 
+use super::adopt;
 use super::check;
 use super::contexts::{Context, Contexts, Outcome, Place};
 use super::endpoints;
+use super::rates::Rates;
 use super::state::{Placed, State, TLS_PATH, chains};
 use crate::cluster::{ClusterSpec, Clusters};
 use crate::config::cluster::Cluster;
@@ -41,6 +43,7 @@ pub(super) struct Linked {
     tables: BTreeMap<Name, (ResourceSource, Arc<RouteTable>)>,
     servers: Contexts<DownstreamTls>,
     clients: Contexts<UpstreamTls>,
+    rates: Rates,
 }
 
 /// Links `state`.
@@ -60,7 +63,7 @@ pub(super) fn link(
         live,
         last,
         secrets: Secrets::default(),
-        next: Linked::default(),
+        next: Linked { rates: last.rates.clone(), ..Linked::default() },
         errors: check::addresses(state),
     };
     let resolver = Arc::clone(&state.bootstrap.config.resolver);
@@ -234,7 +237,9 @@ impl Linker<'_> {
             return Some(Arc::clone(old));
         }
         let limiters = limiters(config, old.map_or(&[], |old| &old.limiters));
-        Some(Arc::new(FilterChain { config: Arc::clone(config), tls, limiters, terminal }))
+        let rates = self.next.rates.of(config, old.map_or(&[], |old| &old.rates));
+        let config = Arc::clone(config);
+        Some(Arc::new(FilterChain { config, tls, limiters, rates, terminal }))
     }
 
     fn http(
@@ -252,7 +257,8 @@ impl Linker<'_> {
         {
             return Some(Arc::clone(old));
         }
-        Some(Arc::new(Http::new(Arc::clone(config), routes)))
+        let config = adopt::manager(config, old.map(|old| &*old.config));
+        Some(Arc::new(Http::new(config, routes)))
     }
 
     /// The table of a connection manager: none inside while a discovered one is not there.
@@ -303,7 +309,8 @@ impl Linker<'_> {
             self.errors.extend(origin.locate_all(dangling));
             return None;
         }
-        match RouteTable::compile(Arc::clone(config)) {
+        let config = adopt::table(config, old.map(|old| &**old.config()));
+        match RouteTable::compile(config) {
             Ok(table) => Some(Arc::new(table)),
             Err(error) => {
                 self.errors.push(origin.locate(error));

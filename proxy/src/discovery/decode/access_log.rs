@@ -82,7 +82,8 @@ fn log_format(proto: Option<&SubstitutionFormatString>) -> Result<LogFormat> {
     }
 }
 
-fn substitution_format(proto: &SubstitutionFormatString) -> Result<LogFormat> {
+/// A format of a text or of JSON.
+pub(super) fn substitution_format(proto: &SubstitutionFormatString) -> Result<LogFormat> {
     let SubstitutionFormatString {
         omit_empty_values: omit_empty,
         content_type: _,

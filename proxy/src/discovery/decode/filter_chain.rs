@@ -22,6 +22,7 @@ use super::extension::{self, unpack, unsupported};
 use super::forward_proxy;
 use super::http::connection_manager;
 use super::istio;
+use super::local_rate_limit;
 use super::metadata::packed;
 use super::rbac;
 use super::tcp::tcp_proxy;
@@ -128,6 +129,10 @@ fn filter_config(any: &Any) -> Result<Decoded> {
     if let Some(proto) = unpack(any)? {
         let filter = Arc::new(ext_authz::network(&proto)?);
         return Ok(Decoded::Passed(NetworkFilter::ExtAuthz(filter)));
+    }
+    if let Some(proto) = unpack(any)? {
+        let rate = Arc::new(local_rate_limit::network_filter(&proto)?);
+        return Ok(Decoded::Passed(NetworkFilter::ConnectionRate(rate)));
     }
     match unpack::<ConnectionLimit>(any)? {
         Some(proto) => {

@@ -7,6 +7,10 @@ use prost_types::Any;
 use xds::envoy::config::core::v3::ExtensionConfigSource;
 use xds::envoy::config::route::v3::FilterConfig;
 use xds::envoy::extensions::filters::http::cors::v3::Cors;
+use xds::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
+use xds::envoy::extensions::filters::http::on_demand::v3::{
+    OnDemand, PerRouteConfig as OnDemandPerRoute,
+};
 use xds::envoy::extensions::filters::http::peak_ewma::v3alpha::PeakEwmaConfig;
 use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::http::wasm::v3::Wasm;
@@ -19,8 +23,8 @@ use super::extension::{self, message_name, unpack, unsupported};
 use super::source::config_source;
 use super::value::{enumeration, non_empty};
 use super::{
-    cors, ext_authz, fault, forward_proxy, header_mutation, istio, jwt_authn, rbac,
-    stateful_session,
+    cors, ext_authz, fault, forward_proxy, grpc_stats, header_mutation, istio, jwt_authn,
+    local_rate_limit, rbac, small_filters, stateful_session,
 };
 use crate::config::Name;
 use crate::config::http_filter::{self, DiscoveredFilter, FilterKind, FilterOverride, FilterRule};
@@ -99,6 +103,10 @@ fn changes_nothing(any: &Any) -> Result<bool> {
     if let Some(proto) = unpack::<Wasm>(any)? {
         return may_be_left_out(&proto);
     }
+    // Every table is whole: there is nothing to ask for.
+    if let Some(OnDemand {}) = unpack(any)? {
+        return Ok(true);
+    }
     // The router measures whether the filter is there or not.
     let is_peak_ewma = unpack(any)?.is_some_and(|PeakEwmaConfig {}| true);
     Ok(is_peak_ewma || istio::is_stats(any)?)
@@ -157,8 +165,34 @@ fn discovered(proto: &ExtensionConfigSource, stat_prefix: &Name) -> Result<Filte
     })))
 }
 
+/// The same, of filters that have little to say.
+fn small_kind(any: &Any) -> Result<Option<FilterKind>> {
+    if let Some(proto) = unpack(any)? {
+        return small_filters::buffer(&proto).map(|it| Some(FilterKind::Buffer(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        return small_filters::csrf(&proto).map(|it| Some(FilterKind::Csrf(Box::new(it))));
+    }
+    if let Some(proto) = unpack(any)? {
+        return grpc_stats::filter(&proto).map(|it| Some(FilterKind::GrpcStats(Box::new(it))));
+    }
+    if let Some(GrpcWeb {}) = unpack(any)? {
+        return Ok(Some(FilterKind::GrpcWeb));
+    }
+    if let Some(proto) = unpack(any)? {
+        return small_filters::health_check(&proto).map(|it| Some(FilterKind::HealthCheck(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        return small_filters::filter_state(&proto).map(|it| Some(FilterKind::SetFilterState(it)));
+    }
+    Ok(None)
+}
+
 /// What the filter does; none if this version does not have it.
 fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
+    if let Some(kind) = small_kind(any)? {
+        return Ok(Some(kind));
+    }
     if let Some(proto) = unpack(any)? {
         return forward_proxy::filter(&proto).map(|it| Some(FilterKind::ForwardProxy(it)));
     }
@@ -196,6 +230,9 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
     if let Some(proto) = unpack(any)? {
         let filter = ext_authz::filter(&proto, stat_prefix)?;
         return Ok(Some(FilterKind::ExtAuthz(Arc::new(filter))));
+    }
+    if let Some(proto) = unpack(any)? {
+        return local_rate_limit::filter(&proto).map(|it| Some(FilterKind::LocalRateLimit(it)));
     }
     Ok(None)
 }
@@ -246,6 +283,18 @@ fn filter_config(name: &str, any: &Any) -> Result<Option<FilterRule>> {
 /// What is said to a filter; none if this version does not have it.
 fn rule(any: &Any) -> Result<Option<FilterRule>> {
     if let Some(proto) = unpack(any)? {
+        return small_filters::buffer_route(&proto).map(|it| Some(FilterRule::Buffer(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        return small_filters::csrf(&proto).map(|it| Some(FilterRule::Csrf(Box::new(it))));
+    }
+    if let Some(proto) = unpack(any)? {
+        return small_filters::filter_state(&proto).map(|it| Some(FilterRule::SetFilterState(it)));
+    }
+    if let Some(OnDemandPerRoute {}) = unpack(any)? {
+        return Ok(Some(FilterRule::Enabled));
+    }
+    if let Some(proto) = unpack(any)? {
         return forward_proxy::route(&proto).map(|it| Some(FilterRule::ForwardProxy(it)));
     }
     if let Some(proto) = unpack(any)? {
@@ -268,6 +317,9 @@ fn rule(any: &Any) -> Result<Option<FilterRule>> {
     }
     if let Some(proto) = unpack(any)? {
         return ext_authz::route(&proto).map(|it| Some(FilterRule::ExtAuthz(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        return local_rate_limit::route(&proto).map(|it| Some(FilterRule::LocalRateLimit(it)));
     }
     Ok(None)
 }

@@ -29,8 +29,21 @@ pub(super) fn rate_limits(protos: &[RateLimit]) -> Result<Vec<rate_limit::RateLi
     each("rate_limits", protos, limit)
 }
 
+/// The limits of a filter of its own, to which stages and keys mean nothing.
+pub(super) fn own_rate_limits(protos: &[RateLimit]) -> Result<Vec<rate_limit::RateLimit>> {
+    each("rate_limits", protos, |proto| {
+        if proto.stage.is_some() || !proto.disable_key.is_empty() {
+            return refuse("", "a filter's own limits have no stage and no disable_key");
+        }
+        if proto.limit.is_some() {
+            return refuse("limit", "a filter's own limits have none");
+        }
+        limit(proto)
+    })
+}
+
 /// The stage in `field`.
-fn stage(field: &str, proto: Option<u32>) -> Result<u32> {
+pub(super) fn stage(field: &str, proto: Option<u32>) -> Result<u32> {
     bounded(field, proto, 0, (0, LAST_STAGE))
 }
 

@@ -180,8 +180,7 @@ impl Scope {
             }
             Self::Cors(prefix) => ("http.cors.", [Some((HTTP, prefix)), None]),
             Self::Filter(scope) => {
-                let (name, labels) = scope.family();
-                return (name, labels.into_iter().flatten().collect());
+                return scope.family();
             }
             // Envoy makes no label of these.
             Self::Overload(monitor) => {

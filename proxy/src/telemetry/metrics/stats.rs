@@ -3,12 +3,15 @@
 mod cluster;
 mod connection_limit;
 mod cors;
+mod csrf;
 mod ext_authz;
 mod fault;
+mod grpc;
 mod http;
 mod jwt_authn;
 mod listener;
 mod listener_filter;
+mod local_rate_limit;
 mod rate_limit;
 mod rbac;
 mod server;
@@ -20,14 +23,17 @@ use super::sample::{Samples, Scope};
 pub use cluster::ClusterStats;
 pub use connection_limit::ConnectionLimitStats;
 pub use cors::CorsStats;
+pub use csrf::CsrfStats;
 pub use ext_authz::{ClusterAuthzStats, ExtAuthzStats, NetworkAuthzStats};
 pub use fault::{ClusterFaultStats, FaultStats};
+pub use grpc::{GrpcStats, GrpcUpstreamStats};
 pub use http::HttpStats;
 pub use jwt_authn::JwtAuthnStats;
 pub use listener::{ListenerStats, ListenerWorkerStats};
 pub use listener_filter::{
     HttpInspectorStats, ProxyProtocolStats, ProxyProtocolVersionStats, TlsInspectorStats,
 };
+pub use local_rate_limit::{ConnectionRateStats, LocalRateLimitStats};
 pub use rate_limit::ClusterRateLimitStats;
 pub use rbac::{RbacPolicyStats, RbacStats, ShadowRbacStats};
 pub use server::{DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats};

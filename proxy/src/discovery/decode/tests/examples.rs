@@ -10,17 +10,12 @@ use super::super::{bootstrap, route_config};
 use super::decode;
 
 /// What each of Envoy's example bootstraps is refused for, by the end of the path; all others are accepted.
-const REFUSED: [(&str, &[&str]); 7] = [
-    (
-        "csrf__samesite__envoy.yaml",
-        &["http_filters[1].typed_config", "typed_per_filter_config[\"envoy.filters.http.csrf\"]"],
-    ),
+const REFUSED: [(&str, &[&str]); 5] = [
     ("dynamic-config-cp__envoy.yaml", &["dynamic_resources.ads_config"]),
     ("ext_authz__config__grpc-service__v3.yaml", &["http_filters[0].typed_config"]),
     ("ext_authz__config__http-service.yaml", &["http_filters[0].typed_config"]),
     ("ext_authz__config__opa-service__v3.yaml", &["http_filters[0].typed_config"]),
     ("load-reporting-service__envoy.yaml", &["cluster_manager.load_stats_config"]),
-    ("local_ratelimit__envoy.yaml", &["http_filters[0].typed_config"]),
 ];
 
 /// A file or folder of the suites; none, and a note, where they are absent.

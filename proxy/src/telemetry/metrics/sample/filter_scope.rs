@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Dotted, HTTP, sanitized};
+use super::{AllLabels, Dotted, HTTP, sanitized};
 
 const CLUSTER: &str = "envoy_cluster_name";
+const GRPC: [&str; 3] = [CLUSTER, "envoy_grpc_bridge_service", "envoy_grpc_bridge_method"];
 
 /// What stands before the names of one filter's statistics.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +34,16 @@ pub enum FilterStatistics {
     ClusterAuthz,
     /// `cluster.NAME.ratelimit.[PREFIX.]`
     ClusterRateLimit,
+    /// `http.PREFIX.csrf.`
+    Csrf,
+    /// `cluster.NAME.grpc.[SERVICE.METHOD.]`
+    Grpc,
+    /// `cluster.NAME.grpc-web.[SERVICE.METHOD.]`
+    GrpcWeb,
+    /// `PREFIX.http_local_rate_limit.`
+    LocalRateLimit,
+    /// `local_rate_limit.PREFIX.`
+    ConnectionRate,
 }
 
 impl FilterScope {
@@ -81,47 +92,78 @@ impl FilterScope {
         Self::new(FilterStatistics::ClusterRateLimit, [cluster, prefix])
     }
 
+    /// Of `csrf` filters of connection managers with this stat prefix.
+    pub fn csrf(prefix: &str) -> Self {
+        Self::new(FilterStatistics::Csrf, [prefix])
+    }
+
+    /// Of gRPC calls: of the cluster with this stat name, and of a service and method unless they are empty.
+    pub fn grpc(call: [&str; 3]) -> Self {
+        Self::new(FilterStatistics::Grpc, call)
+    }
+
+    /// The same for calls of browsers.
+    pub fn grpc_web(call: [&str; 3]) -> Self {
+        Self::new(FilterStatistics::GrpcWeb, call)
+    }
+
+    /// Of `local_ratelimit` filters with this stat prefix.
+    pub fn local_rate_limit(prefix: &str) -> Self {
+        Self::new(FilterStatistics::LocalRateLimit, [prefix])
+    }
+
+    /// Of network filters of the same name with this stat prefix.
+    pub fn connection_rate(prefix: &str) -> Self {
+        Self::new(FilterStatistics::ConnectionRate, [prefix])
+    }
+
     /// Which statistics they are.
     pub fn kind(&self) -> FilterStatistics {
         self.kind
     }
 
     /// The Prometheus name, without `envoy_`, and its labels.
-    pub(super) fn family(&self) -> (Cow<'static, str>, super::Labels<'_>) {
-        let [first, second, _] = &self.parts;
+    pub(super) fn family(&self) -> (Cow<'static, str>, AllLabels<'_>) {
+        use FilterStatistics as Of;
+        let [first, second, third] = &self.parts;
         // Envoy makes no label of the second part of these.
         let dotted = |name: &str| format!("{name}{}", Dotted(second)).into();
-        match self.kind {
-            FilterStatistics::Fault => ("http.fault.".into(), [Some((HTTP, first)), None]),
-            FilterStatistics::ClusterFault => {
-                let cluster = ("envoy_fault_downstream_cluster", &**second);
-                ("http.fault.".into(), [Some(cluster), Some((HTTP, first))])
+        let (name, labels): (_, [&'static str; 3]) = match self.kind {
+            Of::Fault => ("http.fault.".into(), [HTTP, "", ""]),
+            Of::ClusterFault => {
+                ("http.fault.".into(), [HTTP, "envoy_fault_downstream_cluster", ""])
             }
-            FilterStatistics::JwtAuthn => {
-                let name = match &**second {
-                    "" => "http.jwt_authn.".into(),
-                    own => format!("http.jwt_authn.{own}.").into(),
-                };
-                (name, [Some((HTTP, first)), None])
+            Of::JwtAuthn => (dotted("http.jwt_authn."), [HTTP, "", ""]),
+            Of::ExtAuthz => (dotted("http.ext_authz."), [HTTP, "", ""]),
+            Of::NetworkAuthz => ("ext_authz.".into(), ["envoy_ext_authz_prefix", "", ""]),
+            Of::ClusterAuthz => (dotted("cluster.ext_authz."), [CLUSTER, "", ""]),
+            Of::ClusterRateLimit => (dotted("cluster.ratelimit."), [CLUSTER, "", ""]),
+            Of::Csrf => ("http.csrf.".into(), [HTTP, "", ""]),
+            Of::Grpc => ("cluster.grpc.".into(), GRPC),
+            Of::GrpcWeb => ("cluster.grpc-web.".into(), GRPC),
+            Of::LocalRateLimit => {
+                ("http_local_rate_limit.".into(), ["envoy_local_http_ratelimit_prefix", "", ""])
             }
-            FilterStatistics::ExtAuthz => (dotted("http.ext_authz."), [Some((HTTP, first)), None]),
-            FilterStatistics::NetworkAuthz => {
-                ("ext_authz.".into(), [Some(("envoy_ext_authz_prefix", first)), None])
+            Of::ConnectionRate => {
+                ("local_rate_limit.".into(), ["envoy_local_ratelimit_prefix", "", ""])
             }
-            FilterStatistics::ClusterAuthz => {
-                (dotted("cluster.ext_authz."), [Some((CLUSTER, first)), None])
-            }
-            FilterStatistics::ClusterRateLimit => {
-                (dotted("cluster.ratelimit."), [Some((CLUSTER, first)), None])
-            }
-        }
+        };
+        let labels = labels.into_iter().zip([&**first, second, third]).rev();
+        (name, labels.filter(|(label, value)| !label.is_empty() && !value.is_empty()).collect())
     }
 }
 
 impl fmt::Display for FilterScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [first, second, _] = &self.parts;
+        let [first, second, third] = &self.parts;
+        let call = |f: &mut fmt::Formatter<'_>, protocol| match (&**second, &**third) {
+            ("", "") => write!(f, "cluster.{first}.{protocol}."),
+            _ => write!(f, "cluster.{first}.{protocol}.{second}.{third}."),
+        };
         match self.kind {
+            FilterStatistics::Csrf => write!(f, "http.{first}.csrf."),
+            FilterStatistics::Grpc => call(f, "grpc"),
+            FilterStatistics::GrpcWeb => call(f, "grpc-web"),
             FilterStatistics::Fault => write!(f, "http.{first}.fault."),
             FilterStatistics::ClusterFault => write!(f, "http.{first}.fault.{second}."),
             FilterStatistics::JwtAuthn if second.is_empty() => write!(f, "http.{first}.jwt_authn."),
@@ -136,6 +178,8 @@ impl fmt::Display for FilterScope {
             FilterStatistics::ClusterRateLimit => {
                 write!(f, "cluster.{first}.ratelimit.{}", Dotted(second))
             }
+            FilterStatistics::LocalRateLimit => write!(f, "{first}.http_local_rate_limit."),
+            FilterStatistics::ConnectionRate => write!(f, "local_rate_limit.{first}."),
         }
     }
 }
