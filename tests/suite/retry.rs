@@ -23,6 +23,7 @@ on_both!(
     an_answer_may_say_when_to_come_again,
     hosts_with_certain_metadata_are_not_tried_again,
     a_retry_says_whether_it_follows_a_timeout,
+    a_retry_goes_to_another_priority,
 );
 
 async fn retrying(program: Program, app: &Backend, policy: Value) -> Proxy {
@@ -289,4 +290,33 @@ async fn a_retry_says_whether_it_follows_a_timeout(program: Program) {
     let calls = app.calls();
     let told: Vec<_> = calls.iter().map(|call| call.header("x-envoy-is-timeout-retry")).collect();
     assert_eq!(told, [None, Some("true"), Some("false")]);
+}
+
+async fn a_retry_goes_to_another_priority(program: Program) {
+    let first = Backend::scripted("first", |_| Answer::status(500)).await;
+    let second = Backend::echo("second").await;
+    let name = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
+    let priority = |often: u32| {
+        json!({"name": "p", "typed_config":
+            {"@type": format!("type.googleapis.com/{name}"), "update_frequency": often}})
+    };
+    let endpoints = |backend: &Backend, priority: u32| {
+        let address = harness::bootstrap::socket_address(backend.address());
+        json!({"priority": priority, "lb_endpoints": [{"endpoint": {"address": address}}]})
+    };
+    for (often, retries, status, attempts) in [(1, 1, 200, 1), (2, 1, 500, 2), (2, 2, 200, 2)] {
+        let policy =
+            json!({"retry_on": "5xx", "num_retries": retries, "retry_priority": priority(often)});
+        let cluster = Cluster::new("app").with(
+            "load_assignment.endpoints",
+            json!([endpoints(&first, 0), endpoints(&second, 1)]),
+        );
+        let proxy = Bootstrap::routing([Route::prefix("/").to("app").retry(policy)])
+            .cluster(cluster)
+            .start(program)
+            .await;
+        let before = first.count();
+        let reply = proxy.get("/").send().await;
+        assert_eq!((reply.status, first.count() - before), (status, attempts), "{often} {retries}");
+    }
 }

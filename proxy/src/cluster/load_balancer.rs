@@ -113,6 +113,11 @@ pub trait View {
     /// Whether another endpoint is to be preferred.
     fn avoids(&self, index: usize) -> bool;
 
+    /// Priorities that get nothing, if others have endpoints to be used.
+    fn excluded(&self) -> &[u32] {
+        &[]
+    }
+
     /// The hash that hashing policies go by; without one they go by chance.
     fn hash(&self) -> Option<u64> {
         None
@@ -246,9 +251,15 @@ impl Balancer {
         Ok(picked)
     }
 
+    fn priority(&self, view: &impl View, hash: impl FnOnce() -> u64) -> (usize, Availability) {
+        let excluded = view.excluded();
+        let without = (!excluded.is_empty()).then(|| self.loads.without(excluded)).flatten();
+        let loads = without.as_ref().unwrap_or(&self.loads);
+        loads.only().unwrap_or_else(|| loads.choose(hash()))
+    }
+
     fn pick_once(&mut self, view: &impl View, random: &mut Rng) -> Option<usize> {
-        let only = self.loads.only();
-        let (priority, availability) = only.unwrap_or_else(|| self.loads.choose(random.u64(..)));
+        let (priority, availability) = self.priority(view, || random.u64(..));
         match (self.levels.get_mut(priority)?, availability) {
             (Level::Panic(group), _) => {
                 view.notes(Event::Panic);
@@ -277,7 +288,7 @@ impl Balancer {
         random: &mut Rng,
     ) -> Result<Option<usize>, Unready> {
         let hash = view.hash().unwrap_or_else(|| random.u64(..));
-        let (priority, _) = self.loads.only().unwrap_or_else(|| self.loads.choose(hash));
+        let (priority, _) = self.priority(view, || hash);
         if let Some(Level::Hashed { table, .. }) = self.levels.get_mut(priority) {
             table.settle();
         }

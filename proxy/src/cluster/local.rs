@@ -218,6 +218,12 @@ impl LocalCluster {
         self.spec.config.hosts.override_statuses.contains(status).then(|| Rc::clone(host))
     }
 
+    /// The priority of `host`, if it is one of its configured ones.
+    pub fn priority_of(&self, host: &Rc<LocalHost>) -> Option<u32> {
+        let member = self.members.iter().find(|member| Rc::ptr_eq(&member.host, host));
+        member.map(|member| member.priority)
+    }
+
     fn dynamic_host(&self, wanted: &DynamicHost) -> Option<Rc<LocalHost>> {
         self.dynamic.get(wanted, || {
             let settings =

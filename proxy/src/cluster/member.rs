@@ -222,6 +222,10 @@ impl View for PickView<'_> {
         self.context.avoid.contains(&member.host.id()) || self.omits(member)
     }
 
+    fn excluded(&self) -> &[u32] {
+        self.context.excluded
+    }
+
     fn hash(&self) -> Option<u64> {
         self.context.hash
     }

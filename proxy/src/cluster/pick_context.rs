@@ -11,6 +11,8 @@ pub struct PickContext<'a> {
     pub avoid: &'a [HostId],
     /// Endpoints with such metadata are passed over as well.
     pub omit: &'a [Criteria],
+    /// Priorities that get nothing, if others have endpoints to be used.
+    pub excluded: &'a [u32],
     /// How often another endpoint is looked for in place of one to avoid (Envoy's
     /// `host_selection_retry_max_attempts`).
     pub attempts: u32,

@@ -1,5 +1,6 @@
 //! When and how a request is tried again (Envoy `config.route.v3.RetryPolicy`).
 
+use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
@@ -132,6 +133,8 @@ pub struct RetryPolicy {
     pub omitted_hosts: Vec<Criteria>,
     /// Whether a host that failed this request is avoided (`previous_hosts` predicate).
     pub avoid_previous_hosts: bool,
+    /// `previous_priorities`: after each so many attempts, the priorities that were tried get no more of them.
+    pub previous_priorities: Option<NonZeroUsize>,
     /// How often host selection is repeated to satisfy the predicate; Envoy's default is 1.
     pub host_selection_attempts: u32,
     /// First interval of the exponential back-off; Envoy's default is 25 ms.
@@ -153,6 +156,7 @@ impl Default for RetryPolicy {
             resets: None,
             omitted_hosts: Vec::new(),
             avoid_previous_hosts: false,
+            previous_priorities: None,
             host_selection_attempts: 1,
             backoff_base: Duration::from_millis(25),
             backoff_max: Duration::from_millis(250),

@@ -248,6 +248,29 @@ impl<'p> RetryState<'p> {
     }
 }
 
+/// The priorities that attempts of one request went to (Envoy `previous_priorities`).
+#[derive(Debug, Default)]
+pub struct PreviousPriorities {
+    tried: Vec<u32>,
+    excluded: Vec<u32>,
+}
+
+impl PreviousPriorities {
+    /// Notes the priority of an attempt, if `policy` cares.
+    pub fn tried(&mut self, policy: Option<&RetryPolicy>, priority: impl FnOnce() -> Option<u32>) {
+        let Some(often) = policy.and_then(|policy| policy.previous_priorities) else { return };
+        self.tried.extend(priority());
+        if self.tried.len() % often == 0 {
+            self.excluded.clone_from(&self.tried);
+        }
+    }
+
+    /// The priorities that the next attempt should not go to.
+    pub fn excluded(&self) -> &[u32] {
+        &self.excluded
+    }
+}
+
 /// Whether processing the request twice does no more than processing it once: by its method (RFC 9110,
 /// section 9.2.2), or because the client says so with an idempotency key.
 pub fn is_repeatable(method: &Method, headers: &HeaderMap) -> bool {

@@ -59,6 +59,7 @@ impl Session {
         let dynamic = self.name_host(cluster).await?;
         let context = PickContext {
             omit: &[],
+            excluded: &[],
             avoid: failed,
             attempts: if failed.is_empty() { 0 } else { LOOK_FOR_OTHERS },
             hash: hash.map(route::hash::address),

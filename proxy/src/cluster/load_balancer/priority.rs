@@ -40,9 +40,9 @@ pub enum Availability {
     Degraded,
 }
 
-/// What each priority gets.
+/// What each priority gets, and what percentage of it could be used: healthy, and degraded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loads(Vec<Load>);
+pub struct Loads(Vec<Load>, Vec<(u32, u32)>);
 
 /// What one priority gets. The percentages of all priorities together are 100.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -106,7 +106,8 @@ impl Loads {
         let degraded: Vec<u32> =
             priorities.iter().map(|it| it.degraded.availability(it.counted, policy)).collect();
         let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
-        let mut loads = Self(vec![Load::default(); priorities.len().max(1)]);
+        let available = healthy.iter().copied().zip(degraded.iter().copied()).collect();
+        let mut loads = Self(vec![Load::default(); priorities.len().max(1)], available);
         if total > 0 {
             loads.divide(&healthy, &degraded, total);
         } else if let Some(first) = loads.0.first_mut() {
@@ -122,6 +123,21 @@ impl Loads {
             }
         }
         loads
+    }
+
+    /// The same with nothing for the priorities `excluded`; none if nothing could be used then.
+    pub(super) fn without(&self, excluded: &[u32]) -> Option<Self> {
+        let left = |(priority, available): (usize, &(u32, u32))| {
+            let excluded = u32::try_from(priority).is_ok_and(|it| excluded.contains(&it));
+            if excluded { (0, 0) } else { *available }
+        };
+        let (healthy, degraded): (Vec<_>, Vec<_>) = self.1.iter().enumerate().map(left).unzip();
+        let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
+        let mut loads = Self(vec![Load::default(); self.0.len()], self.1.clone());
+        (total > 0).then(|| {
+            loads.divide(&healthy, &degraded, total);
+            loads
+        })
     }
 
     fn divide(&mut self, healthy: &[u32], degraded: &[u32], total: u32) {

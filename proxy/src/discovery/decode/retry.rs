@@ -1,16 +1,19 @@
 //! Retry policies.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use xds::envoy::config::route::v3::RetryPolicy;
 use xds::envoy::config::route::v3::retry_policy::retry_host_predicate::ConfigType;
 use xds::envoy::config::route::v3::retry_policy::{
     RateLimitedRetryBackOff, ResetHeader, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
+    RetryPriority, retry_priority as priority,
 };
 use xds::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
 use xds::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
+use xds::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 
-use super::errors::{At, Result, each, refuse, required};
+use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::matcher::header_matcher;
 use super::subset;
@@ -31,6 +34,7 @@ pub(super) fn retry_policy(proto: &RetryPolicy) -> Result<retry::RetryPolicy> {
         num_retries,
         per_try_timeout,
         per_try_idle_timeout,
+        retry_priority,
         retry_host_predicate,
         host_selection_retry_max_attempts,
         retriable_status_codes,
@@ -64,6 +68,7 @@ pub(super) fn retry_policy(proto: &RetryPolicy) -> Result<retry::RetryPolicy> {
         resets,
         avoid_previous_hosts: predicates.contains(&Predicate::PreviousHosts),
         omitted_hosts: predicates.into_iter().filter_map(Predicate::omitted).collect(),
+        previous_priorities: optional("retry_priority", retry_priority, priority)?,
         host_selection_attempts: match host_selection_retry_max_attempts {
             0 => defaults.host_selection_attempts,
             attempts => u32::try_from(*attempts)
@@ -117,6 +122,19 @@ fn predicate(proto: &RetryHostPredicate) -> Result<Predicate> {
         Some(OmitHostMetadataConfig { metadata_match }) => {
             let wanted = subset::wanted(metadata_match.as_ref()).unwrap_or_default();
             Ok(Predicate::Omitted(Criteria::new(&wanted)))
+        }
+        None => unsupported(any).at("typed_config"),
+    }
+}
+
+fn priority(proto: &RetryPriority) -> Result<NonZeroUsize> {
+    let RetryPriority { name: _, config_type } = proto;
+    let priority::ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
+    match unpack(any).at("typed_config")? {
+        Some(PreviousPrioritiesConfig { update_frequency }) => {
+            let frequency = usize::try_from(update_frequency).ok().and_then(NonZeroUsize::new);
+            let reason = String::from("must be greater than 0");
+            frequency.ok_or(reason).at("typed_config.update_frequency")
         }
         None => unsupported(any).at("typed_config"),
     }

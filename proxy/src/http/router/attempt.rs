@@ -99,6 +99,7 @@ impl Exchange<'_> {
         if self.avoids_previous_hosts() {
             self.avoid.push(host.id());
         }
+        self.previous.tried(self.policy, || self.cluster.priority_of(&host));
         result
     }
 
@@ -126,6 +127,7 @@ impl Exchange<'_> {
             avoid: &self.avoid,
             attempts: self.host_selection_attempts(),
             omit: self.omitted_hosts(),
+            excluded: self.previous.excluded(),
             hash: self.hash(),
             metadata_match: self.wanted.as_deref(),
             dynamic,

@@ -24,7 +24,7 @@ use crate::http::local_reply::LocalReply;
 use crate::http::overrides::Overrides;
 use crate::http::replay::Replay;
 use crate::http::request_body::ClientBody;
-use crate::http::retry::{self, Decision, Refusal, RetryState};
+use crate::http::retry::{self, Decision, PreviousPriorities, Refusal, RetryState};
 use crate::http::timeout::Timeouts;
 use crate::net::body::RequestBody;
 use crate::pool::circuit_breaker::{LocalBreaker, Permit};
@@ -109,6 +109,7 @@ pub struct Exchange<'a> {
     pub(super) outgoing: Outgoing,
     pub(super) timeouts: Timeouts,
     pub(super) avoid: Vec<HostId>,
+    pub(super) previous: PreviousPriorities,
     /// What is wanted of the endpoint's metadata.
     pub(super) wanted: Option<Cow<'a, MetadataMatch>>,
     /// Whether the last attempt took too long.
@@ -116,7 +117,7 @@ pub struct Exchange<'a> {
     mirrors: Mirrors<'a>,
     hashed: Hashed,
     source: Source,
-    policy: Option<&'a RetryPolicy>,
+    pub(super) policy: Option<&'a RetryPolicy>,
     retry: RetryState<'a>,
     deadlines: Deadlines,
     repeatable: bool,
@@ -152,6 +153,7 @@ impl<'a> Exchange<'a> {
             repeatable: retry::is_repeatable(method, headers),
             retry: RetryState::new(policy, overrides, method, headers).only_if(retriable),
             avoid: Vec::new(),
+            previous: PreviousPriorities::default(),
             wanted: plan.metadata_match(),
             timed_out: false,
             mirrors,
