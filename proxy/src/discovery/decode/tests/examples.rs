@@ -10,11 +10,8 @@ use super::super::{bootstrap, route_config};
 use super::decode;
 
 /// What each of Envoy's example bootstraps is refused for, by the end of the path; all others are accepted.
-const REFUSED: [(&str, &[&str]); 5] = [
+const REFUSED: [(&str, &[&str]); 2] = [
     ("dynamic-config-cp__envoy.yaml", &["dynamic_resources.ads_config"]),
-    ("ext_authz__config__grpc-service__v3.yaml", &["http_filters[0].typed_config"]),
-    ("ext_authz__config__http-service.yaml", &["http_filters[0].typed_config"]),
-    ("ext_authz__config__opa-service__v3.yaml", &["http_filters[0].typed_config"]),
     ("load-reporting-service__envoy.yaml", &["cluster_manager.load_stats_config"]),
 ];
 
