@@ -5,6 +5,7 @@ pub mod access_logs;
 mod admission;
 pub mod balance;
 mod connection_limit;
+mod connection_log;
 mod connection_rate;
 mod filters;
 mod first_words;

@@ -3,6 +3,7 @@
 mod control;
 mod heap;
 mod jwks;
+mod logs;
 pub mod options;
 mod process;
 mod runtime;

@@ -1,6 +1,8 @@
 //! What the access log says of a request, as text and as JSON.
 
+mod connections;
 mod filters;
+mod open_telemetry;
 mod operators;
 
 use harness::port::Port;

@@ -34,6 +34,10 @@ const NOT_CONFIGURATION: [&str; 6] = [
     "google.rpc",
 ];
 
+fn is_configuration(package: &str) -> bool {
+    !NOT_CONFIGURATION.contains(&package) && !package.starts_with("opentelemetry.")
+}
+
 #[test]
 fn the_table_of_fields_is_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -57,7 +61,7 @@ fn table(protos: &Path) -> String {
         files.iter().map(|file| Package::read(&std::fs::read_to_string(file).unwrap())).collect();
     packages.sort_by(|a, b| a.name.cmp(&b.name));
     let mut out = INTRODUCTION.to_owned();
-    for package in packages.iter().filter(|it| !NOT_CONFIGURATION.contains(&it.name.as_str())) {
+    for package in packages.iter().filter(|it| is_configuration(&it.name)) {
         write!(out, "\n## `{}`\n\n{}\n", package.name, package.description).unwrap();
         package.types.iter().for_each(|it| it.print(&mut out));
     }

@@ -1,8 +1,10 @@
 //! Access logs as configured (Envoy `config.accesslog.v3.AccessLog` with file and stream loggers).
 
+mod collector;
 mod wanted;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Name;
 use super::expression::Expression;
@@ -10,17 +12,35 @@ use super::format::Format;
 use super::matcher::{Fraction, HeaderMatcher};
 use super::metadata::MetadataMatcher;
 
+pub use collector::{Collector, Record};
 pub use wanted::{LoggedHeaders, Wanted};
 
 /// One access log of a connection manager or a listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AccessLog {
-    /// Where lines go.
-    pub sink: LogSink,
-    /// What a line says.
-    pub format: LogFormat,
+    /// What is written, and where to.
+    pub logger: Logger,
     /// Which requests are logged; none means all.
     pub filter: Option<LogFilter>,
+}
+
+/// What is written, and where to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Logger {
+    /// Lines of text.
+    Lines {
+        /// Where lines go.
+        sink: LogSink,
+        /// What a line says.
+        format: LogFormat,
+    },
+    /// `OpenTelemetryAccessLogConfig`: records.
+    OpenTelemetry {
+        /// Where records go.
+        collector: Arc<Collector>,
+        /// What a record says.
+        record: Record,
+    },
 }
 
 /// Where lines go.
@@ -190,11 +210,23 @@ pub enum ComparisonOp {
 }
 
 impl AccessLog {
+    /// Where its lines go; none if it writes none.
+    pub fn sink(&self) -> Option<&LogSink> {
+        match &self.logger {
+            Logger::Lines { sink, .. } => Some(sink),
+            Logger::OpenTelemetry { .. } => None,
+        }
+    }
+
     /// Collects what lines print, or the filter reads, of response headers.
     pub fn response_headers(&self, wanted: &mut Wanted) {
-        match &self.format {
-            LogFormat::Text { line, .. } => wanted.format(line),
-            LogFormat::Json { object, .. } => wanted.json(object),
+        match &self.logger {
+            Logger::Lines { format: LogFormat::Text { line, .. }, .. } => wanted.format(line),
+            Logger::Lines { format: LogFormat::Json { object, .. }, .. } => wanted.json(object),
+            Logger::OpenTelemetry { record, .. } => {
+                record.body.iter().for_each(|body| wanted.json(body));
+                record.attributes.iter().for_each(|(_, value)| wanted.json(value));
+            }
         }
         if let Some(filter) = &self.filter {
             wanted.filter(filter);

@@ -56,6 +56,8 @@ pub struct Listener {
     pub exact_balance: bool,
     /// Whether inbound traffic of a sidecar, outbound, or neither is said.
     pub direction: TrafficDirection,
+    /// `access_log`, of connections.
+    pub access_logs: Vec<Arc<AccessLog>>,
     /// `metadata`, if there is any.
     pub metadata: Option<Packed>,
 }

@@ -39,6 +39,12 @@ impl Sinks {
     }
 
     fn check_listener(&mut self, listener: &Listener) -> Result<(), Invalid> {
+        let unopened = |path: String, error: io::Error| {
+            Invalid::new(path, format!("cannot be opened for appending: {error}"))
+        };
+        if let Err((index, error)) = self.check_logs(&listener.config.access_logs) {
+            return Err(unopened(format!("access_log[{index}].typed_config.path"), error));
+        }
         let chains = listener.chains.iter().enumerate();
         let chains = chains.map(|(index, chain)| (format!("filter_chains[{index}]"), chain));
         let default = listener.default_chain.iter();
@@ -47,8 +53,7 @@ impl Sinks {
             if let Err((index, error)) = self.check_logs(chain.config.access_logs()) {
                 let terminal = chain.config.terminal_path();
                 let path = format!("{path}.{terminal}.access_log[{index}].typed_config.path");
-                let reason = format!("cannot be opened for appending: {error}");
-                return Err(Invalid::new(path, reason));
+                return Err(unopened(path, error));
             }
         }
         Ok(())
@@ -57,9 +62,10 @@ impl Sinks {
     /// Fails with the place of the first log that cannot be opened, and why.
     fn check_logs(&mut self, logs: &[Arc<AccessLog>]) -> Result<(), (usize, io::Error)> {
         for (index, log) in logs.iter().enumerate() {
-            if !self.0.contains(&log.sink) {
-                AccessLogger::check(&log.sink).map_err(|error| (index, error))?;
-                self.0.insert(log.sink.clone());
+            let Some(sink) = log.sink() else { continue };
+            if !self.0.contains(sink) {
+                AccessLogger::check(sink).map_err(|error| (index, error))?;
+                self.0.insert(sink.clone());
             }
         }
         Ok(())
@@ -69,7 +75,7 @@ impl Sinks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::access_log::LogFormat;
+    use crate::config::access_log::{LogFormat, Logger};
 
     #[test]
     fn a_log_that_cannot_be_opened_is_named() {
@@ -77,7 +83,7 @@ mod tests {
         let log = |path: &str| {
             let format = LogFormat::Text { line: Default::default(), omit_empty: false };
             let sink = LogSink::File(directory.path().join(path));
-            Arc::new(AccessLog { sink, format, filter: None })
+            Arc::new(AccessLog { logger: Logger::Lines { sink, format }, filter: None })
         };
         let logs = [log("good.log"), log("missing/bad.log")];
         let mut sinks = Sinks::default();

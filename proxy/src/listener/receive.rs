@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::accept::Acceptor;
 use super::connection_limit::Places;
+use super::connection_log::ConnectionLog;
 use super::connection_rate;
 use super::filters::Seen;
 use super::race::{self, Start};
@@ -18,7 +19,7 @@ use crate::drain::connections::Membership;
 use crate::filter_chain::ConnectionFacts;
 use crate::snapshot::{FilterChain, Listener, Snapshot};
 use crate::telemetry::metrics::{ListenerStats, ListenerWorkerStats};
-use crate::worker::Worker;
+use crate::worker::{Moment, Worker};
 
 /// Takes one accepted connection to its filter chain, which serves it; what comes back is to be polled until it
 /// ends. The connection keeps `counted` for as long as it lives.
@@ -30,6 +31,7 @@ pub(super) async fn receive(
     mut membership: Membership,
     counted: impl Any,
 ) -> io::Result<Serving> {
+    let began = Moment::now();
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
     let snapshot = worker.snapshot();
@@ -52,7 +54,9 @@ pub(super) async fn receive(
             Start { worker, acceptor, listener: &listener, snapshot: &snapshot, stats: &stats };
         (stream, raced) = race::run(&start, stream, &mut seen).await?;
     }
-    let Some(chain) = pick(&listener, &seen) else {
+    let chain = pick(&listener, &seen);
+    let log = ConnectionLog::of(worker, &listener, chain.as_ref(), &seen, began);
+    let Some(chain) = chain else {
         stats.no_filter_chain_match.inc();
         return Err(io::Error::other("no filter chain matches it"));
     };
@@ -65,7 +69,7 @@ pub(super) async fn receive(
     let Some(places) = Places::take(worker, &chain).await else {
         return Err(io::Error::other("connection_limit is reached"));
     };
-    membership.keep((counted, places, open));
+    membership.keep((counted, places, open, log));
     let name = Arc::clone(&listener.config.name);
     let buffer_limit = listener.config.buffer_limit;
     let stats = &stats;

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::control::{Control, Order};
 use super::heap;
 use super::jwks;
+use super::logs::Sending;
 use super::options::Options;
 use super::runtime::{self, Handle};
 use super::shutdown::{self, Signals};
@@ -41,6 +42,8 @@ use crate::worker::Shared;
 
 /// How long the last access-log lines get to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
+/// How long the last access-log records get to be sent.
+const LAST_RECORDS: Duration = Duration::from_secs(1);
 /// How long the admin API's last answers get to be read.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Connections to the admin API that the kernel holds until they are accepted.
@@ -74,9 +77,10 @@ pub(super) async fn serve(
     let (control, mut orders) = Control::new(Arc::clone(&manager), &shared);
     metrics.server().concurrency.set(i64::try_from(workers.len()).unwrap_or(i64::MAX));
     let info = info(options, &assembler, workers.len(), started);
-    let locality = <[String; 3]>::from(info.node.locality.clone());
+    let node = info.node.clone();
+    let locality = <[String; 3]>::from(node.locality.clone());
     let admin = start_admin(options, &assembler, logging, info, &shared, &control).await?;
-    start_chores(&shared, wanted_keys);
+    let records = start_chores(&shared, wanted_keys, node);
 
     if let Some(cluster) = assembler.bootstrap().local_cluster.clone() {
         shared.clusters.settle(Place { cluster, locality });
@@ -106,14 +110,22 @@ pub(super) async fn serve(
             tracing::error!("a worker ended in a panic");
         }
     }
-    if !shared.access_log.flush(LAST_LINES).await {
-        tracing::warn!("the last access-log lines could not be written in time");
-    }
+    write_last(&shared, records).await;
     if let Some(admin) = admin {
         admin.end().await;
     }
     tracing::info!("everything is served, exiting");
     Ok(())
+}
+
+/// Lets what is logged last reach its files and collectors.
+async fn write_last(shared: &Shared, records: Option<Sending>) {
+    if !shared.access_log.flush(LAST_LINES).await {
+        tracing::warn!("the last access-log lines could not be written in time");
+    }
+    if let Some(records) = records {
+        records.end(LAST_RECORDS).await;
+    }
 }
 
 /// Begins to check hosts, and waits for the first result of each.
@@ -169,13 +181,21 @@ fn share(
     })
 }
 
-/// Starts what goes on beside the requests of clients.
-fn start_chores(shared: &Shared, wanted_keys: UnboundedReceiver<Weak<RemoteKeys>>) {
+/// Starts what goes on beside the requests of clients, in the name of `node`. Returns what sends records of access
+/// logs.
+fn start_chores(
+    shared: &Shared,
+    wanted_keys: UnboundedReceiver<Weak<RemoteKeys>>,
+    node: Node,
+) -> Option<Sending> {
     tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
     tokio::spawn(Arc::clone(&shared.overload).watch());
     tokio::spawn(heap::keep_giving_back());
-    let metrics = Arc::clone(&shared.metrics);
-    tokio::task::spawn_local(jwks::keep_fetching(wanted_keys, start_caller(shared), metrics));
+    let (caller, metrics) = (start_caller(shared), Arc::clone(&shared.metrics));
+    let outboxes = shared.access_log.outboxes();
+    let records = outboxes.map(|outboxes| Sending::start(outboxes, Rc::clone(&caller), node));
+    tokio::task::spawn_local(jwks::keep_fetching(wanted_keys, caller, metrics));
+    records
 }
 
 /// Lets this thread send requests to clusters.
@@ -258,7 +278,8 @@ fn listen(config: &config::bootstrap::Admin) -> std::io::Result<TcpListener> {
 pub(super) fn check_admin_logs(assembler: &Assembler) -> Result<()> {
     let logs = assembler.bootstrap().admin.iter().flat_map(|admin| &admin.access_logs);
     for (index, log) in logs.enumerate() {
-        AccessLogger::check(&log.sink).map_err(|error| {
+        let Some(sink) = log.sink() else { continue };
+        AccessLogger::check(sink).map_err(|error| {
             let path = format!("admin.access_log[{index}].typed_config.path");
             let reason = format!("cannot be opened for appending: {error}");
             super::refused(&[assembler.locate(Invalid::new(path, reason))])

@@ -6,6 +6,8 @@
 
 mod filter;
 mod line;
+pub mod otlp;
+pub mod reporter;
 mod writer;
 
 use std::cell::RefCell;
@@ -13,15 +15,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::metrics::Metrics;
 use super::response_flags::ResponseFlags;
-use crate::config::access_log::{AccessLog, LogKind, LogSink};
-use crate::config::format::{Facts, Operator};
+use crate::config::access_log::{AccessLog, LogFormat, LogKind, LogSink, Logger};
+use crate::config::format::{Facts, Operator, TimeFormat};
 use crate::config::matcher::RequestHead;
 use crate::config::metadata::{Metadata, MetadataOf};
+use reporter::{Known, Outbox, Reporters};
 use writer::{Block, Message, Writer};
 
 /// A block is handed over when it has grown to this many bytes.
@@ -94,6 +99,8 @@ pub struct AccessLogger {
     queue: mpsc::Sender<Message>,
     reopen: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
+    reporters: Arc<Reporters>,
+    outboxes: Arc<Mutex<Option<UnboundedReceiver<Outbox>>>>,
 }
 
 impl AccessLogger {
@@ -103,7 +110,9 @@ impl AccessLogger {
         let reopen = Arc::new(AtomicBool::new(false));
         let writer = Writer::new(Arc::clone(&metrics), Arc::clone(&reopen));
         std::thread::Builder::new().name("access_log".into()).spawn(move || writer.run(blocks))?;
-        Ok(Self { queue, reopen, metrics })
+        let (reporters, outboxes) = Reporters::new(Arc::clone(&metrics));
+        let outboxes = Arc::new(Mutex::new(Some(outboxes)));
+        Ok(Self { queue, reopen, metrics, reporters, outboxes })
     }
 
     /// Whether `sink` can be written to; creates a log file that does not exist yet.
@@ -111,9 +120,17 @@ impl AccessLogger {
         writer::open(sink).map(drop)
     }
 
+    /// The outbox of each collector that comes, for the one who sends what is in them: the first who asks.
+    pub fn outboxes(&self) -> Option<UnboundedReceiver<Outbox>> {
+        self.outboxes.lock().take()
+    }
+
     /// A buffer for the lines of one worker.
     pub fn buffer(&self) -> LogBuffer {
         LogBuffer {
+            // Cannot fail: both are specifiers of Envoy's.
+            nanoseconds: TimeFormat::parse("%s%9f").unwrap_or_default(),
+            known: Known::default(),
             logger: self.clone(),
             blocks: RefCell::default(),
             scratch: RefCell::default(),
@@ -163,6 +180,9 @@ pub struct LogBuffer {
     scratch: RefCell<Vec<u8>>,
     /// A block got its first line.
     begun: Notify,
+    known: Known,
+    /// How records tell when something began.
+    nanoseconds: TimeFormat,
 }
 
 impl LogBuffer {
@@ -172,16 +192,26 @@ impl LogBuffer {
         if !config.filter.as_ref().is_none_or(|wanted| filter::passes(wanted, &event)) {
             return;
         }
+        match &config.logger {
+            Logger::Lines { sink, format } => self.line(sink, format, &event),
+            Logger::OpenTelemetry { collector, record } => {
+                let record = otlp::record(record, &event, &self.nanoseconds);
+                self.known.report(&self.logger.reporters, collector, record);
+            }
+        }
+    }
+
+    fn line(&self, sink: &LogSink, format: &LogFormat, event: &Event<'_>) {
         let mut blocks = self.blocks.borrow_mut();
-        let index = match blocks.iter().position(|block| block.sink == config.sink) {
+        let index = match blocks.iter().position(|block| block.sink == *sink) {
             Some(index) => index,
             None => {
-                blocks.push(Block::new(config.sink.clone()));
+                blocks.push(Block::new(sink.clone()));
                 blocks.len() - 1
             }
         };
         let Some(block) = blocks.get_mut(index) else { return };
-        line::write(&config.format, &event, &mut self.scratch.borrow_mut(), &mut block.text);
+        line::write(format, event, &mut self.scratch.borrow_mut(), &mut block.text);
         block.lines += 1;
         if block.text.len() >= BLOCK_SIZE {
             self.logger.hand_over(block.take());

@@ -26,7 +26,7 @@ pub use cell::{
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Value};
 pub use stats::{
-    ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, ClusterStats,
+    AccessLogStats, ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, ClusterStats,
     ConnectionLimitStats, ConnectionRateStats, CorsStats, CsrfStats, DnsCacheStats, DnsStats,
     ExtAuthzStats, FaultStats, GrpcStats, GrpcUpstreamStats, HttpInspectorStats, HttpStats,
     JwtAuthnStats, ListenerStats, ListenerWorkerStats, LocalRateLimitStats, NetworkAuthzStats,
@@ -44,6 +44,7 @@ pub struct Metrics {
     listener_workers: Sharded<ListenerWorkerStats>,
     tcp: Sharded<TcpStats>,
     connection_limits: Sharded<ConnectionLimitStats>,
+    access_logs: Common<AccessLogStats>,
     sessions: Sharded<SessionStats>,
     cors: Sharded<CorsStats>,
     faults: Common<FaultStats>,
@@ -176,6 +177,11 @@ impl Metrics {
     pub fn cluster_rate_limit(&self, cluster: &str, prefix: &str) -> Arc<ClusterRateLimitStats> {
         let scope = FilterScope::cluster_rate_limit(cluster, prefix);
         self.cluster_rate_limits.shard(Scope::Filter(scope))
+    }
+
+    /// The statistics `access_logs.open_telemetry_access_log.[STAT_PREFIX.]*`, of all workers.
+    pub fn open_telemetry_access_log(&self, stat_prefix: &str) -> Arc<AccessLogStats> {
+        self.access_logs.get(Scope::access_log(stat_prefix))
     }
 
     /// The statistics `http.STAT_PREFIX.fault.*`, of all workers.
@@ -330,6 +336,7 @@ impl Metrics {
         self.grpc.collect(std::iter::empty(), &mut out);
         self.grpc_web.collect(std::iter::empty(), &mut out);
         self.grpc_upstream.collect(std::iter::empty(), &mut out);
+        self.access_logs.collect(&mut out);
         let part = |part| configured.iter().filter(move |scope| is_rbac(scope, part));
         self.rbac.collect(part(&Part::Rules), &mut out);
         self.shadow_rbac.collect(part(&Part::Shadow), &mut out);

@@ -1,6 +1,7 @@
 //! Access logs: where lines go, and what they say.
 
 mod filter;
+mod open_telemetry;
 
 use std::path::PathBuf;
 
@@ -20,7 +21,7 @@ use super::errors::{At, Result, each, optional, refuse, required};
 use super::extension::{unpack, unsupported};
 use super::source::contents;
 use super::value::non_empty;
-use crate::config::access_log::{self, JsonFormat, LogFormat, LogSink};
+use crate::config::access_log::{self, JsonFormat, LogFormat, LogSink, Logger};
 use crate::config::format::Format;
 
 /// Envoy's format for logs that do not say their own.
@@ -35,32 +36,32 @@ const DEFAULT_FORMAT: &str = concat!(
 pub(super) fn access_log(proto: &AccessLog) -> Result<access_log::AccessLog> {
     let AccessLog { name: _, filter, config_type } = proto;
     let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
-    let (sink, format) = logger(any).at("typed_config")?;
-    Ok(access_log::AccessLog {
-        sink,
-        format,
-        filter: optional("filter", filter, filter::log_filter)?,
-    })
+    let logger = logger(any).at("typed_config")?;
+    Ok(access_log::AccessLog { logger, filter: optional("filter", filter, filter::log_filter)? })
 }
 
 /// A log in the file at `path`, with Envoy's own format.
 pub(super) fn default_file(path: &str) -> Result<access_log::AccessLog> {
     let sink = LogSink::File(PathBuf::from(path));
-    Ok(access_log::AccessLog { sink, format: log_format(None)?, filter: None })
+    let logger = Logger::Lines { sink, format: log_format(None)? };
+    Ok(access_log::AccessLog { logger, filter: None })
 }
 
-fn logger(any: &prost_types::Any) -> Result<(LogSink, LogFormat)> {
+fn logger(any: &prost_types::Any) -> Result<Logger> {
     if let Some(FileAccessLog { path, access_log_format }) = unpack(any)? {
         let sink = LogSink::File(PathBuf::from(non_empty("path", &path)?));
-        return Ok((sink, file_format(access_log_format.as_ref())?));
+        return Ok(Logger::Lines { sink, format: file_format(access_log_format.as_ref())? });
     }
     if let Some(StdoutAccessLog { access_log_format: format }) = unpack(any)? {
         let format = format.map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format);
-        return Ok((LogSink::Stdout, log_format(format.as_ref())?));
+        return Ok(Logger::Lines { sink: LogSink::Stdout, format: log_format(format.as_ref())? });
     }
     if let Some(StderrAccessLog { access_log_format: format }) = unpack(any)? {
         let format = format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format);
-        return Ok((LogSink::Stderr, log_format(format.as_ref())?));
+        return Ok(Logger::Lines { sink: LogSink::Stderr, format: log_format(format.as_ref())? });
+    }
+    if let Some(proto) = unpack(any)? {
+        return open_telemetry::logger(&proto);
     }
     unsupported(any)
 }

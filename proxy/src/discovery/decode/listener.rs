@@ -14,6 +14,7 @@ use xds::envoy::config::listener::v3::listener::connection_balance_config::{
 };
 use xds::envoy::config::listener::v3::{AdditionalAddress, FilterChain, Listener, ListenerFilter};
 
+use super::access_log::access_log;
 use super::address::listening;
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::filter_chain::filter_chain;
@@ -47,7 +48,7 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         transparent, freebind, socket_options, tcp_fast_open_queue_length, traffic_direction,
         connection_balance_config: balance, reuse_port: _, enable_reuse_port: _, tcp_backlog_size,
         max_connections_to_accept_per_socket_event: _, bind_to_port, enable_mptcp,
-        ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive,
+        ignore_global_conn_limit, bypass_overload_manager, tcp_keepalive, access_log: logs,
     } = proto;
     no_fast_open(*tcp_fast_open_queue_length)?;
     let bind_to_port = *bind_to_port != Some(false);
@@ -92,12 +93,17 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         ignore_global_conn_limit: *ignore_global_conn_limit,
         bypass_overload_manager: *bypass_overload_manager,
         exact_balance,
-        direction: match enumeration("traffic_direction", *traffic_direction)? {
-            Direction::Unspecified => TrafficDirection::Unspecified,
-            Direction::Inbound => TrafficDirection::Inbound,
-            Direction::Outbound => TrafficDirection::Outbound,
-        },
+        direction: direction(*traffic_direction)?,
+        access_logs: each("access_log", logs, |log| access_log(log).map(Arc::new))?,
         metadata: packed(metadata),
+    })
+}
+
+fn direction(proto: i32) -> Result<TrafficDirection> {
+    Ok(match enumeration("traffic_direction", proto)? {
+        Direction::Unspecified => TrafficDirection::Unspecified,
+        Direction::Inbound => TrafficDirection::Inbound,
+        Direction::Outbound => TrafficDirection::Outbound,
     })
 }
 

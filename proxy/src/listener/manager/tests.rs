@@ -76,6 +76,7 @@ fn snapshot(listeners: &[(&str, SocketAddr)]) -> Snapshot {
             bypass_overload_manager: false,
             exact_balance: false,
             direction: TrafficDirection::Unspecified,
+            access_logs: Vec::new(),
             metadata: None,
         }),
         matcher: crate::filter_chain::FilterChainMatcher::compile(&[]).unwrap(),

@@ -72,7 +72,8 @@ impl LogFacts for Request {
 fn text(line: &str, path: PathBuf) -> AccessLog {
     let line = Format::parse(line).unwrap();
     let format = LogFormat::Text { line, omit_empty: false };
-    AccessLog { sink: LogSink::File(path), format, filter: None }
+    let logger = Logger::Lines { sink: LogSink::File(path), format };
+    AccessLog { logger, filter: None }
 }
 
 fn line(format: &LogFormat, facts: &Request) -> String {
@@ -100,7 +101,8 @@ fn json(omit_empty: bool) -> LogFormat {
 #[test]
 fn a_value_cannot_start_a_line_of_its_own() {
     let log = text("[%REQ(USER-AGENT)%] %ROUTE_NAME%\n", PathBuf::new());
-    let forged = line(&log.format, &request(b"a\n[b\x1b[31m", 200));
+    let Logger::Lines { format, .. } = &log.logger else { panic!("it writes lines") };
+    let forged = line(format, &request(b"a\n[b\x1b[31m", 200));
     assert_eq!(forged, "[a?[b?[31m] -\n");
 }
 
@@ -219,7 +221,7 @@ async fn a_disk_that_takes_nothing_costs_lines_but_neither_time_nor_memory() {
 async fn lines_are_dropped_and_counted_when_the_queue_is_full() {
     let metrics = Arc::new(Metrics::default());
     let (queue, _unread) = mpsc::channel(1);
-    let logger = AccessLogger { queue, reopen: Arc::default(), metrics: Arc::clone(&metrics) };
+    let logger = AccessLogger { queue, ..AccessLogger::start(Arc::clone(&metrics)).unwrap() };
     let buffer = logger.buffer();
     let log = text("%RESPONSE_CODE%\n", "/dev/null".into());
     for _ in 0..BLOCK_SIZE {

@@ -60,6 +60,8 @@ pub enum Scope {
     Filter(FilterScope),
     /// `http.PREFIX.rbac.` and the like.
     Rbac(StatScope),
+    /// `access_logs.open_telemetry_access_log.[PREFIX.]`
+    AccessLog(Arc<str>),
     /// `overload.MONITOR.`
     Overload(Arc<str>),
 }
@@ -110,6 +112,11 @@ impl Scope {
     /// The scope of TCP proxies with this stat prefix.
     pub fn tcp(prefix: &str) -> Self {
         Self::Tcp(sanitized(prefix))
+    }
+
+    /// The scope of access logs in OTLP with this stat prefix, which may be empty.
+    pub fn access_log(prefix: &str) -> Self {
+        Self::AccessLog(sanitized(prefix))
     }
 
     /// The scope of connection limits with this stat prefix.
@@ -182,6 +189,11 @@ impl Scope {
             Self::Filter(scope) => {
                 return scope.family();
             }
+            Self::AccessLog(prefix) => {
+                let prefix = Dotted(prefix);
+                let name = format!("access_logs.open_telemetry_access_log.{prefix}");
+                return (name.into(), AllLabels::new());
+            }
             // Envoy makes no label of these.
             Self::Overload(monitor) => {
                 return (format!("overload.{monitor}.").into(), AllLabels::new());
@@ -230,6 +242,9 @@ impl fmt::Display for Scope {
             Self::ConnectionLimit(prefix) => write!(f, "connection_limit.{prefix}."),
             Self::Cors(prefix) => write!(f, "http.{prefix}.cors."),
             Self::Filter(scope) => scope.fmt(f),
+            Self::AccessLog(prefix) => {
+                write!(f, "access_logs.open_telemetry_access_log.{}", Dotted(prefix))
+            }
             Self::Overload(monitor) => write!(f, "overload.{monitor}."),
             Self::Rbac(scope) => rbac::write(scope, f),
             Self::Session(manager, prefix) if manager.is_empty() => {

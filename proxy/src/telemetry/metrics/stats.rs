@@ -1,5 +1,6 @@
 //! Which statistics there are: one struct per scope, each field with its Envoy name and meaning.
 
+mod access_log;
 mod cluster;
 mod connection_limit;
 mod cors;
@@ -20,6 +21,7 @@ mod tcp;
 
 use super::sample::{Samples, Scope};
 
+pub use access_log::AccessLogStats;
 pub use cluster::ClusterStats;
 pub use connection_limit::ConnectionLimitStats;
 pub use cors::CorsStats;

@@ -9,7 +9,7 @@ use xds::envoy::config::bootstrap::v3::Bootstrap as Proto;
 
 use super::super::bootstrap;
 use super::decode;
-use crate::config::access_log::{JsonFormat, LogFilter, LogFormat, LogSink};
+use crate::config::access_log::{JsonFormat, LogFilter, LogFormat, LogSink, Logger};
 use crate::config::address::Address;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::{Discovery, LbPolicy, LeastRequest, UpstreamProtocol};
@@ -90,18 +90,20 @@ fn a_sidecars_node_and_inbound_listener() {
 fn a_sidecars_access_logs() {
     let config = read(SIDECAR);
     let log = &manager(&config.listeners[0], 0).access_logs[0];
-    assert_eq!(log.sink, LogSink::File("/dev/null".into()));
+    assert_eq!(log.sink(), Some(&LogSink::File("/dev/null".into())));
     assert!(matches!(&log.filter, Some(LogFilter::And(both)) if both.len() == 2));
-    let LogFormat::Json { object: JsonFormat::Object(members), .. } = &log.format else {
-        panic!("no JSON")
+    let Logger::Lines { format: LogFormat::Json { object, .. }, .. } = &log.logger else {
+        panic!("its lines are JSON");
     };
+    let JsonFormat::Object(members) = object else { panic!("no JSON") };
     let names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, ["fixed", "nested", "status"]);
     assert_eq!(members[0].1, JsonFormat::Constant(7.into()));
 
     let log = &manager(&config.listeners[1], 0).access_logs[0];
-    assert_eq!(log.sink, LogSink::Stdout);
-    assert!(matches!(&log.format, LogFormat::Text { line, .. } if line.pieces.len() > 20));
+    assert_eq!(log.sink(), Some(&LogSink::Stdout));
+    let Logger::Lines { format, .. } = &log.logger else { panic!("it writes lines") };
+    assert!(matches!(format, LogFormat::Text { line, .. } if line.pieces.len() > 20));
 }
 
 #[test]
