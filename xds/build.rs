@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use prost::Message;
-use protox::prost_reflect::prost_types::FileDescriptorSet;
+use protox::prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .file_descriptor_set();
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("ignored.tsv"), ignored(&set))?;
     fs::write(out.join("descriptors.bin"), without_source_info(set.clone()).encode_to_vec())?;
 
     let mut config = prost_build::Config::new();
@@ -29,6 +30,41 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include_file("packages.rs");
     tonic_prost_build::configure().compile_fds_with_config(set, config)?;
     Ok(())
+}
+
+/// The fields marked `// ignored: reason`: message, field and reason, one a line.
+fn ignored(set: &FileDescriptorSet) -> String {
+    let mut lines = Vec::new();
+    for file in &set.file {
+        for location in file.source_code_info.iter().flat_map(|info| &info.location) {
+            let reason = location.trailing_comments().trim().strip_prefix("ignored: ");
+            if let Some((reason, (message, field))) = reason.zip(field(file, &location.path)) {
+                lines.push(format!("{message}\t{field}\t{reason}\n"));
+            }
+        }
+    }
+    lines.sort();
+    lines.concat()
+}
+
+/// The field at `path` of the file (`SourceCodeInfo.Location.path`): its message and its name.
+fn field(file: &FileDescriptorProto, path: &[i32]) -> Option<(String, String)> {
+    // Numbers of the fields of FileDescriptorProto and DescriptorProto.
+    const MESSAGE_TYPE: i32 = 4;
+    const NESTED_TYPE: i32 = 3;
+    const FIELD: i32 = 2;
+    let [MESSAGE_TYPE, index, rest @ ..] = path else { return None };
+    let mut message = file.message_type.get(usize::try_from(*index).ok()?)?;
+    let mut name = format!("{}.{}", file.package(), message.name());
+    let mut rest = rest;
+    while let [NESTED_TYPE, index, deeper @ ..] = rest {
+        message = message.nested_type.get(usize::try_from(*index).ok()?)?;
+        name = format!("{name}.{}", message.name());
+        rest = deeper;
+    }
+    let [FIELD, index] = rest else { return None };
+    let field = message.field.get(usize::try_from(*index).ok()?)?;
+    Some((name, field.name().to_owned()))
 }
 
 fn proto_files(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

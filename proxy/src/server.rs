@@ -19,7 +19,7 @@ use self::options::{Mode, Options, Question};
 use crate::discovery::{Assembler, Located, Sources, Unpublished};
 use crate::listener::access_logs;
 use crate::listener::manager::CannotListen;
-use crate::offline::{explain, route_check};
+use crate::offline::{explain, fields, route_check};
 use crate::telemetry::logging::{LogStyle, Logging, StartError};
 use crate::telemetry::metrics::Metrics;
 
@@ -53,6 +53,7 @@ fn answer(question: &Question) -> Result<bool> {
     match question {
         Question::RouteCheck(arguments) => route_check::run(arguments, &mut out),
         Question::Explain(arguments) => explain::run(arguments, &mut out),
+        Question::Fields(arguments) => fields::run(arguments, &mut out),
     }
 }
 

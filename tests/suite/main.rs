@@ -53,6 +53,7 @@ mod explain;
 mod ext_authz;
 mod failover;
 mod fault;
+mod fields;
 mod forward_proxy;
 mod grpc_filters;
 mod hashing;

@@ -7,6 +7,7 @@
 mod generated;
 pub mod json;
 pub mod strict;
+pub mod support;
 pub mod typed_struct;
 pub mod yaml;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::offline::{explain, route_check};
+use crate::offline::{explain, fields, route_check};
 
 /// What the command line says.
 #[derive(Debug, Parser)]
@@ -93,6 +93,8 @@ pub enum Question {
     RouteCheck(route_check::Arguments),
     /// Say which way a request would go through a configuration, and why
     Explain(explain::Arguments),
+    /// List the fields of Envoy's API that are accepted without effect, each with the reason
+    Fields(fields::Arguments),
 }
 
 /// Envoy flags that have no meaning here; each one given is named in a warning.

@@ -118,7 +118,7 @@ fn may_be_left_out(proto: &Wasm) -> Result<bool> {
     let PluginConfig {
         name,
         root_id: _,
-        vm_config: _,
+        vm: _,
         configuration: _,
         fail_open,
         failure_policy,
