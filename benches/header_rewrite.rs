@@ -62,6 +62,8 @@ fn table(count: usize, value: &str) -> RouteTable {
         }),
         request_headers: changes("route", count, value),
         response_headers: HeaderMutations::default(),
+        decorator: None,
+        tracing: None,
         request_body_buffer_limit: None,
         metadata: None,
     };

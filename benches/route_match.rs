@@ -94,6 +94,8 @@ fn table(kind: &Kind, size: usize) -> RouteTable {
             action: Action::DirectResponse(response),
             request_headers: HeaderMutations::default(),
             response_headers: HeaderMutations::default(),
+            decorator: None,
+            tracing: None,
             request_body_buffer_limit: None,
             metadata: None,
         })

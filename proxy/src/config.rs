@@ -43,6 +43,7 @@ pub mod subset;
 pub mod tcp;
 pub mod tls;
 pub mod tlv;
+pub mod tracing;
 
 pub use invalid::Invalid;
 

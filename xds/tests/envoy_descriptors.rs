@@ -59,9 +59,10 @@ fn envoys_descriptors(packages: &BTreeSet<String>) -> Option<DescriptorPool> {
 }
 
 /// Fields of Envoy's that the published descriptors do not have yet.
-const NEWER: [&str; 2] = [
+const NEWER: [&str; 3] = [
     "envoy.config.listener.v3.Listener.tcp_keepalive",
     "envoy.config.listener.v3.AdditionalAddress.tcp_keepalive",
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing.no_context_propagation",
 ];
 
 fn is_envoys(message: &MessageDescriptor) -> bool {

@@ -12,6 +12,7 @@ use super::listener::Listener;
 use super::overload::Overload;
 use super::source::FileSource;
 use super::tls::Secret;
+use super::tracing;
 
 /// Envoy `Bootstrap`, validated.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +35,8 @@ pub struct Bootstrap {
     pub resolver: Arc<Resolver>,
     /// `overload_manager`, and the limits of single listeners; without one, what protects every process.
     pub overload: Overload,
+    /// `tracing`, and what run-time values say of it.
+    pub tracing: tracing::Defaults,
     /// `dynamic_resources.lds_config`
     pub lds: Option<FileSource>,
     /// `dynamic_resources.cds_config`

@@ -11,6 +11,7 @@ use super::address::CidrRange;
 use super::http_filter::HttpFilter;
 use super::route::RouteConfig;
 use super::source::ResourceSource;
+use super::tracing::Tracing;
 
 /// Envoy `filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +44,8 @@ pub struct HttpConnectionManager {
     pub client_cert_details: ClientCertDetails,
     /// `x-request-id` handling.
     pub request_id: RequestIdOptions,
+    /// `tracing`; none means that no request is traced.
+    pub tracing: Option<Arc<Tracing>>,
     /// Path normalisation.
     pub path: PathNormalisation,
     /// Host port stripping.
@@ -170,6 +173,11 @@ pub struct RequestIdOptions {
     pub preserve_external: bool,
     /// `always_set_request_id_in_response`, default false.
     pub always_in_response: bool,
+    /// `request_id_extension.pack_trace_reason`, default true: whether the id says why a request is traced.
+    pub pack_trace_reason: bool,
+    /// `request_id_extension.use_request_id_for_trace_sampling`, default true: whether the id decides which
+    /// requests are traced; otherwise, the collector's own sampling does.
+    pub decides_sampling: bool,
 }
 
 /// How paths are normalised before anything looks at them.

@@ -22,6 +22,7 @@ use super::mirror::MirrorPolicy;
 use super::rate_limit::RateLimit;
 use super::retry::RetryPolicy;
 use super::subset::MetadataMatch;
+use super::tracing::{Decorator, RouteTracing};
 
 pub use rewrite::{HostRewrite, PathRewrite, RegexRewrite, SubstitutionPiece};
 pub use stream_duration::{GrpcTimeout, StreamDuration};
@@ -124,6 +125,10 @@ pub struct Route {
     pub request_headers: HeaderMutations,
     /// Changes to responses.
     pub response_headers: HeaderMutations,
+    /// `decorator`: how its spans are called.
+    pub decorator: Option<Box<Decorator>>,
+    /// `tracing`, in place of what the connection manager says.
+    pub tracing: Option<Box<RouteTracing>>,
     /// Body bytes kept for retries; none means the virtual host's.
     pub request_body_buffer_limit: Option<u64>,
     /// `metadata`

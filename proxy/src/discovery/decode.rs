@@ -64,6 +64,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod tracing;
 mod upstream_http;
 mod value;
 

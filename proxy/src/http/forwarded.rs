@@ -303,7 +303,10 @@ mod tests {
                 generate: true,
                 preserve_external: false,
                 always_in_response: false,
+                pack_trace_reason: true,
+                decides_sampling: true,
             },
+            tracing: None,
             path: PathNormalisation {
                 normalize: false,
                 merge_slashes: false,

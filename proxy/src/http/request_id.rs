@@ -48,8 +48,13 @@ fn uuid_v4(random: u128) -> [u8; 36] {
 mod tests {
     use super::*;
 
-    const OPTIONS: RequestIdOptions =
-        RequestIdOptions { generate: true, preserve_external: false, always_in_response: false };
+    const OPTIONS: RequestIdOptions = RequestIdOptions {
+        generate: true,
+        preserve_external: false,
+        always_in_response: false,
+        pack_trace_reason: true,
+        decides_sampling: true,
+    };
 
     fn after(options: RequestIdOptions, edge: bool, id: Option<&'static str>) -> Option<String> {
         let mut headers = HeaderMap::new();

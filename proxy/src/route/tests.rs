@@ -79,6 +79,8 @@ pub(super) fn route(matcher: RouteMatch) -> Route {
         action: Action::DirectResponse(response),
         request_headers: HeaderMutations::default(),
         response_headers: HeaderMutations::default(),
+        decorator: None,
+        tracing: None,
         request_body_buffer_limit: None,
         metadata: None,
     }

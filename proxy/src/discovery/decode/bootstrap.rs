@@ -17,9 +17,10 @@ use super::dns::ResolverFields;
 use super::errors::{At, Result, both, each, optional, refuse};
 use super::listener::listener;
 use super::overload::overload_manager;
-use super::runtime::layered_runtime;
+use super::runtime::{Runtime, layered_runtime};
 use super::source::{file_source, no_management_server};
 use super::tls::secret;
+use super::tracing::default_provider;
 use super::value::unless_empty;
 use crate::config::cluster::Cluster;
 use crate::config::connecting::BindConfig;
@@ -35,6 +36,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         static_resources,
         dynamic_resources,
         stats_flush_interval: _,
+        tracing: traces,
         layered_runtime: runtime,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
@@ -52,7 +54,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
     };
     let absent = StaticResources::default();
     let resources = static_resources.as_ref().unwrap_or(&absent);
-    let (resources, (sources, (admin, ((limits, overload), (resolver, manager))))) = both(
+    let (resources, (sources, (admin, ((runtime, overload), (resolver, (manager, traces)))))) = both(
         statics(resources).at("static_resources"),
         both(
             optional("dynamic_resources", dynamic_resources, dynamics),
@@ -63,14 +65,21 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
                         optional("layered_runtime", runtime, layered_runtime),
                         optional("overload_manager", overload, overload_manager),
                     ),
-                    both(resolver.decode(), optional("cluster_manager", manager, cluster_manager)),
+                    both(
+                        resolver.decode(),
+                        both(
+                            optional("cluster_manager", manager, cluster_manager),
+                            optional("tracing", traces, default_provider),
+                        ),
+                    ),
                 ),
             ),
         ),
     )?;
     let (lds, cds) = sources.unwrap_or_default();
-    let overload =
-        Overload { listener_limits: limits.unwrap_or_default(), ..overload.unwrap_or_default() };
+    let Runtime { listener_limits, tracing } = runtime.unwrap_or_default();
+    let overload = Overload { listener_limits, ..overload.unwrap_or_default() };
+    let provider = traces.flatten().map(Arc::new);
     let Manager { local_cluster, bind } = manager.unwrap_or_default();
     defined(local_cluster.as_ref(), &resources.clusters)?;
     Ok(config::bootstrap::Bootstrap {
@@ -80,6 +89,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         upstream_bind_config: bind.map(Arc::new),
         resolver: resolver.unwrap_or_default(),
         overload,
+        tracing: config::tracing::Defaults { provider, ..tracing },
         lds,
         cds,
         ..resources

@@ -12,17 +12,20 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
     PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation as ServerHeader,
     SetCurrentClientCertDetails, StripPortMode, UpgradeConfig,
 };
+use xds::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpConnectionManager, Rds,
+    HttpConnectionManager, Rds, RequestIdExtension,
 };
 
 use super::access_log::access_log;
 use super::address::cidr_range;
 use super::errors::{At, Result, each, optional, refuse, required};
+use super::extension::{unpack, unsupported};
 use super::http_filter::filters;
 use super::http_options::{common_http, http1, http2, upgrades};
 use super::route::route_config;
 use super::source;
+use super::tracing::tracing;
 use super::value::{bounded, enumeration, limit, name, optional_duration, unless_empty};
 use crate::config::address::CidrRange;
 use crate::config::http::{
@@ -49,13 +52,13 @@ pub(super) fn connection_manager(
     // One name a line would fill a screen.
     #[rustfmt::skip]
     let HttpConnectionManager {
-        codec_type, stat_prefix, http_filters, tracing: _, common_http_protocol_options,
+        codec_type, stat_prefix, http_filters, tracing: traces, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
         scheme_header_transformation: scheme_change, max_request_headers_kb, stream_idle_timeout, request_timeout,
         request_headers_timeout, drain_timeout, delayed_close_timeout, access_log: access_logs,
         use_remote_address, xff_num_trusted_hops, internal_address_config, skip_xff_append, via,
         generate_request_id, preserve_external_request_id, always_set_request_id_in_response,
-        forward_client_cert_details, set_current_client_cert_details, proxy_100_continue,
+        request_id_extension, forward_client_cert_details, set_current_client_cert_details, proxy_100_continue,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, normalize_path,
         merge_slashes, path_with_escaped_slashes_action, strip_matching_host_port,
         stream_error_on_invalid_http_message, strip_trailing_host_dot, append_x_forwarded_port,
@@ -69,7 +72,7 @@ pub(super) fn connection_manager(
         delayed_close_timeout,
     ];
     let stat_prefix = name("stat_prefix", stat_prefix)?;
-    let (Router { dynamic_stats: _, start_child_span: _, suppress_envoy_headers }, filters) =
+    let (Router { dynamic_stats: _, start_child_span, suppress_envoy_headers }, filters) =
         filters(http_filters, &stat_prefix)?;
     Ok(http::HttpConnectionManager {
         stat_prefix,
@@ -89,7 +92,9 @@ pub(super) fn connection_manager(
             generate: generate_request_id.unwrap_or(true),
             preserve_external: *preserve_external_request_id,
             always_in_response: *always_set_request_id_in_response,
+            ..request_ids(request_id_extension.as_ref()).at("request_id_extension")?
         },
+        tracing: optional("tracing", traces, |it| tracing(it, start_child_span))?.map(Arc::new),
         path: path(*normalize_path, *merge_slashes, *path_with_escaped_slashes_action)?,
         strip_port: strip_port(*strip_matching_host_port, strip_port_mode.as_ref())?,
         strip_trailing_host_dot: *strip_trailing_host_dot,
@@ -134,6 +139,28 @@ fn rds(proto: &Rds) -> Result<ResourceSource> {
     Ok(ResourceSource {
         name: name("route_config_name", route_config_name)?,
         source: source::config_source(found).at("config_source")?,
+    })
+}
+
+/// What ids of requests say of traces; the rest is said elsewhere.
+fn request_ids(proto: Option<&RequestIdExtension>) -> Result<RequestIdOptions> {
+    let config = match proto {
+        None => UuidRequestIdConfig::default(),
+        Some(RequestIdExtension { typed_config }) => {
+            let any = required("typed_config", typed_config)?;
+            match unpack(any).at("typed_config")? {
+                Some(config) => config,
+                None => return unsupported(any).at("typed_config"),
+            }
+        }
+    };
+    let UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling } = config;
+    Ok(RequestIdOptions {
+        generate: true,
+        preserve_external: false,
+        always_in_response: false,
+        pack_trace_reason: pack_trace_reason.unwrap_or(true),
+        decides_sampling: use_request_id_for_trace_sampling.unwrap_or(true),
     })
 }
 

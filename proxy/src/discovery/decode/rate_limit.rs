@@ -88,7 +88,8 @@ fn hits(proto: &HitsAddend) -> Result<Option<rate_limit::HitsAddend>> {
 }
 
 /// A place within metadata.
-fn metadata_key(proto: &MetadataKey) -> Result<rate_limit::MetadataKey> {
+/// A place within metadata.
+pub(super) fn metadata_key(proto: &MetadataKey) -> Result<rate_limit::MetadataKey> {
     let MetadataKey { key, path } = proto;
     if path.is_empty() {
         return refuse("path", "needs at least one key");

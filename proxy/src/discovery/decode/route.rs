@@ -18,6 +18,7 @@ use super::redirect::{direct_response, redirect};
 use super::retry::retry_policy;
 use super::route_action::route_action;
 use super::route_match::route_match;
+use super::tracing::{decorator, route_tracing};
 use super::value::{enumeration, header_name, name};
 use crate::config::header::HeaderMutations;
 use crate::config::route::{self, Action, RequireTls, RouteConfig};
@@ -170,7 +171,8 @@ fn decode_route(proto: &Route, longest_body: usize) -> Result<route::Route> {
         name,
         r#match,
         metadata: said,
-        decorator: _,
+        decorator: span_name,
+        tracing,
         typed_per_filter_config,
         request_headers_to_add,
         request_headers_to_remove,
@@ -194,6 +196,8 @@ fn decode_route(proto: &Route, longest_body: usize) -> Result<route::Route> {
         action,
         request_headers,
         response_headers,
+        decorator: optional("decorator", span_name, decorator)?.map(Box::new),
+        tracing: optional("tracing", tracing, route_tracing)?.map(Box::new),
         request_body_buffer_limit: request_body_buffer_limit
             .or(per_request_buffer_limit_bytes.map(u64::from)),
         metadata: said.as_ref().and_then(metadata::metadata),

@@ -1,6 +1,7 @@
 //! Runtime layers: the keys that are known, which are few; all others are refused, for they may change an answer.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
@@ -9,6 +10,7 @@ use xds::envoy::config::bootstrap::v3::{LayeredRuntime, RuntimeLayer};
 
 use super::errors::{At, Result, each, refuse, required};
 use super::value::non_empty;
+use crate::config::tracing::Defaults;
 use crate::config::{HashMap, Name};
 
 /// Keys that begin with these allow deprecated fields, and limit Envoy's regex engine.
@@ -20,11 +22,35 @@ const FEATURES: [(&str, Option<bool>); 3] = [
     ("envoy.reloadable_features.http_reject_path_with_fragment", Some(true)),
     ("envoy.reloadable_features.no_extension_lookup_by_name", None),
 ];
+/// When spans are sent.
+const TRACING: [&str; 4] = [
+    "tracing.opentelemetry.flush_interval_ms",
+    "tracing.opentelemetry.min_flush_spans",
+    "tracing.zipkin.flush_interval_ms",
+    "tracing.zipkin.min_flush_spans",
+];
 /// Connection limits of listeners.
 const LISTENER_LIMIT: &str = "envoy.resource_limits.listener.";
 
-/// The connection limits that the layers set, by listener; a later layer wins.
-pub(super) fn layered_runtime(proto: &LayeredRuntime) -> Result<HashMap<Name, u64>> {
+/// What the layers set; a later layer wins.
+#[derive(Debug, Default)]
+pub(super) struct Runtime {
+    /// Connection limits, by listener.
+    pub(super) listener_limits: HashMap<Name, u64>,
+    /// When spans are sent.
+    pub(super) tracing: Defaults,
+}
+
+/// One value that means something here.
+enum Setting {
+    /// The connection limit of a listener.
+    ListenerLimit(Name, u64),
+    /// A number about the sending of spans.
+    Tracing(&'static str, u64),
+}
+
+/// What the layers set.
+pub(super) fn layered_runtime(proto: &LayeredRuntime) -> Result<Runtime> {
     let LayeredRuntime { layers } = proto;
     let mut names = HashSet::new();
     for (index, layer) in layers.iter().enumerate() {
@@ -35,10 +61,29 @@ pub(super) fn layered_runtime(proto: &LayeredRuntime) -> Result<HashMap<Name, u6
             );
         }
     }
-    Ok(each("layers", layers, layer)?.into_iter().flatten().collect())
+    let mut runtime = Runtime::default();
+    for setting in each("layers", layers, layer)?.into_iter().flatten() {
+        match setting {
+            Setting::ListenerLimit(listener, limit) => {
+                runtime.listener_limits.insert(listener, limit);
+            }
+            Setting::Tracing(key, number) => about_spans(&mut runtime.tracing, key, number),
+        }
+    }
+    Ok(runtime)
 }
 
-fn layer(proto: &RuntimeLayer) -> Result<Vec<(Name, u64)>> {
+fn about_spans(defaults: &mut Defaults, key: &str, number: u64) {
+    let Defaults { provider: _, open_telemetry, zipkin } = defaults;
+    let batching = if key.contains("zipkin") { zipkin } else { open_telemetry };
+    if key.ends_with("_ms") {
+        batching.interval = Duration::from_millis(number.max(1));
+    } else {
+        batching.min_spans = usize::try_from(number.max(1)).unwrap_or(usize::MAX);
+    }
+}
+
+fn layer(proto: &RuntimeLayer) -> Result<Vec<Setting>> {
     let RuntimeLayer { name, layer_specifier } = proto;
     non_empty("name", name)?;
     match required("", layer_specifier)? {
@@ -46,8 +91,8 @@ fn layer(proto: &RuntimeLayer) -> Result<Vec<(Name, u64)>> {
         LayerSpecifier::StaticLayer(values) => {
             let mut all = Vec::new();
             flatten("", values, &mut all);
-            let limits = all.iter().filter_map(|(key, value)| limit(key, value).transpose());
-            limits.collect::<Result<_>>().at("static_layer")
+            let settings = all.iter().filter_map(|(key, value)| setting(key, value).transpose());
+            settings.collect::<Result<_>>().at("static_layer")
         }
     }
 }
@@ -72,8 +117,8 @@ fn truth(value: &Value) -> Option<bool> {
     }
 }
 
-/// The limit that a value sets; none for one that has no effect here.
-fn limit(key: &str, value: &Value) -> Result<Option<(Name, u64)>> {
+/// What a value sets; nothing if it has no effect here.
+fn setting(key: &str, value: &Value) -> Result<Option<Setting>> {
     let field = format!("[{key:?}]");
     if WITHOUT_EFFECT.iter().any(|prefix| key.starts_with(prefix)) {
         return Ok(None);
@@ -86,6 +131,9 @@ fn limit(key: &str, value: &Value) -> Result<Option<(Name, u64)>> {
             _ => Ok(None),
         };
     }
+    if let Some(key) = TRACING.iter().find(|known| **known == key) {
+        return Ok(Some(Setting::Tracing(key, number(&field, value)?)));
+    }
     let listener =
         key.strip_prefix(LISTENER_LIMIT).and_then(|rest| rest.strip_suffix(".connection_limit"));
     let Some(listener) = listener else {
@@ -94,10 +142,12 @@ fn limit(key: &str, value: &Value) -> Result<Option<(Name, u64)>> {
             "runtime values are not supported; write the value where the key is used, as its default",
         );
     };
+    Ok(Some(Setting::ListenerLimit(listener.into(), number(&field, value)?)))
+}
+
+fn number(field: &str, value: &Value) -> Result<u64> {
     match &value.kind {
-        Some(Kind::NumberValue(limit)) if *limit >= 0.0 => {
-            Ok(Some((listener.into(), *limit as u64)))
-        }
-        _ => refuse(&field, "a connection limit is a number that is not negative"),
+        Some(Kind::NumberValue(number)) if *number >= 0.0 => Ok(*number as u64),
+        _ => refuse(field, "must be a number that is not negative"),
     }
 }

@@ -14,6 +14,8 @@ const MANAGER: &str = "'@type': type.googleapis.com/envoy.extensions.filters.net
 const FILE: &str =
     "'@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
 const SOCKET: &str = "name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+const OTEL: &str = "'@type': type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig";
+const ZIPKIN: &str = "'@type': type.googleapis.com/envoy.config.trace.v3.ZipkinConfig";
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 const ADDRESS: &str = "address: {socket_address: {address: 127.0.0.1, port_value: 1}}";
 
@@ -93,6 +95,8 @@ fn connection_managers() {
         let fields = fields
             .replace("VALID", &valid_manager())
             .replace("ROUTER", ROUTER)
+            .replace("OTEL", OTEL)
+            .replace("ZIPKIN", ZIPKIN)
             .replace("FILE", FILE);
         let result = decode::<Listener, _>(&listener_with(&fields), listener);
         from("filter_chains[0].filters[0].typed_config", result)
@@ -186,7 +190,7 @@ fn a_limit_of_a_listener_is_a_number() {
     };
     assert_eq!(read("5").unwrap().overload.listener_limits.get("in"), Some(&5));
     let errors = read("many").unwrap_err();
-    assert!(errors[0].contains("a connection limit is a number"), "{errors:?}");
+    assert!(errors[0].contains("must be a number"), "{errors:?}");
 }
 
 #[test]
