@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy::cluster::{ClusterSpec, Clusters};
+use proxy::config::Name;
 use proxy::config::bootstrap::Bootstrap;
 use proxy::config::cluster::{Cluster, Discovery};
 use proxy::config::http::RouteSource;
@@ -18,6 +19,7 @@ use proxy::route::RouteTable;
 use proxy::snapshot::{FilterChain, Http, Listener, Snapshot, SnapshotCell, Terminal};
 use proxy::telemetry::access_log::AccessLogger;
 use proxy::telemetry::metrics::Metrics;
+use proxy::telemetry::trace::{Identity, Reporters};
 use proxy::worker::Shared;
 use xds::yaml::Document;
 
@@ -78,6 +80,15 @@ pub fn shared(snapshot: Snapshot) -> Shared {
     let metrics = Arc::new(Metrics::default());
     let clusters = Arc::new(Clusters::new(Arc::clone(&metrics)));
     clusters.publish(&snapshot.clusters);
+    let nobody = Name::from("");
+    let identity = Identity {
+        node: nobody.clone(),
+        cluster: nobody.clone(),
+        zone: nobody,
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+    };
+    // Nobody takes the spans: the queue fills up, and what does not fit is dropped.
+    let (reporters, _) = Reporters::new(identity, Default::default(), Arc::clone(&metrics));
     Shared {
         snapshots: Arc::new(SnapshotCell::new(snapshot)),
         clusters,
@@ -90,5 +101,6 @@ pub fn shared(snapshot: Snapshot) -> Shared {
         fails_health_checks: Arc::default(),
         local_limits: Arc::default(),
         service_cluster: "benches".into(),
+        reporters,
     }
 }

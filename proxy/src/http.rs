@@ -35,6 +35,7 @@ pub mod router;
 pub mod service;
 pub mod stream;
 pub mod timeout;
+pub mod trace;
 pub mod upgrade;
 mod watchdog;
 pub mod way;

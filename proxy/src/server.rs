@@ -8,6 +8,7 @@ pub mod options;
 mod process;
 mod runtime;
 mod shutdown;
+mod spans;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

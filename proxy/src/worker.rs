@@ -17,6 +17,7 @@ use crate::call::Caller;
 use crate::cluster::{Clusters, LocalClusters};
 use crate::config::http_filter::HealthCheck;
 use crate::config::local_rate_limit::LocalRateLimit;
+use crate::config::tracing::Provider;
 use crate::config::{HashMap, Name};
 use crate::dns::cache::Cache;
 use crate::dns::caches::Caches;
@@ -30,6 +31,7 @@ use crate::telemetry::metrics::{
     ConnectionLimitStats, HttpInspectorStats, HttpStats, ListenerStats, ListenerWorkerStats,
     Metrics, ProxyProtocolShards, TcpStats, TlsInspectorStats,
 };
+use crate::telemetry::trace::{Reporter, Reporters};
 use mirror_budget::MirrorBudget;
 
 pub use filter_stats::{FilterStats, GrpcKey, Shards};
@@ -64,6 +66,8 @@ pub struct Shared {
     pub local_limits: Arc<LocalLimits>,
     /// The cluster that this proxy belongs to (`--service-cluster`).
     pub service_cluster: Name,
+    /// Who collects spans.
+    pub reporters: Arc<Reporters>,
 }
 
 /// One worker thread's own state.
@@ -96,6 +100,8 @@ pub struct Worker {
     tcp_stats: RefCell<HashMap<Name, Arc<TcpStats>>>,
     connection_limit_stats: RefCell<HashMap<Name, Arc<ConnectionLimitStats>>>,
     proxy_protocol_stats: RefCell<HashMap<Name, Rc<ProxyProtocolShards>>>,
+    /// By collector, as the newest snapshot has them.
+    reporters: RefCell<Vec<KnownReporter>>,
     /// As the newest snapshot has them.
     dns_caches: RefCell<HashMap<Name, Arc<Cache>>>,
     /// By the identity of their configuration, which is held as long.
@@ -105,6 +111,9 @@ pub struct Worker {
     random: RefCell<fastrand::Rng>,
     next_id: Cell<u64>,
 }
+
+/// A collector, or that of the bootstrap, and where its spans go.
+type KnownReporter = (Option<Arc<Provider>>, Option<Reporter>);
 
 /// A snapshot as one worker's requests share it: counted without touching another core's cache line.
 #[derive(Debug)]
@@ -149,6 +158,7 @@ impl Worker {
             tcp_stats: RefCell::default(),
             connection_limit_stats: RefCell::default(),
             proxy_protocol_stats: RefCell::default(),
+            reporters: RefCell::default(),
             dns_caches: RefCell::default(),
             local_limiters: RefCell::default(),
             health_answers: RefCell::default(),
@@ -170,6 +180,7 @@ impl Worker {
             self.dns_caches.borrow_mut().clear();
             self.local_limiters.borrow_mut().clear();
             self.health_answers.borrow_mut().clear();
+            self.reporters.borrow_mut().clear();
         }
         Rc::clone(&held)
     }
@@ -228,6 +239,21 @@ impl Worker {
         let cache = self.shared.dns_caches.get(name)?;
         known.insert(Arc::clone(name), Arc::clone(&cache));
         Some(cache)
+    }
+
+    /// Where spans for `provider` go, or for the one of the bootstrap; nowhere if there is none.
+    pub fn reporter(&self, provider: Option<&Arc<Provider>>) -> Option<Reporter> {
+        let mut known = self.reporters.borrow_mut();
+        let same = |other: &Option<Arc<Provider>>| match (provider, other) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        if let Some((_, reporter)) = known.iter().find(|(other, _)| same(other)) {
+            return reporter.clone();
+        }
+        let reporter = self.shared.reporters.get(provider);
+        known.push((provider.cloned(), reporter.clone()));
+        reporter
     }
 
     /// This worker's shard of the statistics of a connection manager.

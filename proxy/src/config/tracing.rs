@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::format::Format;
 use super::matcher::{Fraction, HeaderRef};
+use super::metadata::MetadataOf;
 use super::rate_limit::MetadataKey;
 use super::service::{GrpcService, HttpService};
 
@@ -92,8 +93,8 @@ pub enum TagValue {
     },
     /// `metadata`
     Metadata {
-        /// Whose.
-        of: MetadataKind,
+        /// Whose: that of the request, its route, its cluster or its endpoint.
+        of: MetadataOf,
         /// Where in it.
         key: MetadataKey,
         /// If nothing is there; may be empty.
@@ -101,19 +102,6 @@ pub enum TagValue {
     },
     /// `value`
     Format(Format),
-}
-
-/// Envoy `type.metadata.v3.MetadataKind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetadataKind {
-    /// What filters have set for the request.
-    Request,
-    /// That of its route.
-    Route,
-    /// That of the cluster it goes to.
-    Cluster,
-    /// That of the endpoint it goes to.
-    Host,
 }
 
 /// Who collects spans.

@@ -305,7 +305,7 @@ impl Upstream {
 
     fn fail(&mut self, reason: &str, stream: &Stream) -> Polled {
         stream.flag(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
-        if let Some(in_flight) = &self.in_flight {
+        if let Some(in_flight) = &mut self.in_flight {
             in_flight.failed();
         }
         tracing::debug!(reason, "the upstream broke off its response");

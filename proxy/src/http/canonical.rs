@@ -17,7 +17,6 @@ use super::protocol::{self, Reject};
 use super::stream::{Head, Stream};
 use super::{hop_by_hop, host, request_id, upgrade};
 use crate::telemetry::response_flags::ResponseFlags;
-use crate::telemetry::trace::TraceContext;
 
 /// Brings the head of `stream`'s request into canonical form and fixes it there; `offence` is what was wrong
 /// with its bytes.
@@ -127,8 +126,6 @@ fn identify(stream: &Stream, headers: &mut HeaderMap, parts: &Parts) -> &'static
     stream.internal.set(internal);
     connection.worker.with_random(|random| {
         request_id::ensure(headers, config.request_id, edge, random);
-        let context = TraceContext::ensure(headers, false, || random.u64(..));
-        stream.set_trace(context);
     });
     let tls = connection.downstream.tls.as_ref();
     let presented = tls.is_some_and(|peer| peer.presented());

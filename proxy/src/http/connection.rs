@@ -14,8 +14,10 @@ use super::forwarded;
 use super::head_guard::Offence;
 use super::io::Signals;
 use super::open_connection::OpenConnection;
+use super::trace::Tracer;
 use crate::config::Name;
 use crate::config::http::HttpConnectionManager;
+use crate::config::listener::TrafficDirection;
 use crate::config::local_rate_limit::LocalRateLimit;
 use crate::drain::Phase;
 use crate::drain::connections::{Control, Membership};
@@ -76,6 +78,8 @@ pub struct Served {
     pub http: Arc<Http>,
     /// Its statistics.
     pub stats: Arc<HttpStats>,
+    /// What traces its requests; nothing unless configured.
+    pub tracer: Option<Tracer>,
     /// This hop's element of `x-forwarded-client-cert`, once somebody asked.
     pub(super) client_cert: OnceCell<Option<HeaderValue>>,
 }
@@ -86,9 +90,16 @@ impl Served {
         snapshot: Rc<Held>,
         chain: Arc<FilterChain>,
         http: Arc<Http>,
+        listener: &Name,
     ) -> Rc<Self> {
         let stats = worker.http_stats(&http.config.stat_prefix);
-        Rc::new(Self { snapshot, chain, http, stats, client_cert: OnceCell::new() })
+        let egress = || {
+            let listener = snapshot.listeners.get(listener);
+            listener.is_some_and(|it| it.config.direction == TrafficDirection::Outbound)
+        };
+        let tracer = http.config.tracing.is_some().then(egress);
+        let tracer = tracer.and_then(|egress| Tracer::new(worker, &http.config, egress));
+        Rc::new(Self { snapshot, chain, http, stats, tracer, client_cert: OnceCell::new() })
     }
 
     /// The connection manager's configuration.
@@ -132,7 +143,7 @@ impl Connection {
         snapshot: Rc<Held>,
         (chain, http): (Arc<FilterChain>, Arc<Http>),
     ) -> Rc<Self> {
-        let served = Served::new(&worker, snapshot, chain, http);
+        let served = Served::new(&worker, snapshot, chain, http, &downstream.listener);
         let opened = Instant::now();
         let forwarded = forwarded::Downstream::new(
             downstream.remote,
@@ -184,7 +195,7 @@ impl Connection {
             }
             let (chain, http) = found.unwrap_or((&served.chain, &served.http));
             let (chain, http) = (Arc::clone(chain), Arc::clone(http));
-            *served = Served::new(&self.worker, newest, chain, http);
+            *served = Served::new(&self.worker, newest, chain, http, &self.downstream.listener);
         }
         Rc::clone(&served)
     }

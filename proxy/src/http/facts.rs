@@ -12,6 +12,7 @@ use crate::config::access_log::LogKind;
 use crate::config::format::{Facts, HeaderChoice, Operator, PathOf, TimePoint, millis};
 use crate::config::matcher::HeaderRef;
 use crate::config::metadata::{Metadata, MetadataOf};
+use crate::telemetry::trace::Propagation;
 
 impl Facts for Stream {
     fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
@@ -128,8 +129,16 @@ impl Stream {
                 let listener = self.served.snapshot.listeners.get(name);
                 listener.is_some_and(|it| number(it.config.direction.number(), out))
             }
+            Operator::SpanId => {
+                self.trace().is_some_and(|span| write!(out, "{:016x}", span.span_id).is_ok())
+            }
             Operator::TraceId => {
-                self.trace().is_some_and(|trace| write!(out, "{:032x}", trace.trace_id).is_ok())
+                self.traced().and_then(|traced| traced.span).is_some_and(|(span, propagation)| {
+                    match propagation {
+                        Propagation::W3c { .. } => write!(out, "{:032x}", span.trace_id).is_ok(),
+                        Propagation::B3 { .. } => text(&span.short_trace_id(), out),
+                    }
+                })
             }
             _ => return None,
         })
@@ -258,7 +267,7 @@ impl crate::telemetry::access_log::LogFacts for Stream {
     }
 
     fn is_traced(&self) -> bool {
-        self.trace().is_some_and(|trace| trace.sampled)
+        self.traced().is_some_and(|traced| traced.reason.is_traced())
     }
 
     fn random(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use http::{StatusCode, Version};
 
 use super::stream::Stream;
+use super::trace;
 use crate::config::access_log::LogKind;
 use crate::config::format::millis;
 use crate::telemetry::response_flags::ResponseFlags;
@@ -73,6 +74,7 @@ impl Drop for Finish {
             status = stream.status().map(|status| status.as_u16()),
             "stream ended"
         );
+        trace::finish(stream);
         let worker = &stream.connection.worker;
         for log in &stream.served.config().access_logs {
             worker.log.log(log, LogKind::DownstreamEnd, stream);

@@ -31,6 +31,8 @@ names! {
     X_ENVOY_UPSTREAM_SERVICE_TIME = "x-envoy-upstream-service-time";
     /// Asks for a trace, and for the request id in the response.
     X_ENVOY_FORCE_TRACE = "x-envoy-force-trace";
+    /// A client's own id of a trace, which asks for one.
+    X_CLIENT_TRACE_ID = "x-client-trace-id";
     /// The path before it was rewritten.
     X_ENVOY_ORIGINAL_PATH = "x-envoy-original-path";
     /// The host before it was rewritten, by upstream filters.
@@ -59,6 +61,10 @@ names! {
     X_ENVOY_ATTEMPT_COUNT = "x-envoy-attempt-count";
     /// Status of a gRPC call.
     GRPC_STATUS = "grpc-status";
+    /// What a gRPC server says of the status.
+    GRPC_MESSAGE = "grpc-message";
+    /// How long a gRPC call may take.
+    GRPC_TIMEOUT = "grpc-timeout";
     /// Connection-level: how long and how often it may be used.
     KEEP_ALIVE = "keep-alive";
     /// Connection-level: a misspelling of `connection`.

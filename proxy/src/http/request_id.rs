@@ -6,13 +6,25 @@ use http::header::HeaderValue;
 
 use super::names::{X_ENVOY_FORCE_TRACE, X_REQUEST_ID};
 use crate::config::http::RequestIdOptions;
+use crate::telemetry::trace::Reason;
 
 /// Gives the request an id if it has none. At the edge an id from outside is replaced, unless
 /// `preserve_external_request_id` trusts it; `edge` is [`Caller::edge`](super::forwarded::Caller::edge).
 pub fn ensure(headers: &mut HeaderMap, options: RequestIdOptions, edge: bool, rng: &mut Rng) {
     let replace = edge && !options.preserve_external;
-    if options.generate && (replace || !headers.contains_key(X_REQUEST_ID)) {
-        headers.insert(X_REQUEST_ID, value(rng));
+    if !options.generate {
+        return;
+    }
+    match headers.get(X_REQUEST_ID) {
+        Some(id) if !replace => {
+            // Nobody outside decides what is traced.
+            let packs = edge && options.pack_trace_reason;
+            let packed = packs.then(|| Reason::NotTraceable.pack(id.as_bytes())).flatten();
+            if let Some(Ok(id)) = packed.map(|id| HeaderValue::from_bytes(&id)) {
+                headers.insert(X_REQUEST_ID, id);
+            }
+        }
+        _ => drop(headers.insert(X_REQUEST_ID, value(rng))),
     }
 }
 

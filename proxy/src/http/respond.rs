@@ -9,7 +9,7 @@ use super::filter::{Answering, Wraps};
 use super::finish::Finish;
 use super::local_reply::LocalReply;
 use super::stream::Stream;
-use super::{filter, hop_by_hop, request_id};
+use super::{filter, hop_by_hop, request_id, trace};
 use crate::route::Found;
 
 /// A response of the proxy itself, before or without a route.
@@ -58,6 +58,7 @@ pub fn dress(
     is_bodiless: bool,
 ) -> Wraps {
     stream.set_status(status);
+    trace::decorate_response(stream, headers);
     let mut answer = Answering { status, headers, is_bodiless, wraps: Wraps::default() };
     filter::response(stream, &mut answer);
     let wraps = answer.wraps;

@@ -17,7 +17,7 @@ use super::router::redirect::Followed;
 use super::router::{self, Forwarded, Plan};
 use super::stream::{Head, Stream};
 use super::way::{Destination, Way};
-use super::{canonical, filter, respond};
+use super::{canonical, filter, respond, trace};
 use crate::config::matcher::RequestHead;
 use crate::config::route::{Action, DirectResponse, Redirect, Route};
 use crate::route::{Found, redirect};
@@ -68,6 +68,8 @@ async fn pass(
     let Some(head) = stream.head() else { return answered(respond::local(finish, unreadable())) };
     let mut way = Way::find(&stream, head, forwarded_proto(head));
     stream.set_route(way.map(|way| way.found));
+    trace::begin(&stream, head, way);
+    let head = stream.head().unwrap_or(head);
     if !stream.served.config().filters.is_empty() {
         let passed = Box::pin(filter::request(&stream, head, &mut body, way)).await;
         if stream.filtered().is_some_and(|filtered| filtered.found_again) {

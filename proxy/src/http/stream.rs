@@ -14,9 +14,11 @@ use super::dynamic::Dynamic;
 use super::filter::Filtered;
 use super::head::{self, Heads};
 use super::router::redirect::Trail;
+use super::trace::Traced;
 use crate::config::Name;
 use crate::config::access_log::LoggedHeaders;
 use crate::config::address::HostAddress;
+use crate::config::route::Route;
 use crate::route::{Found, RouteTable};
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::telemetry::trace::TraceContext;
@@ -108,7 +110,8 @@ pub struct Stream {
     extended_connect: Cell<bool>,
     health_check: Cell<bool>,
     arrival: RefCell<Option<Waker>>,
-    trace: Cell<Option<TraceContext>>,
+    traced: Cell<Option<Traced>>,
+    operation: OnceCell<HeaderValue>,
     filtered: OnceCell<Box<Filtered>>,
     trail: OnceCell<Box<Trail>>,
     dynamic: RefCell<Dynamic>,
@@ -143,7 +146,8 @@ impl Stream {
             extended_connect: Cell::new(false),
             health_check: Cell::new(false),
             arrival: RefCell::new(None),
-            trace: Cell::new(None),
+            traced: Cell::new(None),
+            operation: OnceCell::new(),
             filtered: OnceCell::new(),
             trail: OnceCell::new(),
             dynamic: RefCell::default(),
@@ -158,7 +162,7 @@ impl Stream {
         let next = Self::begin(Rc::clone(&self.connection), Rc::clone(&self.served));
         next.client.set(self.client.get());
         next.internal.set(self.internal.get());
-        next.trace.set(self.trace.get());
+        next.traced.set(self.traced.get());
         next.received.set(self.received.get());
         next.request_arrived(next.start.instant);
         let _ = next.trail.set(Box::new(trail));
@@ -191,14 +195,29 @@ impl Stream {
         self.dynamic.borrow_mut()
     }
 
-    /// The trace it belongs to.
+    /// Its span, if there is one: recorded or not.
     pub fn trace(&self) -> Option<TraceContext> {
-        self.trace.get()
+        Some(self.traced.get()?.span?.0)
     }
 
-    /// Notes the trace it belongs to.
-    pub fn set_trace(&self, context: TraceContext) {
-        self.trace.set(Some(context));
+    /// Its part in a trace; none if nothing is traced here.
+    pub fn traced(&self) -> Option<Traced> {
+        self.traced.get()
+    }
+
+    /// Notes its part in a trace.
+    pub fn set_traced(&self, traced: Traced) {
+        self.traced.set(Some(traced));
+    }
+
+    /// What the upstream wants its span to be called.
+    pub fn operation(&self) -> Option<HeaderValue> {
+        self.operation.get().cloned()
+    }
+
+    /// Notes what the upstream wants its span to be called.
+    pub fn set_operation(&self, operation: HeaderValue) {
+        let _ = self.operation.set(operation);
     }
 
     /// What filters made of the request; none before they have run, or if there are none.
@@ -229,6 +248,11 @@ impl Stream {
     /// Notes the route taken.
     pub fn set_route(&self, found: Option<Found>) {
         self.route.set(found);
+    }
+
+    /// The route taken, as configured.
+    pub fn taken_route(&self) -> Option<&Route> {
+        self.table()?.route(self.route()?).map(AsRef::as_ref)
     }
 
     /// The path before a rewrite, for `x-envoy-original-path`.
@@ -365,8 +389,13 @@ impl Stream {
         if wanted.size {
             self.response_size.set((":status".len() + "200".len()) as u64 + head::size(headers));
         }
+        self.keep_headers(&wanted.names, headers);
+    }
+
+    /// Keeps these response headers.
+    pub fn keep_headers(&self, names: &[HeaderName], headers: &HeaderMap) {
         let mut kept = self.response_headers.borrow_mut();
-        for name in &wanted.names {
+        for name in names {
             kept.extend(headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
         }
     }
@@ -394,6 +423,13 @@ impl Stream {
     /// Keeps the response's trailers.
     pub fn keep_trailers(&self, trailers: &HeaderMap) {
         *self.trailers.borrow_mut() = Some(trailers.clone());
+    }
+
+    /// Reads the response's trailers, if there are any.
+    pub fn with_trailers(&self, read: impl FnOnce(&HeaderMap)) {
+        if let Some(trailers) = &*self.trailers.borrow() {
+            read(trailers);
+        }
     }
 
     /// Reads a trailer of the response.

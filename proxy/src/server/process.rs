@@ -15,10 +15,11 @@ use tokio::task::JoinHandle;
 use super::control::{Control, Order};
 use super::heap;
 use super::jwks;
-use super::logs::Sending;
+use super::logs;
 use super::options::Options;
 use super::runtime::{self, Handle};
 use super::shutdown::{self, Signals};
+use super::spans;
 use crate::admin::access_log::AdminLog;
 use crate::admin::server_info::{CommandLine, ServerInfo};
 use crate::admin::{self, AdminState, Drain};
@@ -38,12 +39,13 @@ use crate::snapshot::{Snapshot, SnapshotCell};
 use crate::telemetry::access_log::AccessLogger;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::reporter::Outbox;
 use crate::worker::Shared;
 
 /// How long the last access-log lines get to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
-/// How long the last access-log records get to be sent.
-const LAST_RECORDS: Duration = Duration::from_secs(1);
+/// How long the last access-log records and spans get to be sent.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
 /// How long the admin API's last answers get to be read.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Connections to the admin API that the kernel holds until they are accepted.
@@ -61,8 +63,8 @@ pub(super) async fn serve(
 ) -> Result<()> {
     let started = Instant::now();
     let mut signals = Signals::take_over().context("cannot take over signals")?;
-    let (jwks, wanted_keys) = RemoteSets::new();
-    let shared = share(&metrics, assembler.bootstrap(), options, jwks)?;
+    let node = node(options, assembler.bootstrap());
+    let (shared, chores) = share(&metrics, assembler.bootstrap(), &node, options.drain_time())?;
     let (trigger, watch) = drain::channel();
     // Every worker holds a sender: when the last is gone, all have served their last connection.
     let (busy, mut idle) = mpsc::channel::<()>(1);
@@ -76,11 +78,10 @@ pub(super) async fn serve(
     let manager = Arc::new(Mutex::new(Manager::new(commands, Arc::clone(&metrics))));
     let (control, mut orders) = Control::new(Arc::clone(&manager), &shared);
     metrics.server().concurrency.set(i64::try_from(workers.len()).unwrap_or(i64::MAX));
-    let info = info(options, &assembler, workers.len(), started);
-    let node = info.node.clone();
-    let locality = <[String; 3]>::from(node.locality.clone());
+    let info = info(options, node.clone(), workers.len(), started);
+    let locality = <[String; 3]>::from(info.node.locality.clone());
     let admin = start_admin(options, &assembler, logging, info, &shared, &control).await?;
-    let records = start_chores(&shared, wanted_keys, node);
+    let reports = chores.start(&shared, node);
 
     if let Some(cluster) = assembler.bootstrap().local_cluster.clone() {
         shared.clusters.settle(Place { cluster, locality });
@@ -105,12 +106,8 @@ pub(super) async fn serve(
     control.began_to_drain();
     let served = async { while idle.recv().await.is_some() {} };
     shutdown::drain(&trigger, options.drain_time(), &mut signals, served).await;
-    for worker in workers {
-        if worker.join().is_err() {
-            tracing::error!("a worker ended in a panic");
-        }
-    }
-    write_last(&shared, records).await;
+    join(workers);
+    write_last(&shared, reports).await;
     if let Some(admin) = admin {
         admin.end().await;
     }
@@ -118,14 +115,27 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Lets what is logged last reach its files and collectors.
-async fn write_last(shared: &Shared, records: Option<Sending>) {
+/// Waits until all workers have served their last connection.
+fn join(workers: Vec<Handle>) {
+    for worker in workers {
+        if worker.join().is_err() {
+            tracing::error!("a worker ended in a panic");
+        }
+    }
+}
+
+/// Lets what is logged and reported last reach its files and collectors.
+async fn write_last(shared: &Shared, reports: Reports) {
     if !shared.access_log.flush(LAST_LINES).await {
         tracing::warn!("the last access-log lines could not be written in time");
     }
-    if let Some(records) = records {
-        records.end(LAST_RECORDS).await;
-    }
+    let Reports { records, spans } = reports;
+    let records = async {
+        if let Some(records) = records {
+            records.end(LAST_REPORTS).await;
+        }
+    };
+    tokio::join!(records, spans.end(LAST_REPORTS));
 }
 
 /// Begins to check hosts, and waits for the first result of each.
@@ -152,13 +162,13 @@ impl Admin {
     }
 }
 
+/// What the workers share, and what is to be done for it beside the requests of clients.
 fn share(
     metrics: &Arc<Metrics>,
     bootstrap: &Bootstrap,
-    options: &Options,
-    jwks: Arc<RemoteSets>,
-) -> Result<Shared> {
-    let service_cluster = options.service_cluster.as_ref().unwrap_or(&bootstrap.node.cluster);
+    node: &Node,
+    drain_time: Duration,
+) -> Result<(Shared, Chores)> {
     let overload = Arc::new(Overload::new(bootstrap.overload.clone(), descriptors()));
     metrics.register(Arc::clone(&overload) as _);
     let access_log = AccessLogger::start(Arc::clone(metrics));
@@ -166,36 +176,51 @@ fn share(
     let clusters = Clusters::new(Arc::clone(metrics)).logging_events(access_log.clone());
     let clusters = Arc::new(clusters);
     metrics.register(Arc::clone(&clusters) as _);
-    Ok(Shared {
+    let (jwks, wanted_keys) = RemoteSets::new();
+    let (reporters, outboxes) = spans::reporters(node, bootstrap, metrics);
+    let shared = Shared {
         dns_caches: Arc::new(Caches::new(Arc::clone(metrics))),
         jwks,
         snapshots: Arc::new(SnapshotCell::new(Snapshot::default())),
         clusters,
         metrics: Arc::clone(metrics),
         access_log,
-        drain_time: options.drain_time(),
+        drain_time,
         overload,
         fails_health_checks: Arc::default(),
         local_limits: Arc::default(),
-        service_cluster: service_cluster.as_str().into(),
-    })
+        service_cluster: node.cluster.as_str().into(),
+        reporters,
+    };
+    Ok((shared, Chores { wanted_keys, outboxes }))
 }
 
-/// Starts what goes on beside the requests of clients, in the name of `node`. Returns what sends records of access
-/// logs.
-fn start_chores(
-    shared: &Shared,
+/// What goes on beside the requests of clients.
+struct Chores {
     wanted_keys: UnboundedReceiver<Weak<RemoteKeys>>,
-    node: Node,
-) -> Option<Sending> {
-    tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
-    tokio::spawn(Arc::clone(&shared.overload).watch());
-    tokio::spawn(heap::keep_giving_back());
-    let (caller, metrics) = (start_caller(shared), Arc::clone(&shared.metrics));
-    let outboxes = shared.access_log.outboxes();
-    let records = outboxes.map(|outboxes| Sending::start(outboxes, Rc::clone(&caller), node));
-    tokio::task::spawn_local(jwks::keep_fetching(wanted_keys, caller, metrics));
-    records
+    outboxes: UnboundedReceiver<Outbox>,
+}
+
+/// What sends reports to collectors.
+struct Reports {
+    records: Option<logs::Sending>,
+    spans: spans::Sending,
+}
+
+impl Chores {
+    /// Starts all of it, in the name of `node`.
+    fn start(self, shared: &Shared, node: Node) -> Reports {
+        tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
+        tokio::spawn(Arc::clone(&shared.overload).watch());
+        tokio::spawn(heap::keep_giving_back());
+        let (caller, metrics) = (start_caller(shared), Arc::clone(&shared.metrics));
+        let outboxes = shared.access_log.outboxes();
+        let records =
+            outboxes.map(|outboxes| logs::Sending::start(outboxes, Rc::clone(&caller), node));
+        let fetching = jwks::keep_fetching(self.wanted_keys, Rc::clone(&caller), metrics);
+        tokio::task::spawn_local(fetching);
+        Reports { records, spans: spans::Sending::start(self.outboxes, caller) }
+    }
 }
 
 /// Lets this thread send requests to clusters.
@@ -330,16 +355,20 @@ async fn start_admin(
     Ok(Some(Admin { stop, task }))
 }
 
-fn info(options: &Options, assembler: &Assembler, workers: usize, started: Instant) -> ServerInfo {
+/// Who this process is: as its bootstrap says, unless its command line does.
+fn node(options: &Options, bootstrap: &Bootstrap) -> Node {
     let given = |over: &Option<String>, or: &str| over.clone().unwrap_or_else(|| or.to_owned());
-    let node = &assembler.bootstrap().node;
+    let node = &bootstrap.node;
     let (region, zone, sub_zone) = node.locality.clone();
-    let node = Node {
+    Node {
         id: given(&options.service_node, &node.id),
         cluster: given(&options.service_cluster, &node.cluster),
         locality: (region, given(&options.service_zone, &zone), sub_zone),
         metadata: node.metadata.clone(),
-    };
+    }
+}
+
+fn info(options: &Options, node: Node, workers: usize, started: Instant) -> ServerInfo {
     let path = |path: &Option<std::path::PathBuf>| {
         path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
     };

@@ -30,8 +30,9 @@ pub use stats::{
     ConnectionLimitStats, ConnectionRateStats, CorsStats, CsrfStats, DnsCacheStats, DnsStats,
     ExtAuthzStats, FaultStats, GrpcStats, GrpcUpstreamStats, HttpInspectorStats, HttpStats,
     JwtAuthnStats, ListenerStats, ListenerWorkerStats, LocalRateLimitStats, NetworkAuthzStats,
-    ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats,
-    ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats, TlsInspectorStats,
+    OpenTelemetryStats, ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats,
+    ResolutionStats, ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats,
+    TlsInspectorStats, ZipkinStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -71,6 +72,8 @@ pub struct Metrics {
     resolutions: Common<ResolutionStats>,
     lookups: Common<DnsStats>,
     dns_caches: Common<DnsCacheStats>,
+    open_telemetry: Common<OpenTelemetryStats>,
+    zipkin: Common<ZipkinStats>,
     server: ServerStats,
     probes: Mutex<Vec<Arc<dyn Probe>>>,
     reset: Mutex<Baseline>,
@@ -264,6 +267,16 @@ impl Metrics {
         self.dns_caches.get(Scope::dns_cache(name))
     }
 
+    /// The statistics of collectors that speak OTLP, shown while somebody holds them.
+    pub fn open_telemetry(&self) -> Arc<OpenTelemetryStats> {
+        self.open_telemetry.get(Scope::Root)
+    }
+
+    /// The statistics of collectors that speak Zipkin's protocol, shown while somebody holds them.
+    pub fn zipkin(&self) -> Arc<ZipkinStats> {
+        self.zipkin.get(Scope::Root)
+    }
+
     /// Rare events and states of the process.
     pub fn server(&self) -> &ServerStats {
         &self.server
@@ -354,6 +367,8 @@ impl Metrics {
         self.connection_rates.collect(configured.iter().filter(rates), &mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
         self.dns_caches.collect(&mut out);
+        self.open_telemetry.collect(&mut out);
+        self.zipkin.collect(&mut out);
         self.refresh(&out);
         self.server.sample(&Scope::Root, &mut out);
         for probe in &*self.probes.lock() {

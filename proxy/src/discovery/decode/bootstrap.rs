@@ -54,28 +54,25 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
     };
     let absent = StaticResources::default();
     let resources = static_resources.as_ref().unwrap_or(&absent);
-    let (resources, (sources, (admin, ((runtime, overload), (resolver, (manager, traces)))))) = both(
+    let values = both(
+        optional("layered_runtime", runtime, layered_runtime),
+        optional("overload_manager", overload, overload_manager),
+    );
+    let defaults = both(
+        optional("cluster_manager", manager, cluster_manager),
+        optional("tracing", traces, default_provider),
+    );
+    let (resources, (sources, (admin, (values, (resolver, (manager, traces)))))) = both(
         statics(resources).at("static_resources"),
         both(
             optional("dynamic_resources", dynamic_resources, dynamics),
             both(
                 optional("admin", admin_api, admin),
-                both(
-                    both(
-                        optional("layered_runtime", runtime, layered_runtime),
-                        optional("overload_manager", overload, overload_manager),
-                    ),
-                    both(
-                        resolver.decode(),
-                        both(
-                            optional("cluster_manager", manager, cluster_manager),
-                            optional("tracing", traces, default_provider),
-                        ),
-                    ),
-                ),
+                both(values, both(resolver.decode(), defaults)),
             ),
         ),
     )?;
+    let (runtime, overload) = values;
     let (lds, cds) = sources.unwrap_or_default();
     let Runtime { listener_limits, tracing } = runtime.unwrap_or_default();
     let overload = Overload { listener_limits, ..overload.unwrap_or_default() };

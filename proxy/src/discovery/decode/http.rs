@@ -89,10 +89,9 @@ pub(super) fn connection_manager(
         forward_client_cert: forward_client_cert(*forward_client_cert_details)?,
         client_cert_details: client_cert_details(set_current_client_cert_details.as_ref()),
         request_id: RequestIdOptions {
-            generate: generate_request_id.unwrap_or(true),
             preserve_external: *preserve_external_request_id,
             always_in_response: *always_set_request_id_in_response,
-            ..request_ids(request_id_extension.as_ref()).at("request_id_extension")?
+            ..request_ids(*generate_request_id, request_id_extension.as_ref())?
         },
         tracing: optional("tracing", traces, |it| tracing(it, start_child_span))?.map(Arc::new),
         path: path(*normalize_path, *merge_slashes, *path_with_escaped_slashes_action)?,
@@ -104,14 +103,17 @@ pub(super) fn connection_manager(
         http1: http1(http_protocol_options.as_ref()).at("http_protocol_options")?,
         http2: http2(http2_protocol_options.as_ref()).at("http2_protocol_options")?,
         limits: limits(common_http_protocol_options.as_ref(), *max_request_headers_kb, timeouts)?,
-        upgrades: upgrades(upgrade_configs, |UpgradeConfig { upgrade_type, enabled }| {
-            (upgrade_type, *enabled)
-        })?,
+        upgrades: upgrades(upgrade_configs, upgrade)?,
         proxy_100_continue: *proxy_100_continue,
         filters,
         access_logs: each("access_log", access_logs, |proto| access_log(proto).map(Arc::new))?,
         stream_error_on_invalid_http_message: stream_error_on_invalid_http_message.unwrap_or(false),
     })
+}
+
+fn upgrade(proto: &UpgradeConfig) -> (&String, Option<bool>) {
+    let UpgradeConfig { upgrade_type, enabled } = proto;
+    (upgrade_type, *enabled)
 }
 
 fn codec(proto: i32) -> Result<CodecType> {
@@ -143,20 +145,19 @@ fn rds(proto: &Rds) -> Result<ResourceSource> {
 }
 
 /// What ids of requests say of traces; the rest is said elsewhere.
-fn request_ids(proto: Option<&RequestIdExtension>) -> Result<RequestIdOptions> {
-    let config = match proto {
-        None => UuidRequestIdConfig::default(),
-        Some(RequestIdExtension { typed_config }) => {
-            let any = required("typed_config", typed_config)?;
-            match unpack(any).at("typed_config")? {
-                Some(config) => config,
-                None => return unsupported(any).at("typed_config"),
-            }
-        }
-    };
+fn request_ids(
+    generate: Option<bool>,
+    extension: Option<&RequestIdExtension>,
+) -> Result<RequestIdOptions> {
+    let config = extension.map(|RequestIdExtension { typed_config }| {
+        let any = required("typed_config", typed_config)?;
+        let config = unpack(any).and_then(|it| it.map_or_else(|| unsupported(any), Ok));
+        config.at("typed_config")
+    });
+    let config = config.transpose().at("request_id_extension")?.unwrap_or_default();
     let UuidRequestIdConfig { pack_trace_reason, use_request_id_for_trace_sampling } = config;
     Ok(RequestIdOptions {
-        generate: true,
+        generate: generate.unwrap_or(true),
         preserve_external: false,
         always_in_response: false,
         pack_trace_reason: pack_trace_reason.unwrap_or(true),

@@ -74,8 +74,8 @@ pub(super) fn layered_runtime(proto: &LayeredRuntime) -> Result<Runtime> {
 }
 
 fn about_spans(defaults: &mut Defaults, key: &str, number: u64) {
-    let Defaults { provider: _, open_telemetry, zipkin } = defaults;
-    let batching = if key.contains("zipkin") { zipkin } else { open_telemetry };
+    let zipkin = key.starts_with("tracing.zipkin.");
+    let batching = if zipkin { &mut defaults.zipkin } else { &mut defaults.open_telemetry };
     if key.ends_with("_ms") {
         batching.interval = Duration::from_millis(number.max(1));
     } else {

@@ -22,6 +22,7 @@ use super::rate_limit::metadata_key;
 use super::value::{fraction, non_empty, percent};
 use crate::config::format::Format;
 use crate::config::matcher::Fraction;
+use crate::config::metadata::MetadataOf;
 use crate::config::tracing::{self, Provider, Sampling, Spans, TagValue};
 
 /// Envoy's default.
@@ -137,7 +138,9 @@ fn custom_tag(proto: &CustomTag) -> Result<tracing::CustomTag> {
         Some(Type::Value(format)) => {
             TagValue::Format(Format::parse(non_empty("value", format)?).at("value")?)
         }
-        None => return refuse("", "required: literal, environment, request_header, metadata or value"),
+        None => {
+            return refuse("", "required: literal, environment, request_header, metadata or value");
+        }
     };
     Ok(tracing::CustomTag { name, value })
 }
@@ -146,10 +149,10 @@ fn metadata(proto: &Metadata) -> Result<TagValue> {
     let Metadata { kind, metadata_key: key, default_value } = proto;
     let MetadataKind { kind } = required("kind", kind)?;
     let of = match required("kind", kind)? {
-        Kind::Request(Request {}) => tracing::MetadataKind::Request,
-        Kind::Route(Route {}) => tracing::MetadataKind::Route,
-        Kind::Cluster(Cluster {}) => tracing::MetadataKind::Cluster,
-        Kind::Host(Host {}) => tracing::MetadataKind::Host,
+        Kind::Request(Request {}) => MetadataOf::Dynamic,
+        Kind::Route(Route {}) => MetadataOf::Route,
+        Kind::Cluster(Cluster {}) => MetadataOf::Cluster,
+        Kind::Host(Host {}) => MetadataOf::UpstreamHost,
     };
     let key = metadata_key(required("metadata_key", key)?).at("metadata_key")?;
     Ok(TagValue::Metadata { of, key, default: default_value.as_str().into() })
@@ -157,6 +160,7 @@ fn metadata(proto: &Metadata) -> Result<TagValue> {
 
 /// What an extension is packed in.
 fn packed(proto: &TypedExtensionConfig) -> Result<&prost_types::Any> {
-    let TypedExtensionConfig { name: _, typed_config } = proto;
+    let TypedExtensionConfig { name, typed_config } = proto;
+    non_empty("name", name)?;
     required("typed_config", typed_config)
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, Version};
+use http_body::Body as _;
 
 use super::exchange::Exchange;
 use super::failure::Failure;
@@ -12,9 +13,12 @@ use crate::cluster::{DynamicHost, LocalCluster, LocalHost, Outcome, OverrideHost
 use crate::config::cluster::Discovery;
 use crate::config::format::millis;
 use crate::http::deadline::Expired;
-use crate::http::{forward_proxy, names, retry};
+use crate::http::trace::attempt::Attempt;
+use crate::http::{forward_proxy, names, retry, trace};
 use crate::net::body::RequestBody;
 use crate::pool::{Cause, Lease, Need, ResponseBody, Reuse, SendError, Stage};
+use crate::telemetry::response_flags::ResponseFlags;
+use crate::telemetry::trace::TraceContext;
 use crate::upstream::http::Protocol;
 
 /// A response from upstream.
@@ -36,18 +40,22 @@ pub struct InFlight {
     cluster: Rc<LocalCluster>,
     host: Rc<LocalHost>,
     arrived: Option<Instant>,
+    span: Attempt,
 }
 
 impl InFlight {
     /// Counts a response that came whole.
-    pub fn completed(self) {
+    pub fn completed(mut self) {
+        self.span.completed();
         if let Some(arrived) = self.arrived {
             self.cluster.stats.upstream_rq_time.record(millis(arrived.elapsed()));
         }
     }
 
     /// Counts a response that was broken off by the upstream.
-    pub fn failed(&self) {
+    pub fn failed(&mut self) {
+        let flag = ResponseFlags::UPSTREAM_CONNECTION_TERMINATION;
+        self.span.failed(Cause::Closed.reset_reason(), flag);
         self.cluster.stats.upstream_rq_rx_reset.inc();
         self.cluster.report(&self.host, Outcome::Failed);
     }
@@ -75,8 +83,9 @@ impl Exchange<'_> {
         let named = self.name_host(begin).await?;
         let host = self.pick(named.as_ref(), begin).await?;
         self.mirror();
-        let result = self.try_host(&host, begin).await;
-        match &result {
+        let mut span = Attempt::begin(self.plan.stream, self.attempts());
+        let mut result = self.try_host(&host, span.context(), begin).await;
+        match &mut result {
             Ok(answer) => {
                 let status = answer.response.status().as_u16();
                 self.cluster.stats.response(status);
@@ -85,8 +94,16 @@ impl Exchange<'_> {
                 if answer.response.headers().contains_key(IMMEDIATE_FAIL) {
                     self.cluster.leave_out(&host);
                 }
+                span.answered(status, answer.response.headers());
+                if answer.response.body().is_end_stream() {
+                    span.completed();
+                }
+                answer.in_flight.span = span;
             }
             Err(failure) => {
+                if let Some(reason) = failure.reset_reason() {
+                    span.failed(reason, failure.flag());
+                }
                 self.count(failure);
                 if let Some(outcome) = outcome(failure) {
                     if outcome == Outcome::Timeout {
@@ -150,6 +167,7 @@ impl Exchange<'_> {
         facts.attempts = self.attempts();
         facts.local = None;
         facts.remote = None;
+        facts.version = None;
         facts.failure = None;
         Ok(host)
     }
@@ -163,7 +181,12 @@ impl Exchange<'_> {
 
     /// Sends the request to `host`. A request on a connection that was already dying is sent once more on
     /// a fresh one, if that cannot make it count twice.
-    async fn try_host(&self, host: &Rc<LocalHost>, begin: Instant) -> Result<Answer, Failure> {
+    async fn try_host(
+        &self,
+        host: &Rc<LocalHost>,
+        span: Option<TraceContext>,
+        begin: Instant,
+    ) -> Result<Answer, Failure> {
         let mut reuse = if self.is_repeatable() { Reuse::Any } else { Reuse::Verified };
         let mut request = None;
         let downstream = &self.plan.stream.connection.downstream;
@@ -185,7 +208,7 @@ impl Exchange<'_> {
             let lease = self.within(begin, host.acquire(need)).await?.map_err(Failure::Connect)?;
             let next = match request.take() {
                 Some(request) => request,
-                None => self.request(host)?,
+                None => self.request(host, span)?,
             };
             match self.send(lease, next, host, begin).await? {
                 Ok(answer) => return Ok(answer),
@@ -200,7 +223,11 @@ impl Exchange<'_> {
         }
     }
 
-    fn request(&self, host: &LocalHost) -> Result<Request<RequestBody>, Failure> {
+    fn request(
+        &self,
+        host: &LocalHost,
+        span: Option<TraceContext>,
+    ) -> Result<Request<RequestBody>, Failure> {
         let body = self.body().ok_or_else(|| {
             // Only a body that was consumed without being kept is gone.
             Failure::Send(SendError {
@@ -211,14 +238,16 @@ impl Exchange<'_> {
                 source: None,
             })
         })?;
-        Ok(self.outgoing.request(
+        let mut request = self.outgoing.request(
             &self.plan,
             &self.timeouts,
             self.attempts(),
             &host.hostname(),
             self.timed_out,
             body,
-        ))
+        );
+        trace::pass_on(self.plan.stream, span, request.headers_mut());
+        Ok(request)
     }
 
     async fn send(
@@ -251,6 +280,7 @@ impl Exchange<'_> {
                 cluster: Rc::clone(&self.cluster),
                 host: Rc::clone(host),
                 arrived: timeline.request_end.get(),
+                span: Attempt::default(),
             };
             Answer { response, in_flight, service_time: stream.waited(), took: now - sent_at }
         }))

@@ -55,6 +55,15 @@ impl Failure {
         }
     }
 
+    /// Envoy's reason for the reset, if there was one.
+    pub fn reset_reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Connect(error) => Some(error.reset_reason()),
+            Self::Send(error) => Some(error.cause.reset_reason()),
+            Self::NoHost | Self::Unresolved(_) | Self::Expired(..) => None,
+        }
+    }
+
     /// The answer to the client. `retried` says whether this was not the first attempt.
     pub fn reply(&self, retried: bool) -> LocalReply {
         let reply = match self {

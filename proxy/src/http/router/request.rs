@@ -16,6 +16,7 @@ use crate::http::names;
 use crate::http::overrides::Overrides;
 use crate::http::stream::Head;
 use crate::http::timeout::Timeouts;
+use crate::http::trace;
 use crate::net::body::RequestBody;
 use crate::net::grpc;
 use crate::route::rewrite;
@@ -37,6 +38,7 @@ impl Outgoing {
         let (stream, head) = (&**plan.stream, plan.head);
         let mut headers = head.headers.clone();
         *overrides = Overrides::take(&mut headers);
+        trace::decorate_request(stream, plan.route, &mut headers);
         let weighted = plan.target.weighted;
         if plan.action.stream_duration.is_some()
             && head.is_grpc()

@@ -18,6 +18,7 @@ mod rbac;
 mod server;
 mod session;
 mod tcp;
+mod tracing;
 
 use super::sample::{Samples, Scope};
 
@@ -41,6 +42,7 @@ pub use rbac::{RbacPolicyStats, RbacStats, ShadowRbacStats};
 pub use server::{DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
 pub use session::SessionStats;
 pub use tcp::TcpStats;
+pub use tracing::{OpenTelemetryStats, ZipkinStats};
 
 /// A group of statistics that is counted in shards and summed when read.
 pub(super) trait Group: Default + Send + Sync {

@@ -117,6 +117,14 @@ statistics! {
         passthrough_internal_redirect_too_many_redirects: Counter = "passthrough_internal_redirect_too_many_redirects",
         /// Redirects passed on because of the scheme of their location.
         passthrough_internal_redirect_unsafe_scheme: Counter = "passthrough_internal_redirect_unsafe_scheme",
+        /// Requests traced by chance.
+        tracing_random_sampling: Counter = "tracing.random_sampling",
+        /// Requests traced because an internal caller asked for it.
+        tracing_service_forced: Counter = "tracing.service_forced",
+        /// Requests traced because the client asked for it.
+        tracing_client_enabled: Counter = "tracing.client_enabled",
+        /// Requests not traced.
+        tracing_not_traceable: Counter = "tracing.not_traceable",
         /// Requests that reached the router.
         rq_total: Counter = "rq_total",
         /// Responses cut short after they had begun.
