@@ -18,6 +18,7 @@
 pub mod backend;
 pub mod bootstrap;
 pub mod client;
+pub mod collector;
 pub mod discovery_files;
 pub mod dns;
 pub mod eventually;

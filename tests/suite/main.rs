@@ -91,5 +91,6 @@ mod stream_duration;
 mod subsets;
 mod tcp;
 mod timeouts;
+mod tracing;
 mod upgrade;
 mod upstream;
