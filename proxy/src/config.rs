@@ -14,6 +14,7 @@ pub mod expression;
 pub mod ext_authz;
 pub mod fault;
 pub mod format;
+pub mod global_rate_limit;
 pub mod grpc_stats;
 pub mod hash_policy;
 pub mod header;

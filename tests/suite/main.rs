@@ -80,6 +80,7 @@ mod outlier;
 mod overload;
 mod path;
 mod protocols;
+mod rate_limit;
 mod rbac;
 mod retry;
 mod router_check;

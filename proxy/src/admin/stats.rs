@@ -163,7 +163,9 @@ fn http_filter_scopes(filter: &HttpFilter, stat_prefix: &str) -> Vec<Scope> {
         }
         FilterKind::Cors => vec![Scope::cors(stat_prefix)],
         FilterKind::Fault(_) => vec![Scope::Filter(FilterScope::fault(stat_prefix))],
-        FilterKind::ForwardProxy(_) | FilterKind::HeaderMutation(_) => Vec::new(),
+        FilterKind::ForwardProxy(_) | FilterKind::HeaderMutation(_) | FilterKind::RateLimit(_) => {
+            Vec::new()
+        }
         FilterKind::ExtAuthz(config) => {
             let AuthzScope { manager, prefix } = &config.scope;
             vec![Scope::Filter(FilterScope::ext_authz(manager, prefix))]

@@ -10,6 +10,7 @@ use super::dns::Cache;
 use super::ext_authz::{ExtAuthz, RouteAuthz};
 use super::fault::Fault;
 use super::format::Format;
+use super::global_rate_limit::{GlobalRateLimit, RouteRateLimit};
 use super::grpc_stats::GrpcStats;
 use super::header::HeaderChange;
 use super::istio::{AlpnOverrides, PeerMetadata};
@@ -61,6 +62,8 @@ pub enum FilterKind {
     JwtAuthn(Arc<JwtAuthn>),
     /// `envoy.filters.http.ext_authz`
     ExtAuthz(Arc<ExtAuthz>),
+    /// `envoy.filters.http.ratelimit`
+    RateLimit(Arc<GlobalRateLimit>),
     /// `istio.alpn`
     IstioAlpn(Arc<AlpnOverrides>),
     /// `istio.metadata_exchange`
@@ -126,6 +129,8 @@ pub enum FilterRule {
     JwtAuthn(RouteRequirement),
     /// Envoy `filters.http.ext_authz.v3.ExtAuthzPerRoute`
     ExtAuthz(RouteAuthz),
+    /// Envoy `filters.http.ratelimit.v3.RateLimitPerRoute`
+    RateLimit(Box<RouteRateLimit>),
 }
 
 /// Envoy `PerRouteConfig.host_rewrite_specifier`: which host is resolved, and forwarded to.

@@ -20,6 +20,7 @@ mod extension;
 mod fault;
 mod filter_chain;
 mod forward_proxy;
+mod global_rate_limit;
 mod grpc_stats;
 mod hash_lb;
 mod hash_policy;

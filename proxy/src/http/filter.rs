@@ -19,6 +19,7 @@ mod istio;
 mod jwt_authn;
 mod local_rate_limit;
 mod passage;
+mod rate_limit;
 mod rbac;
 mod set_filter_state;
 mod stateful_session;
@@ -87,6 +88,8 @@ enum Memory {
     Cors(Option<HeaderValue>),
     /// Of `ext_authz`: headers that the response gets.
     Authorized(ext_authz::Promised),
+    /// Of `ratelimit`: headers that the response gets, and what its service is told at the end.
+    RateLimit(Box<rate_limit::Kept>),
 }
 
 /// Why a request goes no further: a filter has answered it.
@@ -165,6 +168,7 @@ async fn pass(filter: &HttpFilter, request: &mut Passage<'_>) -> Result<Memory, 
         }
         FilterKind::Wasm => Err(unavailable("wasm_fail_stream")),
         FilterKind::Discovered(_) => Err(unavailable("filter_config_not_found")),
+        FilterKind::RateLimit(config) => rate_limit::request(config, name, request).await,
         FilterKind::ExtAuthz(config) => ext_authz::request(config, name, request).await,
         FilterKind::Buffer(limit) => {
             buffer::request(*limit, name, request).await.map(|()| Memory::Nothing)
@@ -249,6 +253,11 @@ pub(super) fn response(stream: &Stream, answer: &mut Answering<'_>) {
             FilterKind::Cors => {
                 if let Memory::Cors(origin) = memory {
                     cors::response(name, said, origin.as_ref(), answer.headers);
+                }
+            }
+            FilterKind::RateLimit(_) => {
+                if let Memory::RateLimit(kept) = memory {
+                    rate_limit::response(kept, answer.headers);
                 }
             }
             FilterKind::ExtAuthz(_) => {

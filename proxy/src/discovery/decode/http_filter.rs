@@ -23,8 +23,8 @@ use super::extension::{self, message_name, unpack, unsupported};
 use super::source::config_source;
 use super::value::{enumeration, non_empty};
 use super::{
-    cors, ext_authz, fault, forward_proxy, grpc_stats, header_mutation, istio, jwt_authn,
-    local_rate_limit, rbac, small_filters, stateful_session,
+    cors, ext_authz, fault, forward_proxy, global_rate_limit, grpc_stats, header_mutation, istio,
+    jwt_authn, local_rate_limit, rbac, small_filters, stateful_session,
 };
 use crate::config::Name;
 use crate::config::http_filter::{self, DiscoveredFilter, FilterKind, FilterOverride, FilterRule};
@@ -228,6 +228,10 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
         return Ok(kind);
     }
     if let Some(proto) = unpack(any)? {
+        let filter = global_rate_limit::filter(&proto)?;
+        return Ok(Some(FilterKind::RateLimit(Arc::new(filter))));
+    }
+    if let Some(proto) = unpack(any)? {
         let filter = ext_authz::filter(&proto, stat_prefix)?;
         return Ok(Some(FilterKind::ExtAuthz(Arc::new(filter))));
     }
@@ -314,6 +318,10 @@ fn rule(any: &Any) -> Result<Option<FilterRule>> {
     }
     if let Some(proto) = unpack(any)? {
         return jwt_authn::route(&proto).map(|it| Some(FilterRule::JwtAuthn(it)));
+    }
+    if let Some(proto) = unpack(any)? {
+        let rule = global_rate_limit::route(&proto)?;
+        return Ok(Some(FilterRule::RateLimit(Box::new(rule))));
     }
     if let Some(proto) = unpack(any)? {
         return ext_authz::route(&proto).map(|it| Some(FilterRule::ExtAuthz(it)));
