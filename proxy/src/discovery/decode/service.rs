@@ -1,7 +1,5 @@
 //! Services that the proxy itself asks: `GrpcService`, `HttpUri`, `HttpService`.
 
-#![allow(dead_code, reason = "the filters that need all of it follow")]
-
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
 use xds::envoy::config::core::v3 as proto;

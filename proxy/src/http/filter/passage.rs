@@ -1,7 +1,5 @@
 //! A request and its answer as filters see them.
 
-#![allow(dead_code, reason = "the filters that need all of it follow")]
-
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
