@@ -3,6 +3,11 @@
 use std::process::Output;
 
 use harness::{Program, json};
+use prost::Message;
+use prost_types::Any;
+use xds::envoy::config::cluster::v3::Cluster;
+use xds::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
+use xds::yaml::Document;
 
 const BOOTSTRAP: &str = "
 static_resources:
@@ -55,6 +60,44 @@ fn of_a_configuration_only_what_it_sets_is_listed() {
             json!([format!("{clusters}.track_cluster_stats"), 1]),
         ]
     );
+}
+
+#[test]
+fn recorded_responses_are_read_of_both_kinds() {
+    let text = "{name: one, type: EDS, eds_cluster_config: {eds_config: {ads: {}, initial_fetch_timeout: 1s}}}";
+    let cluster: Cluster = Document::new("x", text).read().unwrap();
+    let cluster = Any::from_msg(&cluster).unwrap();
+    let type_url = cluster.type_url.clone();
+    let whole = DiscoveryResponse {
+        type_url: type_url.clone(),
+        resources: vec![cluster.clone()],
+        ..DiscoveryResponse::default()
+    };
+    let resource = Resource { name: "one".into(), resource: Some(cluster), ..Resource::default() };
+    let changed = DeltaDiscoveryResponse {
+        type_url: type_url.clone(),
+        resources: vec![resource],
+        removed_resources: vec!["two".into()],
+        ..DeltaDiscoveryResponse::default()
+    };
+    let gone = DeltaDiscoveryResponse {
+        type_url,
+        removed_resources: vec!["two".into()],
+        ..DeltaDiscoveryResponse::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = "Cluster.eds_cluster_config.eds_config.initial_fetch_timeout (1x): ";
+    for (bytes, lines) in
+        [(whole.encode_to_vec(), 1), (changed.encode_to_vec(), 1), (gone.encode_to_vec(), 0)]
+    {
+        let file = folder.path().join("response.pb");
+        std::fs::write(&file, bytes).unwrap();
+        let output = fields(&[file.to_str().unwrap()]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with(path)).count(), lines, "{text}");
+        assert_eq!(text.lines().count(), lines, "{text}");
+    }
 }
 
 #[test]

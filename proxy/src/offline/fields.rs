@@ -90,8 +90,9 @@ fn messages(file: &Path) -> Result<Vec<Any>> {
 
 /// The resources of a response, of which there are two kinds that look alike.
 fn resources(bytes: &[u8]) -> Result<Vec<Any>> {
-    let whole = DiscoveryResponse::decode(bytes)?;
-    if whole.resources.iter().all(|resource| resource.type_url == whole.type_url) {
+    if let Ok(whole) = DiscoveryResponse::decode(bytes)
+        && whole.resources.iter().all(|resource| resource.type_url == whole.type_url)
+    {
         return Ok(whole.resources);
     }
     let delta = DeltaDiscoveryResponse::decode(bytes)?;
