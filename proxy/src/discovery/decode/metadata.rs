@@ -29,7 +29,7 @@ pub(super) fn metadata(proto: &Metadata) -> Option<Arc<metadata::Metadata>> {
     (!filter_metadata.is_empty()).then(|| Arc::new(metadata))
 }
 
-/// As [`metadata`], for what is seldom read.
+/// As [`metadata()`], for what is seldom read.
 pub(super) fn packed(proto: &Option<Metadata>) -> Option<metadata::Packed> {
     proto.as_ref().and_then(metadata).map(|metadata| metadata::Packed::new(&metadata))
 }
