@@ -5,11 +5,15 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use harness::bootstrap::typed;
 use harness::port::Port;
 use harness::{
-    Backend, Bootstrap, Cluster, Http, Listener, Program, Proxy, Route, eventually, json,
+    Answer, Backend, Bootstrap, Client, Cluster, Http, Listener, Program, Proxy, Relay, Route,
+    Traffic, eventually, json,
 };
 
 /// A process that ends with its test.
@@ -143,5 +147,45 @@ async fn processes_share_their_counts_in_redis() {
         let _running = redis(store.address()).expect("it was there");
         until_counted(&one, "probe").await;
         assert_eq!(buy(&one, "ann").await, left(200, "2"));
+    }
+}
+
+#[tokio::test]
+async fn requests_are_refused_while_redis_is_away() {
+    for program in programs() {
+        let app = Backend::scripted("app", |_| Answer::status(200)).await;
+        let (store, at) = (Port::reserve(), Port::reserve());
+        let Some(_redis) = redis(store.address()) else { return };
+        let mut relay = Relay::to(&store).await;
+        let _service = service(at.address(), Some((&relay).into()));
+        let proxy = proxy(program, &app, at.address(), true).await;
+        until_counted(&proxy, "probe").await;
+        // Of users each of whom comes once.
+        let came = Arc::new(AtomicU32::new(0));
+        let ask = move |client: &Client| {
+            client.get("/").header("x-user", &came.fetch_add(1, Relaxed).to_string())
+        };
+        let main = proxy.address("main");
+        let users = [Client::http1(main), Client::http2(main)].into_iter().cycle().take(8);
+        let mut traffic = Traffic::of(users, ask, |reply| reply.status.to_string());
+        traffic.may_be(&["200"]);
+        traffic.until(40, Duration::ZERO).await;
+        for hangs in [false, true] {
+            traffic.may_be(&["200", "500"]);
+            if hangs {
+                relay.hang().await;
+            } else {
+                relay.kill().await;
+            }
+            traffic.settled(4, "500").await;
+            traffic.may_be(&["500"]);
+            traffic.until(8, Duration::ZERO).await;
+            traffic.may_be(&["500", "200"]);
+            relay.restart().await;
+            traffic.settled(16, "200").await;
+            traffic.may_be(&["200"]);
+            traffic.until(40, Duration::ZERO).await;
+        }
+        traffic.end().await;
     }
 }

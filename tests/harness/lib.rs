@@ -31,7 +31,9 @@ pub mod pki;
 pub mod port;
 pub mod program;
 pub mod proxy;
+pub mod relay;
 pub mod reply;
+pub mod traffic;
 pub mod yaml;
 
 pub use backend::Backend;
@@ -51,8 +53,10 @@ pub use netns::Netns;
 pub use pki::Pki;
 pub use program::Program;
 pub use proxy::Proxy;
+pub use relay::Relay;
 pub use reply::Reply;
 pub use serde_json::{Value, json};
+pub use traffic::Traffic;
 
 /// How long anything in the suite may take before it counts as hung.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

@@ -21,7 +21,6 @@ on_both!(
     bad_answers_are_refused,
     what_the_service_says_is_metadata,
     a_filter_may_be_for_a_share_of_requests,
-    a_service_that_was_killed_is_asked_again,
 );
 
 const FILTER: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
@@ -320,30 +319,4 @@ async fn a_filter_may_be_for_a_share_of_requests(program: Program) {
     assert_eq!(proxy.get("/").header("x-verdict", "fail").send().await.status, 200);
     proxy.until_stats([("http.ing.ext_authz.disabled", 1)]).await;
     assert_eq!(authz.count(), 0);
-}
-
-async fn a_service_that_was_killed_is_asked_again(program: Program) {
-    let (app, authz) = (Backend::echo("app").await, AuthzServer::as_asked().await);
-    let address = authz.address();
-    let proxy = guarding(program, &app, &authz, json!({}), to_app()).await;
-    let client = proxy.client();
-    let load = tokio::spawn(
-        harness::load::Load::on(client)
-            .per_second(200)
-            .over(4)
-            .lasting(std::time::Duration::from_secs(2))
-            .run(|client| client.get("/")),
-    );
-    proxy.until_stat("http.ing.ext_authz.ok", |count| count > 20).await;
-    drop(authz);
-    proxy.until_stat("http.ing.ext_authz.error", |count| count > 20).await;
-    let authz = AuthzServer::as_asked_at(address).await;
-    let account = load.await.unwrap();
-    assert!(account.failures.is_empty(), "{account:?}");
-    assert!(account.statuses.keys().all(|status| [200, 403].contains(status)), "{account:?}");
-    harness::eventually("the service to be asked again", async || {
-        (proxy.get("/").send().await.status == 200).then_some(())
-    })
-    .await;
-    assert!(authz.count() > 0);
 }

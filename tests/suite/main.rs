@@ -67,6 +67,7 @@ mod internal_redirect;
 mod istio;
 mod jwt_authn;
 mod keepalive;
+mod killed;
 mod layering;
 mod listener;
 mod load_balancing;

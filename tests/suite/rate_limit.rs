@@ -12,7 +12,6 @@ on_both!(
     a_limit_may_be_only_counted,
     routes_say_what_is_counted,
     a_service_that_does_not_answer_allows_or_refuses,
-    a_service_that_was_killed_is_asked_again,
 );
 
 const PER_ROUTE: &str = "envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute";
@@ -210,19 +209,4 @@ async fn a_service_that_does_not_answer_allows_or_refuses(program: Program) {
             ])
             .await;
     }
-}
-
-async fn a_service_that_was_killed_is_asked_again(program: Program) {
-    let (app, service) = (Backend::echo("app").await, RateLimitServer::as_asked().await);
-    let address = service.address();
-    let fields = json!({"failure_mode_deny": true});
-    let proxy = start(program, &app, &service, fields, [asking()]).await;
-    assert_eq!(proxy.get("/").send().await.status, 200);
-    drop(service);
-    assert_eq!(proxy.get("/").send().await.status, 500);
-    let _service = RateLimitServer::as_asked_at(address).await;
-    harness::eventually("the service to be asked again", async || {
-        (proxy.get("/").send().await.status == 200).then_some(())
-    })
-    .await;
 }

@@ -206,9 +206,16 @@ impl Collector {
         let Stats::Zipkin(stats) = &self.stats else { return };
         match answer {
             Ok(StatusCode::ACCEPTED) => stats.reports_sent.inc(),
-            Ok(_) => stats.reports_dropped.inc(),
             Err(CallError::NoCluster(_)) => stats.reports_skipped_no_cluster.inc(),
-            Err(_) => stats.reports_failed.inc(),
+            Err(CallError::Broken(_) | CallError::TooLong(_)) => stats.reports_failed.inc(),
+            // In Envoy a router answers, with 503 or 504, where no collector does.
+            Ok(_)
+            | Err(
+                CallError::NoHost(_)
+                | CallError::Connect(_)
+                | CallError::Send(_)
+                | CallError::Timeout(_),
+            ) => stats.reports_dropped.inc(),
         }
     }
 

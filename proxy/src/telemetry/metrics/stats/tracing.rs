@@ -27,9 +27,9 @@ statistics! {
         reports_skipped_no_cluster: SharedCounter = "tracing.zipkin.reports_skipped_no_cluster",
         /// Reports taken.
         reports_sent: SharedCounter = "tracing.zipkin.reports_sent",
-        /// Reports refused.
+        /// Reports refused, or that nobody answered.
         reports_dropped: SharedCounter = "tracing.zipkin.reports_dropped",
-        /// Reports that nobody answered.
+        /// Reports whose answer broke off.
         reports_failed: SharedCounter = "tracing.zipkin.reports_failed",
     }
 }
