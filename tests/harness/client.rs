@@ -3,7 +3,7 @@
 pub mod raw;
 pub mod tls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::backend::body::{Body, Step, scripted};
 use crate::eventually::within_patience;
@@ -26,17 +26,18 @@ pub struct Client {
     version: Version,
     tls: Option<TlsOptions>,
     first_words: Option<Bytes>,
+    source: Option<IpAddr>,
 }
 
 impl Client {
     /// HTTP/1.1 in plain text.
     pub fn http1(address: SocketAddr) -> Self {
-        Self { address, version: Version::HTTP_11, tls: None, first_words: None }
+        Self { address, version: Version::HTTP_11, tls: None, first_words: None, source: None }
     }
 
     /// HTTP/2 with prior knowledge, in plain text.
     pub fn http2(address: SocketAddr) -> Self {
-        Self { address, version: Version::HTTP_2, tls: None, first_words: None }
+        Self { address, version: Version::HTTP_2, tls: None, first_words: None, source: None }
     }
 
     /// The same client over TLS; ALPN offers exactly the client's protocol.
@@ -50,6 +51,13 @@ impl Client {
     #[must_use]
     pub fn saying_first(mut self, words: &str) -> Self {
         self.first_words = Some(words.to_owned().into());
+        self
+    }
+
+    /// The same client, at an address of this machine, such as `127.0.0.2`.
+    #[must_use]
+    pub fn coming_from(mut self, source: &str) -> Self {
+        self.source = Some(source.parse().unwrap());
         self
     }
 
@@ -76,7 +84,15 @@ impl Client {
     }
 
     async fn open(&self) -> Result<TcpStream> {
-        let mut tcp = TcpStream::connect(self.address).await.context("connect")?;
+        let mut tcp = match self.source {
+            None => TcpStream::connect(self.address).await,
+            Some(source) => {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(SocketAddr::new(source, 0))?;
+                socket.connect(self.address).await
+            }
+        }
+        .context("connect")?;
         tcp.set_nodelay(true)?;
         if let Some(words) = &self.first_words {
             tcp.write_all(words).await?;

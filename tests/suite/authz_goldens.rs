@@ -9,8 +9,6 @@
 mod words;
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use certs::Request;
@@ -206,16 +204,8 @@ fn parsed(text: &str, is_http: bool) -> Value {
 
 /// Each golden that has rules, once.
 fn goldens() -> Option<Vec<Golden>> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/suites");
-    let suites = std::env::var_os("SUITES_DIR").map_or_else(beside, PathBuf::from);
-    let file = suites.join("istio_authz_golden.jsonl");
-    let Ok(lines) = std::fs::read_to_string(&file) else {
-        assert!(std::env::var_os("REQUIRE_SUITES").is_none(), "no {}", file.display());
-        // Not eprintln!, which the test runner swallows when a test passes.
-        let skipped = format!("SKIPPED: no {}; set SUITES_DIR to where it is", file.display());
-        let _ = writeln!(std::io::stderr(), "{skipped}");
-        return None;
-    };
+    let file = crate::suites::find("istio_authz_golden.jsonl")?;
+    let lines = std::fs::read_to_string(&file).unwrap();
     let mut goldens: Vec<Golden> = Vec::new();
     for line in lines.lines() {
         let golden = Golden::new(&serde_json::from_str(line).unwrap(), goldens.len());

@@ -19,7 +19,12 @@ pub struct TcpBackend {
 impl TcpBackend {
     /// Sends back what it receives, up to the client's end.
     pub async fn echo() -> Self {
-        Self::scripted(|mut stream| async move {
+        Self::echo_at(([127, 0, 0, 1], 0).into()).await
+    }
+
+    /// As [`echo`](Self::echo), at a given address.
+    pub async fn echo_at(address: SocketAddr) -> Self {
+        Self::scripted_at(address, |mut stream| async move {
             let (mut reads, mut writes) = stream.split();
             // A client may break off; that is its affair.
             let _ = tokio::io::copy(&mut reads, &mut writes).await;
@@ -42,7 +47,17 @@ impl TcpBackend {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::scripted_at(([127, 0, 0, 1], 0).into(), script).await
+    }
+
+    async fn scripted_at<F>(
+        address: SocketAddr,
+        script: impl Fn(TcpStream) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&connections);
