@@ -7,13 +7,22 @@ use std::{env, fs, io};
 use prost::Message;
 use protox::prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
 
+/// Packages of services that need no code: whoever speaks to them goes by the names of their methods.
+const METHODS_ONLY: [&str; 5] = [
+    "envoy.service.cluster.v3",
+    "envoy.service.endpoint.v3",
+    "envoy.service.extension.v3",
+    "envoy.service.listener.v3",
+    "envoy.service.route.v3",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let root = Path::new("proto");
     let mut files = Vec::new();
     proto_files(root, &mut files)?;
     files.sort();
-    let set = protox::Compiler::new([root])?
+    let mut set = protox::Compiler::new([root])?
         .include_source_info(true)
         .include_imports(true)
         .open_files(files)?
@@ -23,6 +32,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("ignored.tsv"), ignored(&set))?;
     fs::write(out.join("descriptors.bin"), without_source_info(set.clone()).encode_to_vec())?;
 
+    for file in &mut set.file {
+        if METHODS_ONLY.contains(&file.package()) {
+            file.service.clear();
+        }
+    }
     let mut config = prost_build::Config::new();
     config
         .enable_type_names()

@@ -3,12 +3,25 @@
 //! The files below `proto/` are the subset: package, message and field names and numbers are Envoy's, and a
 //! field that is not declared there is refused, never dropped. [`yaml`] reads configuration files,
 //! [`strict`] checks what arrives as bytes, [`json`] writes messages back for people.
+//!
+//! The xDS protocol is here as two state machines without sockets and clock, [`client`] and [`server`]. Both go by
+//! [`subscription`] and speak in [`wire`]'s messages; [`snapshot`] is what a server has, and [`warming`] what a client
+//! still waits for.
 
+pub mod client;
 mod generated;
 pub mod json;
+pub mod pace;
+pub mod resource;
+pub mod server;
+pub mod snapshot;
 pub mod strict;
+pub mod subscription;
 pub mod support;
+pub mod type_url;
 pub mod typed_struct;
+pub mod warming;
+pub mod wire;
 pub mod yaml;
 
 use std::sync::LazyLock;

@@ -12,9 +12,10 @@ use xds::DESCRIPTOR_POOL;
 
 #[test]
 fn the_subset_is_a_subset_of_envoys_api() {
-    let packages: BTreeSet<String> = DESCRIPTOR_POOL
-        .all_messages()
-        .map(|message| message.package_name().to_owned())
+    let of_messages = DESCRIPTOR_POOL.all_messages().map(|it| it.package_name().to_owned());
+    let of_services = DESCRIPTOR_POOL.services().map(|it| it.package_name().to_owned());
+    let packages: BTreeSet<String> = of_messages
+        .chain(of_services)
         .filter(|package| package.starts_with("envoy.") && !is_foreign(&format!("{package}.")))
         .collect();
     let Some(envoy) = envoys_descriptors(&packages) else {

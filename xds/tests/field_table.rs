@@ -26,17 +26,13 @@ Types from `google.protobuf` are read in their usual YAML form. This file is mad
 ";
 
 /// Packages that no configuration is written in.
-const NOT_CONFIGURATION: [&str; 6] = [
-    "envoy.admin.v3",
-    "envoy.extensions.common.ratelimit.v3",
-    "envoy.service.auth.v3",
-    "envoy.service.discovery.v3",
-    "envoy.service.ratelimit.v3",
-    "google.rpc",
-];
+const NOT_CONFIGURATION: [&str; 3] =
+    ["envoy.admin.v3", "envoy.extensions.common.ratelimit.v3", "google.rpc"];
 
 fn is_configuration(package: &str) -> bool {
-    !NOT_CONFIGURATION.contains(&package) && !package.starts_with("opentelemetry.")
+    !NOT_CONFIGURATION.contains(&package)
+        && !package.starts_with("envoy.service.")
+        && !package.starts_with("opentelemetry.")
 }
 
 #[test]

@@ -347,7 +347,19 @@ fn item(
 
 fn unwrap(wrapped: Wrapped) -> Result<(Any, String), Invalid> {
     // The resource names itself; aliases matter on a stream only.
-    let Wrapped { name: _, aliases: _, version, resource, ttl } = wrapped;
+    let Wrapped {
+        name: _,
+        aliases: _,
+        version,
+        resource,
+        resource_name,
+        ttl,
+        cache_control: _,
+        metadata: _,
+    } = wrapped;
+    if resource_name.is_some() {
+        return Err(Invalid::new("resource_name", "not supported: a resource has no variants"));
+    }
     if ttl.is_some() {
         return Err(Invalid::new("ttl", "not supported: a file's resources do not expire"));
     }
