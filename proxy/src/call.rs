@@ -3,7 +3,7 @@
 
 pub mod grpc;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,11 +90,13 @@ impl Caller {
         timeout: Duration,
         longest: usize,
     ) -> Result<Response<Bytes>, CallError> {
+        let answered = Cell::new(false);
         let fetching = async {
             let (parts, body) = self.send(cluster, request).await?.into_parts();
+            answered.set(true);
             Ok(Response::from_parts(parts, whole(body, longest).await?))
         };
-        self.within(cluster, Some(timeout), fetching).await
+        self.within(cluster, timeout, &answered, fetching).await
     }
 
     /// Sends `request` to `cluster` and waits for the head of the answer, for up to `timeout`.
@@ -107,24 +109,34 @@ impl Caller {
         request: Request<RequestBody>,
         timeout: Option<Duration>,
     ) -> Result<Response<ResponseBody>, CallError> {
-        self.within(cluster, timeout, self.send(cluster, request)).await
+        let sending = self.send(cluster, request);
+        let Some(timeout) = timeout else { return sending.await };
+        self.within(cluster, timeout, &Cell::new(false), sending).await
     }
 
+    /// Waits for `work` of a call to `cluster`, in the course of which it is `answered`, for up to `timeout`.
     async fn within<T>(
         &self,
         cluster: &str,
-        timeout: Option<Duration>,
+        timeout: Duration,
+        answered: &Cell<bool>,
         work: impl Future<Output = Result<T, CallError>>,
     ) -> Result<T, CallError> {
-        let Some(timeout) = timeout else { return work.await };
         match tokio::time::timeout(timeout, work).await {
             Ok(result) => result,
             Err(_) => {
-                if let Some(cluster) = self.cluster(cluster) {
-                    cluster.stats.upstream_rq_timeout.inc();
-                }
+                self.expired(cluster, answered.get());
                 Err(CallError::Timeout(timeout))
             }
+        }
+    }
+
+    /// Counts a call that took too long. As Envoy has it, a router answers in place of who did not.
+    fn expired(&self, cluster: &str, answered: bool) {
+        let Some(cluster) = self.cluster(cluster) else { return };
+        cluster.stats.upstream_rq_timeout.inc();
+        if !answered {
+            cluster.stats.response(504, true);
         }
     }
 
@@ -141,14 +153,18 @@ impl Caller {
         let cluster = self.cluster(name).ok_or_else(|| CallError::NoCluster(name.into()))?;
         let Some(host) = self.pick(&cluster).await else {
             cluster.stats.upstream_cx_none_healthy.inc();
+            cluster.stats.response(503, true);
             return Err(CallError::NoHost(name.into()));
         };
         let begin = Instant::now();
         let result = exchange(&host, request).await;
+        if result.is_err() {
+            cluster.stats.response(503, true);
+        }
         match &result {
             Ok(response) => {
                 let status = response.status().as_u16();
-                cluster.stats.response(status);
+                cluster.stats.response(status, true);
                 cluster.report(&host, Outcome::Response(status));
                 cluster.measure(&host, begin.elapsed());
             }

@@ -73,7 +73,8 @@ async fn survives(
     traffic.may_be(&[up, hanging]);
     relay.hang().await;
     traffic.may_be(&[hanging]);
-    let while_hanging = traffic.until(ENOUGH, a_while()).await;
+    // Some of these wait until they are given up.
+    let while_hanging = traffic.until(IN_A_ROW, a_while()).await;
     traffic.may_be(&[hanging, killed, up]);
     relay.restart().await;
     let second = traffic.settled(IN_A_ROW, up).await;
@@ -84,8 +85,9 @@ async fn survives(
     assert!(proxy.is_running());
     let grown = proxy.resident().saturating_sub(memory);
     println!(
-        "up {before:?}, killed {while_killed:?}, hanging {while_hanging:?}; recovered in {first:?} and {second:?}; \
+        "{:?}: up {before:?}, killed {while_killed:?}, hanging {while_hanging:?}; recovered in {first:?} and {second:?}; \
          memory +{} KiB",
+        proxy.program(),
         grown >> 10
     );
     assert!(grown < FLAT, "{grown} bytes more");

@@ -90,6 +90,7 @@ mod routing;
 mod small_filters;
 mod stale_connections;
 mod stateful_session;
+mod statistics;
 mod stream_duration;
 mod subsets;
 mod suites;

@@ -1,5 +1,6 @@
 //! Calls of gRPC methods: one message each way, or a stream of them.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -36,9 +37,11 @@ pub async fn unary<A: Message + Default>(
     message: &impl Message,
 ) -> Result<A, Status> {
     let request = request(service, method, RequestBody::full(grpc::frame(message)));
+    let answered = Cell::new(false);
     let calling = async {
         let response =
             caller.call(&service.cluster, request, None).await.map_err(|error| status(&error))?;
+        answered.set(true);
         let mut answers = Answers::new(response)?;
         let answer = answers.next().await?;
         // The status comes after the answer.
@@ -49,8 +52,11 @@ pub async fn unary<A: Message + Default>(
         }
     };
     let Some(timeout) = service.timeout else { return calling.await };
-    let late = || status(&CallError::Timeout(timeout));
-    tokio::time::timeout(timeout, calling).await.unwrap_or_else(|_| Err(late()))
+    let late = |_| {
+        caller.expired(&service.cluster, answered.get());
+        Err(status(&CallError::Timeout(timeout)))
+    };
+    tokio::time::timeout(timeout, calling).await.unwrap_or_else(late)
 }
 
 /// Opens a stream of `method` of `service`: what goes into the first half is sent, what comes back comes out of the

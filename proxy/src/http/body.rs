@@ -15,7 +15,7 @@ use super::deadline::{Expired, Timer};
 use super::filter::Wraps;
 use super::finish::Finish;
 use super::router::InFlight;
-use super::stream::Stream;
+use super::stream::{Head, Stream};
 use crate::net::body::{BoxBody, BoxError};
 use crate::pool::ResponseBody;
 use crate::telemetry::response_flags::ResponseFlags;
@@ -308,12 +308,15 @@ impl Upstream {
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.failed();
         }
+        // Only of gRPC, whose verdict comes last.
+        if stream.head().is_some_and(Head::is_grpc) {
+            stream.served.stats.rq_reset_after_downstream_response_started.inc();
+        }
         tracing::debug!(reason, "the upstream broke off its response");
         self.cut("upstream_reset_after_response_started{connection_termination}", stream)
     }
 
     fn cut(&mut self, details: &'static str, stream: &Stream) -> Polled {
-        stream.served.stats.rq_reset_after_downstream_response_started.inc();
         stream.served.stats.downstream_rq_tx_reset.inc();
         stream.set_details(details);
         stream.set_ended();

@@ -49,6 +49,8 @@ names! {
     X_ENVOY_DOWNSTREAM_SERVICE_NODE = "x-envoy-downstream-service-node";
     /// An additional statistics prefix.
     X_ENVOY_UPSTREAM_ALT_STAT_NAME = "x-envoy-upstream-alt-stat-name";
+    /// `true` in answers of a host that is a canary.
+    X_ENVOY_UPSTREAM_CANARY = "x-envoy-upstream-canary";
     /// A limit on the stream's life.
     X_ENVOY_UPSTREAM_STREAM_DURATION_MS = "x-envoy-upstream-stream-duration-ms";
     /// Whether to race a second attempt.

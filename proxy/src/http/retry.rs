@@ -226,12 +226,12 @@ impl<'p> RetryState<'p> {
 
     /// Takes one of the remaining retries, if there is one.
     fn spend(&mut self, body_kept: bool, rng: &mut Rng) -> Decision {
-        if !body_kept {
-            return Decision::No(Refusal::BodyNotKept);
-        }
         let Some(remaining) = self.remaining.checked_sub(1) else {
             return Decision::No(Refusal::LimitExceeded);
         };
+        if !body_kept {
+            return Decision::No(Refusal::BodyNotKept);
+        }
         self.remaining = remaining;
         self.retries += 1;
         Decision::Retry { after: self.back_off(rng), asked: false }

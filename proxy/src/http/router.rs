@@ -79,7 +79,6 @@ pub async fn forward(
     finish: Finish,
 ) -> Result<Forwarded, CutShort> {
     let stream = plan.stream;
-    stream.served.stats.rq_total.inc();
     let Some(cluster) = cluster(&plan) else {
         return Ok(Forwarded::Answered(plan.answer(finish, no_cluster(&plan))));
     };
@@ -118,6 +117,9 @@ pub async fn forward(
             }
             let reply = failure.reply(attempts > 1);
             let mut reply = exchange.with_alternative_status(reply);
+            if failure.is_charged() {
+                exchange.charge_reply(reply.status);
+            }
             if plan.shows_attempts() {
                 reply.headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempts.into());
             }
@@ -213,6 +215,7 @@ fn pass_on(
     finish: Finish,
 ) -> Response<DownstreamBody> {
     let plan = &exchange.plan;
+    exchange.charge(&answer.response);
     let wraps = plan.dress(&mut answer, attempts, exchange.cookies(), false);
     let limits = Limits::new(exchange.deadlines().after_headers(plan.stream), exchange.idle());
     // HTTP/1 clients get trailers only if the operator says that they can take them.
@@ -245,6 +248,7 @@ fn switch(
         );
         return plan.answer(finish, reply.flag(ResponseFlags::UPSTREAM_PROTOCOL_ERROR));
     };
+    exchange.charge(&answer.response);
     // A tunnel is no body.
     let _ = plan.dress(&mut answer, attempts, exchange.cookies(), true);
     let Answer { mut response, in_flight, .. } = answer;

@@ -144,10 +144,12 @@ enum Verdict<'a> {
 }
 
 fn decide<'a>(stream: &'a Rc<Stream>, head: &'a Head, way: Option<Way<'a>>) -> Verdict<'a> {
+    stream.served.stats.rq_total.inc();
     let Some(Way { table, found, to }) = way else { return no_route(stream) };
     match to {
         Destination::Nowhere => no_route(stream),
         Destination::Https => {
+            stream.served.stats.rq_direct_response.inc();
             let location = redirect::to_https(&head.view());
             let reply = LocalReply::redirect(StatusCode::MOVED_PERMANENTLY, &location);
             Verdict::Reply(Box::new(reply))
@@ -159,15 +161,10 @@ fn decide<'a>(stream: &'a Rc<Stream>, head: &'a Head, way: Option<Way<'a>>) -> V
             Verdict::Forward(Plan { stream, head, authority, table, found, route, action, target })
         }
         Destination::Answer(route) => {
+            stream.served.stats.rq_direct_response.inc();
             let reply = match &route.action {
-                Action::Redirect(redirect) => {
-                    stream.served.stats.rq_redirect.inc();
-                    redirected(redirect, route, head)
-                }
-                Action::DirectResponse(response) => {
-                    stream.served.stats.rq_direct_response.inc();
-                    direct(response, &head.view())
-                }
+                Action::Redirect(redirect) => redirected(redirect, route, head),
+                Action::DirectResponse(response) => direct(response, &head.view()),
                 Action::Forward(_) => return no_route(stream),
             };
             Verdict::Routed(Box::new(reply), found)

@@ -34,8 +34,20 @@ pub struct Lease {
 struct Held {
     grant: Grant,
     common: Rc<Common>,
+    state: State,
     _permit: Permit,
     _active: Active,
+}
+
+/// How far an exchange has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing is sent.
+    Before,
+    /// It is under way: who lets go of it now breaks it off.
+    During,
+    /// It has come to an end, good or bad.
+    Over,
 }
 
 impl Lease {
@@ -44,7 +56,8 @@ impl Lease {
         common.stats.upstream_rq_active.inc();
         common.counts.rq_total.inc();
         common.counts.rq_active.inc();
-        Self { held: Held { grant, common, _permit: permit, _active: active } }
+        let state = State::Before;
+        Self { held: Held { grant, common, state, _permit: permit, _active: active } }
     }
 
     /// Whether the connection has carried other requests.
@@ -99,7 +112,7 @@ impl Lease {
             connection.sender.borrow_mut().send(request)
         };
         let mark = held.grant.connection.facts.wire.mark();
-        held.grant.begin();
+        held.begin();
         match exchange.await {
             Ok(response) => held.receive(response, asks_upgrade),
             Err(mut error) => {
@@ -111,21 +124,29 @@ impl Lease {
                     protocol: facts.protocol,
                     reused: held.grant.reused,
                 };
-                Err(SendError::new(exchange, error.into_error(), request))
+                let error = SendError::new(exchange, error.into_error(), request);
+                held.broken_off(error.cause);
+                Err(error)
             }
         }
     }
 }
 
 impl Held {
+    fn begin(&mut self) {
+        self.grant.begin();
+        self.state = State::During;
+    }
+
     fn receive(
-        self,
+        mut self,
         response: Response<Incoming>,
         asks_upgrade: bool,
     ) -> Result<Response<ResponseBody>, SendError> {
         let facts = &self.grant.connection.facts;
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if switches && !asks_upgrade {
+            self.broken_off(Cause::Protocol);
             return Err(SendError {
                 stage: Stage::Partial,
                 reused: self.grant.reused,
@@ -147,6 +168,29 @@ impl Held {
     /// The exchange came to its proper end.
     fn complete(mut self) {
         self.grant.complete();
+        self.state = State::Over;
+    }
+
+    /// The other side broke the exchange off, or the request's own body did.
+    fn broken_off(&mut self, cause: Cause) {
+        let stats = &self.common.stats;
+        match cause {
+            Cause::Reset => stats.upstream_rq_rx_reset.inc(),
+            Cause::Protocol => stats.upstream_cx_protocol_error.inc(),
+            // That was this side.
+            Cause::RequestBody => return,
+            Cause::Closed | Cause::RefusedStream | Cause::GoAway | Cause::Timeout => {}
+        }
+        self.state = State::Over;
+    }
+
+    /// This side breaks the exchange off, which costs an HTTP/1 connection.
+    fn break_off(&self) {
+        let facts = &self.grant.connection.facts;
+        match facts.protocol {
+            Protocol::Http1 => facts.wire.abandon(),
+            Protocol::Http2 => self.common.stats.upstream_rq_tx_reset.inc(),
+        }
     }
 }
 
@@ -157,6 +201,9 @@ fn hyper_upgrade(response: &Response<Incoming>) -> bool {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.state == State::During {
+            self.break_off();
+        }
         self.common.stats.upstream_rq_active.dec();
         self.common.counts.rq_active.dec();
     }
@@ -176,7 +223,11 @@ pub struct ResponseBody {
 }
 
 impl ResponseBody {
-    fn new(incoming: Incoming, held: Held, tunnel: bool) -> Self {
+    fn new(incoming: Incoming, mut held: Held, tunnel: bool) -> Self {
+        if tunnel {
+            // Both sides end it as they like.
+            held.state = State::Over;
+        }
         let mut body = Self { incoming, held: Some(held), tunnel };
         body.complete_at_end();
         body
@@ -186,6 +237,15 @@ impl ResponseBody {
         if self.incoming.is_end_stream() {
             self.complete();
         }
+    }
+
+    fn broken_off(&mut self, error: &hyper::Error) {
+        let Some(mut held) = self.held.take() else { return };
+        held.broken_off(match held.grant.connection.facts.protocol {
+            // A body that ends too early breaks its message's rules.
+            Protocol::Http1 => Cause::Protocol,
+            Protocol::Http2 => Cause::of(error),
+        });
     }
 
     fn complete(&mut self) {
@@ -209,7 +269,7 @@ impl Body for ResponseBody {
         let frame = ready!(Pin::new(&mut this.incoming).poll_frame(context));
         match &frame {
             Some(Ok(_)) => this.complete_at_end(),
-            Some(Err(_)) => drop(this.held.take()),
+            Some(Err(error)) => this.broken_off(error),
             None => this.complete(),
         }
         Poll::Ready(frame)

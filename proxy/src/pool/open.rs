@@ -63,6 +63,11 @@ impl Connections {
             Some(alpn) => Offer::Only(alpn),
             None => Offer::Unless(offer),
         };
+        let count = |protocol| match protocol {
+            Protocol::Http1 => common.stats.upstream_cx_http1_total.inc(),
+            Protocol::Http2 => common.stats.upstream_cx_http2_total.inc(),
+        };
+        self.key.protocol.into_iter().for_each(count);
         let dialed = match self.settings.dial(host, &self.key.client, alpn, common).await {
             Ok(dialed) => dialed,
             Err(error) => {
@@ -71,9 +76,8 @@ impl Connections {
             }
         };
         let protocol = self.key.protocol.unwrap_or_else(|| negotiated(&dialed));
-        match protocol {
-            Protocol::Http1 => common.stats.upstream_cx_http1_total.inc(),
-            Protocol::Http2 => common.stats.upstream_cx_http2_total.inc(),
+        if self.key.protocol.is_none() {
+            count(protocol);
         }
         let Dialed { stream, observer, local_address, remote_address, peer } = dialed;
         let opened = account.opened();

@@ -24,6 +24,7 @@ pub(super) struct Wire {
     streams: AtomicU32,
     requests: AtomicU32,
     ended_by_peer: AtomicBool,
+    abandoned: AtomicBool,
 }
 
 /// Byte counts of a connection at one moment, to tell later what passed since.
@@ -67,6 +68,11 @@ impl Wire {
     pub(super) fn begin(&self) {
         self.streams.store(self.streams() + 1, Relaxed);
         self.requests.store(self.requests().saturating_add(1), Relaxed);
+    }
+
+    /// A request is given up, and the connection with it.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Relaxed);
     }
 
     /// One request less under way.
@@ -216,7 +222,7 @@ impl Drop for Account {
         stats.upstream_cx_active.dec();
         self.counts.cx_active.dec();
         stats.upstream_cx_destroy.inc();
-        let busy = self.wire.streams() > 0;
+        let busy = self.wire.streams() > 0 || self.wire.abandoned.load(Relaxed);
         if busy {
             stats.upstream_cx_destroy_with_active_rq.inc();
         }

@@ -21,7 +21,7 @@ use stats::Group;
 
 pub use cell::{
     BUCKET_BOUNDS, Counter, Distribution, Gauge, Histogram, SharedCounter, SharedGauge,
-    SparseCounter, StatusClasses, StatusCodes,
+    SparseCounter, SparseStatusCodes, StatusClasses, StatusCodes,
 };
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Value};
@@ -528,8 +528,8 @@ mod tests {
         let (a, b) = (metrics.cluster("c1"), metrics.cluster("c1"));
         a.upstream_rq_total.add(2);
         b.upstream_rq_total.inc();
-        a.response(503);
-        b.response(503);
+        a.response(503, false);
+        b.response(503, true);
         assert_eq!(reading(&metrics, "cluster.c1.upstream_rq_total"), Some(Value::Counter(3)));
         assert_eq!(reading(&metrics, "cluster.c1.upstream_rq_503"), Some(Value::Counter(2)));
         assert_eq!(reading(&metrics, "cluster.c1.upstream_rq_5xx"), Some(Value::Counter(2)));

@@ -19,7 +19,7 @@ on_both!(
 );
 
 /// How long a service may take.
-const TIMEOUT: Duration = Duration::from_millis(250);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is not decided about waits for the timeout, and no longer than a busy machine makes it.
 fn assert_in_time(taken: &Taken) {
@@ -43,7 +43,7 @@ fn asking(service: (&str, Value), allow: bool) -> (&'static str, Value) {
 async fn authorizing(program: Program, allow: bool, away: &'static str) {
     let (app, authz) = (app().await, AuthzServer::as_asked().await);
     let mut relay = Relay::to(&authz).await;
-    let service = json!({"envoy_grpc": {"cluster_name": "authz"}, "timeout": "0.25s"});
+    let service = json!({"envoy_grpc": {"cluster_name": "authz"}, "timeout": "1s"});
     let filter = asking(("grpc_service", service), allow);
     let cluster = Cluster::new("authz").endpoint(&relay).http2();
     let mut proxy = filtering(program, &app, filter, [cluster]).await;
@@ -68,7 +68,7 @@ async fn authorizing_over_http(program: Program, allow: bool, away: &'static str
     let app = app().await;
     let authz = Backend::scripted("authz", |_| Answer::status(200)).await;
     let mut relay = Relay::to(&authz).await;
-    let uri = json!({"uri": "http://authz.test", "cluster": "authz", "timeout": "0.25s"});
+    let uri = json!({"uri": "http://authz.test", "cluster": "authz", "timeout": "1s"});
     let filter = asking(("http_service", json!({"server_uri": uri})), allow);
     let cluster = Cluster::new("authz").endpoint(&relay);
     let mut proxy = filtering(program, &app, filter, [cluster]).await;
@@ -97,7 +97,7 @@ async fn authorizing_connections(program: Program, allow: bool, away: &'static s
         "stat_prefix": "conn",
         "transport_api_version": "V3",
         "failure_mode_allow": allow,
-        "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "0.25s"},
+        "grpc_service": {"envoy_grpc": {"cluster_name": "authz"}, "timeout": "1s"},
     });
     let http = Http::routing([Route::prefix("/").to("app")]);
     let filters = Filters::from(http).after("ext_authz", "ExtAuthz", config);
@@ -126,7 +126,7 @@ async fn limiting(program: Program, deny: bool, away: &'static str) {
     let mut relay = Relay::to(&limits).await;
     let fields = json!({
         "domain": "shop",
-        "timeout": "0.25s",
+        "timeout": "1s",
         "failure_mode_deny": deny,
         "status_on_error": {"code": "BadGateway"},
         "rate_limit_service": {

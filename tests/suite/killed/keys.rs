@@ -27,7 +27,7 @@ async fn key_server(issuer: &Issuer) -> Backend {
 
 /// A proxy that needs tokens signed with the keys behind `relay`.
 async fn requiring(program: Program, app: &Backend, relay: &Relay, mut remote: Value) -> Proxy {
-    remote["http_uri"] = json!({"uri": "http://keys.test/", "cluster": "keys", "timeout": "0.25s"});
+    remote["http_uri"] = json!({"uri": "http://keys.test/", "cluster": "keys", "timeout": "1s"});
     let fields = json!({
         "providers": {"r": {"issuer": "i", "remote_jwks": remote}},
         "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "r"}}],

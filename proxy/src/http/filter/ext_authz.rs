@@ -282,7 +282,8 @@ fn conclude(
             let status = denial.status.unwrap_or(StatusCode::FORBIDDEN);
             if let Some((cluster, stats)) = &stats.cluster {
                 stats.denied.inc();
-                cluster.stats.response(status.as_u16());
+                // As Envoy has it, whoever asked.
+                cluster.stats.response(status.as_u16(), true);
             }
             Err(denied(config, *denial, status, "ext_authz_denied"))
         }

@@ -216,7 +216,8 @@ fn heed(
         answer::tell(&statuses, &mut headers);
     }
     if is_over && config.enforced.takes(stream.connection.worker.random()) {
-        counted.cluster.stats.response(config.limited_status.as_u16());
+        // As Envoy has it, whoever asked.
+        counted.cluster.stats.response(config.limited_status.as_u16(), true);
         let mut reply = LocalReply::new(config.limited_status, "request_rate_limited")
             .body(raw_body)
             .flag(ResponseFlags::RATE_LIMITED);

@@ -56,20 +56,17 @@ impl InFlight {
     pub fn failed(&mut self) {
         let flag = ResponseFlags::UPSTREAM_CONNECTION_TERMINATION;
         self.span.failed(Cause::Closed.reset_reason(), flag);
-        self.cluster.stats.upstream_rq_rx_reset.inc();
         self.cluster.report(&self.host, Outcome::Failed);
     }
 
     /// Counts a response that took longer than its cluster's `max_stream_duration`.
     pub fn lived_too_long(&self) {
         self.cluster.stats.upstream_rq_max_duration_reached.inc();
-        self.cluster.stats.upstream_rq_tx_reset.inc();
     }
 
     /// Counts a response that was given up by the proxy.
     pub fn expired(&self) {
         self.cluster.stats.upstream_rq_timeout.inc();
-        self.cluster.stats.upstream_rq_tx_reset.inc();
     }
 }
 
@@ -88,7 +85,6 @@ impl Exchange<'_> {
         match &mut result {
             Ok(answer) => {
                 let status = answer.response.status().as_u16();
-                self.cluster.stats.response(status);
                 self.cluster.report(&host, Outcome::Response(verdict(&answer.response)));
                 self.cluster.measure(&host, answer.took);
                 if answer.response.headers().contains_key(IMMEDIATE_FAIL) {
@@ -104,7 +100,6 @@ impl Exchange<'_> {
                 if let Some(reason) = failure.reset_reason() {
                     span.failed(reason, failure.flag());
                 }
-                self.count(failure);
                 if let Some(outcome) = outcome(failure) {
                     if outcome == Outcome::Timeout {
                         self.cluster.measure(&host, begin.elapsed());
@@ -297,30 +292,6 @@ impl Exchange<'_> {
         closed
             && retry::may_replay_on_fresh(self.is_repeatable(), error.reused, stage)
             && (returned || self.can_send_again())
-    }
-
-    fn count(&self, failure: &Failure) {
-        let stats = &self.cluster.stats;
-        match failure {
-            Failure::Send(error) if matches!(error.cause, Cause::Reset | Cause::RefusedStream) => {
-                stats.upstream_rq_rx_reset.inc();
-            }
-            Failure::Send(error) if error.cause == Cause::Protocol => {
-                stats.upstream_cx_protocol_error.inc();
-            }
-            Failure::Expired(..) => stats.upstream_rq_tx_reset.inc(),
-            _ => {}
-        }
-        // Envoy counts the status it answers with among the cluster's responses.
-        let uncounted = matches!(
-            failure,
-            Failure::NoHost
-                | Failure::Unresolved(_)
-                | Failure::Expired(Expired::UpstreamDuration, _)
-        );
-        if !uncounted {
-            stats.response(failure.reply(false).status.as_u16());
-        }
     }
 }
 

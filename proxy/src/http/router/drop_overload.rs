@@ -26,7 +26,7 @@ pub(super) fn dropped(plan: &Plan<'_>, cluster: &LocalCluster) -> Option<LocalRe
         (DROPPED, "drop overload", "drop_overload", ResponseFlags::DROP_OVERLOAD)
     };
     let status = StatusCode::SERVICE_UNAVAILABLE;
-    cluster.stats.response(status.as_u16());
+    cluster.stats.response(status.as_u16(), plan.stream.internal.get());
     let reply = LocalReply::new(status, details).body(body).flag(flag);
     Some(match plan.suppresses_envoy_headers() {
         true => reply,

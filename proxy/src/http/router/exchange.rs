@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderValue, Response, StatusCode, Version};
 use http_body::Body as _;
 
 use super::Plan;
@@ -19,13 +19,13 @@ use crate::config::overload::Timer;
 use crate::config::retry::RetryPolicy;
 use crate::config::subset::{Criteria, MetadataMatch};
 use crate::http::deadline::{Deadlines, Expired};
-use crate::http::grpc_timeout;
 use crate::http::local_reply::LocalReply;
 use crate::http::overrides::Overrides;
 use crate::http::replay::Replay;
 use crate::http::request_body::ClientBody;
 use crate::http::retry::{self, Decision, PreviousPriorities, Refusal, RetryState};
 use crate::http::timeout::Timeouts;
+use crate::http::{grpc_timeout, names};
 use crate::net::body::RequestBody;
 use crate::pool::circuit_breaker::{LocalBreaker, Permit};
 use crate::pool::{Cause, Stage};
@@ -257,6 +257,9 @@ impl<'a> Exchange<'a> {
                 self.plan.stream.flag(ResponseFlags::UPSTREAM_OVERFLOW);
                 return result;
             };
+            if let Ok(answer) = &result {
+                stats.retried.record(answer.response.status().as_u16());
+            }
             stats.upstream_rq_retry.inc();
             match asked {
                 true => stats.upstream_rq_retry_backoff_ratelimited.inc(),
@@ -329,6 +332,19 @@ impl<'a> Exchange<'a> {
             _ if result.is_ok() && self.attempts() > 1 => stats.upstream_rq_retry_success.inc(),
             _ => {}
         }
+    }
+
+    /// Counts the response that the client gets.
+    pub(super) fn charge<B>(&self, response: &Response<B>) {
+        self.charge_reply(response.status());
+        if response.headers().get(names::X_ENVOY_UPSTREAM_CANARY).is_some_and(|it| it == "true") {
+            self.cluster.stats.canary.record(response.status().as_u16());
+        }
+    }
+
+    /// Counts what the client gets in place of a response.
+    pub(super) fn charge_reply(&self, status: StatusCode) {
+        self.cluster.stats.response(status.as_u16(), self.plan.stream.internal.get());
     }
 
     /// A timeout may be answered with 204 if a trusted caller asked for that.

@@ -55,6 +55,19 @@ impl Failure {
         }
     }
 
+    /// Whether Envoy's router gives the answer to it, and counts it among those of the cluster. Other answers come
+    /// from elsewhere, or go to nobody.
+    pub fn is_charged(&self) -> bool {
+        match self {
+            Self::NoHost | Self::Connect(_) => true,
+            Self::Unresolved(_) => false,
+            Self::Send(error) => error.cause != Cause::RequestBody,
+            Self::Expired(expired, _) => {
+                matches!(expired, Expired::Route | Expired::PerTry | Expired::PerTryIdle)
+            }
+        }
+    }
+
     /// Envoy's reason for the reset, if there was one.
     pub fn reset_reason(&self) -> Option<&'static str> {
         match self {

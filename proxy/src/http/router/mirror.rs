@@ -177,13 +177,11 @@ impl Copy {
             Ok(()) => {}
             Err(GivenUp::Expired) => {
                 stats.upstream_rq_timeout.inc();
-                stats.upstream_rq_tx_reset.inc();
                 if !answered.get() {
-                    stats.response(504);
+                    stats.response(504, true);
                 }
             }
             Err(GivenUp::Cut(cut)) => {
-                stats.upstream_rq_tx_reset.inc();
                 if cut == Cut::FellBehind {
                     self.stats.retry_or_shadow_abandoned.inc();
                 }
@@ -219,8 +217,7 @@ impl Copy {
                 answered.set(true);
                 self.pass(response).await;
             }
-            // As Envoy counts what it would have answered.
-            Err(_) => self.cluster.stats.response(503),
+            Err(_) => {}
         }
     }
 
@@ -237,8 +234,6 @@ impl Copy {
         };
         if whole {
             self.cluster.stats.upstream_rq_time.record(millis(begin.elapsed()));
-        } else {
-            self.cluster.stats.upstream_rq_rx_reset.inc();
         }
     }
 }

@@ -294,6 +294,30 @@ impl Cell for StatusCodes {
     }
 }
 
+/// [`StatusCodes`] that are left out of the output until there is a response.
+#[derive(Debug, Default)]
+pub struct SparseStatusCodes(StatusCodes);
+
+impl std::ops::Deref for SparseStatusCodes {
+    type Target = StatusCodes;
+
+    fn deref(&self) -> &StatusCodes {
+        &self.0
+    }
+}
+
+impl Cell for SparseStatusCodes {
+    fn absorb(&self, other: &Self, alive: bool) {
+        self.0.absorb(other, alive);
+    }
+
+    fn sample(&self, name: Name<'_>, out: &mut Samples) {
+        if self.total() > 0 {
+            self.0.sample(name, out);
+        }
+    }
+}
+
 /// Responses by status class only, as Envoy counts them downstream; every class is shown.
 #[derive(Debug, Default)]
 pub struct StatusClasses([Counter; 5]);

@@ -123,7 +123,7 @@ mod tests {
         let shards =
             (metrics.cluster("c1"), metrics.http("ing"), metrics.listener("127.0.0.1:19802"));
         let hostile = metrics.cluster("a\"b\\c\nd");
-        shards.0.response(503);
+        shards.0.response(503, false);
         shards.0.upstream_cx_connect_ms.record(7);
         shards.0.ssl_handshake.inc();
         shards.1.response(503);

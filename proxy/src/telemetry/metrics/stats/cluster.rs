@@ -1,6 +1,8 @@
 //! What is counted of a cluster: connections, requests, retries, TLS.
 
-use super::super::cell::{Cell, Counter, Gauge, Histogram, SparseCounter, StatusCodes};
+use super::super::cell::{
+    Cell, Counter, Gauge, Histogram, SparseCounter, SparseStatusCodes, StatusCodes,
+};
 use super::super::sample::{Name, Samples, Scope};
 use super::{Group, statistics};
 
@@ -65,6 +67,14 @@ statistics! {
         upstream_rq_active: Gauge = "upstream_rq_active",
         /// Responses by status.
         responses: StatusCodes = "upstream_rq",
+        /// Those to requests from within the mesh.
+        internal: SparseStatusCodes = "internal.upstream_rq",
+        /// Those to other requests.
+        external: SparseStatusCodes = "external.upstream_rq",
+        /// Those of which a host said that it is a canary.
+        canary: SparseStatusCodes = "canary.upstream_rq",
+        /// Responses by status that led to another attempt; no others count these.
+        retried: SparseStatusCodes = "retry.upstream_rq",
         /// Time from the end of the request to the end of the response, in milliseconds.
         upstream_rq_time: Histogram = "upstream_rq_time",
         /// Requests that waited for a connection.
@@ -147,8 +157,11 @@ statistics! {
 }
 
 impl ClusterStats {
-    /// Counts a response: `upstream_rq_completed`, `_Nxx` and `_NNN`.
-    pub fn response(&self, status: u16) {
+    /// Counts a response: `upstream_rq_completed`, `_Nxx` and `_NNN`. `internal` says whether the request came from
+    /// within the mesh (`x-envoy-internal`), as all of the proxy's own do.
+    pub fn response(&self, status: u16, internal: bool) {
         self.responses.record(status);
+        let side = if internal { &self.internal } else { &self.external };
+        side.record(status);
     }
 }

@@ -103,10 +103,8 @@ statistics! {
         no_route: Counter = "no_route",
         /// Requests whose route names an unknown cluster.
         no_cluster: Counter = "no_cluster",
-        /// Requests answered by a direct response.
+        /// Requests answered by their route: a direct response or a redirect.
         rq_direct_response: Counter = "rq_direct_response",
-        /// Requests answered by a redirect.
-        rq_redirect: Counter = "rq_redirect",
         /// Redirects passed on because their location is no absolute URL.
         passthrough_internal_redirect_bad_location: Counter = "passthrough_internal_redirect_bad_location",
         /// Redirects passed on because their route may not be redirected to.
@@ -127,7 +125,7 @@ statistics! {
         tracing_not_traceable: Counter = "tracing.not_traceable",
         /// Requests that reached the router.
         rq_total: Counter = "rq_total",
-        /// Responses cut short after they had begun.
+        /// Responses to gRPC calls that the upstream cut short.
         rq_reset_after_downstream_response_started: Counter = "rq_reset_after_downstream_response_started",
     }
 }
