@@ -87,7 +87,7 @@ impl Condition {
             Self::All(conditions) => conditions.iter().all(|it| it.matches(facts)),
             Self::OneOf(conditions) => conditions.iter().any(|it| it.matches(facts)),
             Self::Not(condition) => !condition.matches(facts),
-            Self::Header(matcher) => request.is_some_and(|it| matcher.matches_each(&it.head)),
+            Self::Header(matcher) => request.is_some_and(|it| matcher.matches(&it.head)),
             Self::Path(matcher) => request.is_some_and(|it| matcher.matches(it.path.as_bytes())),
             Self::Template(form) => request.is_some_and(|it| form.is_match(it.path)),
             Self::Destination(range) => range.contains(facts.destination.ip()),

@@ -304,6 +304,23 @@ async fn a_retry_goes_to_another_priority(program: Program) {
         let address = harness::bootstrap::socket_address(backend.address());
         json!({"priority": priority, "lb_endpoints": [{"endpoint": {"address": address}}]})
     };
+    let in_vain = Backend::scripted("in vain", |_| Answer::status(500)).await;
+    for (often, retries, attempts) in [(1, 5, (3, 3)), (2, 5, (4, 2)), (3, 4, (3, 2))] {
+        let policy = json!({"retry_on": "5xx", "num_retries": retries, "retry_priority": priority(often),
+                "retry_back_off": {"base_interval": "0.001s"}});
+        let cluster = Cluster::new("app").with(
+            "load_assignment.endpoints",
+            json!([endpoints(&first, 0), endpoints(&in_vain, 1)]),
+        );
+        let proxy = Bootstrap::routing([Route::prefix("/").to("app").retry(policy)])
+            .cluster(cluster)
+            .start(program)
+            .await;
+        let before = (first.count(), in_vain.count());
+        assert_eq!(proxy.get("/").send().await.status, 500);
+        let made = (first.count() - before.0, in_vain.count() - before.1);
+        assert_eq!(made, attempts, "once all were tried, it begins anew: {often} {retries}");
+    }
     for (often, retries, status, attempts) in [(1, 1, 200, 1), (2, 1, 500, 2), (2, 2, 200, 2)] {
         let policy =
             json!({"retry_on": "5xx", "num_retries": retries, "retry_priority": priority(often)});

@@ -7,6 +7,7 @@ on_both!(
     the_first_matching_route_wins,
     every_kind_of_path_match,
     every_kind_of_header_match,
+    absent_and_repeated_headers_match_as_in_envoy,
     query_parameters_match,
     a_request_without_a_route_gets_404,
     a_route_to_an_unknown_cluster_is_answered_as_configured,
@@ -134,7 +135,52 @@ async fn every_kind_of_header_match(program: Program) {
     assert_eq!(put.text(), "method");
     assert_eq!(proxy.get("/").send().await.text(), "not z", "a missing header counts as empty");
     let several = proxy.get("/").header("x-a", "on").header("x-a", "e").header("x-q", "z");
-    assert_eq!(several.send().await.status, 404, "several values are matched joined by a comma");
+    assert_eq!(several.send().await.status, 404, "each of several values is matched by itself");
+}
+
+async fn absent_and_repeated_headers_match_as_in_envoy(program: Program) {
+    let exact = json!({"string_match": {"exact": "a"}});
+    let empty = json!({"string_match": {"exact": ""}});
+    let regex = json!({"string_match": {"safe_regex": {"regex": "a.*"}}});
+    let range = json!({"range_match": {"start": 1, "end": 5}});
+    let present = json!({"present_match": true});
+    let absent = json!({"present_match": false});
+    let requests: [&[&str]; 6] = [&[], &[""], &["a"], &["b"], &["3"], &["b", "a"]];
+    // Whether the route is taken for each of these: as it stands, inverted, with an absent header taken as an empty
+    // one, and both.
+    let table = [
+        (exact, ["--y--y", "-y-yy-", "--y--y", "yy-yy-"]),
+        (empty, ["-y----", "--yyyy", "yy----", "--yyyy"]),
+        (regex, ["--y--y", "-y-yy-", "--y--y", "yy-yy-"]),
+        (range, ["----y-", "-yyy-y", "----y-", "yyyy-y"]),
+        (present, ["-yyyyy", "y-----", "yyyyyy", "------"]),
+        (absent, ["y-----", "-yyyyy", "------", "yyyyyy"]),
+    ];
+    let mut routes = Vec::new();
+    let mut expected = Vec::new();
+    for (number, (rule, answers)) in table.iter().enumerate() {
+        for (kind, answers) in answers.iter().enumerate() {
+            let mut matcher = rule.clone();
+            matcher["name"] = "x-h".into();
+            matcher["invert_match"] = (kind % 2 == 1).into();
+            matcher["treat_missing_header_as_empty"] = (kind >= 2).into();
+            let path = format!("/{number}/{kind}");
+            let matching = json!({"path": path, "headers": [matcher]});
+            routes.push(Route::matching(matching).direct(200, "y"));
+            expected.push((path, *answers));
+        }
+    }
+    routes.push(Route::prefix("/").direct(200, "-"));
+    let proxy = Bootstrap::routing(routes).start(program).await;
+    let mut connection = proxy.client().connect().await.unwrap();
+    for (path, expected) in expected {
+        let mut answers = String::new();
+        for values in requests {
+            let call = values.iter().fold(proxy.get(&path), |call, it| call.header("x-h", it));
+            answers += &connection.send(call).await.unwrap().text();
+        }
+        assert_eq!(answers, expected, "{path}");
+    }
 }
 
 async fn query_parameters_match(program: Program) {

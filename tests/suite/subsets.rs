@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use harness::{Bootstrap, Cluster, Everywhere, Program, Proxy, Route, Value, json};
+use harness::{Bootstrap, Cluster, Everywhere, Http, Program, Proxy, Route, Value, json};
 
 mod within;
 
@@ -16,6 +16,7 @@ on_both!(
     a_subset_may_be_a_single_host,
     criteria_are_tried_one_after_the_other,
     the_policy_may_be_an_extension,
+    filters_have_the_last_word,
 );
 
 on_outrigger_only!(the_order_of_selectors_does_not_matter because FALLBACKS_OF_SELECTORS);
@@ -268,6 +269,27 @@ async fn weighted_clusters_add_their_wishes(program: Program) {
     assert_eq!(users(&proxy, "/split").await, [1, 2]);
     assert_eq!(users(&proxy, "/routes").await, [3]);
     assert_eq!(users(&proxy, "/alone").await, NOBODY, "no subset is for v alone");
+}
+
+async fn filters_have_the_last_word(program: Program) {
+    let app = Everywhere::start().await;
+    let labels = [json!({"v": 1, "s": 1}), json!({"v": 2, "s": 1}), json!({"v": 1, "s": 2})];
+    let subsets = json!({"subset_selectors": [{"keys": ["v", "s"]}]});
+    // What it says of the requests that it touches stands under the name it has here.
+    let fault = json!({
+        "delay": {"fixed_delay": "0.001s", "percentage": {"numerator": 100}},
+        "headers": [{"name": "x-v", "string_match": {"exact": "2"}}],
+        "filter_metadata": {"v": 2},
+    });
+    let http = Http::routing([route("/", json!({"v": 1, "s": 1}))]);
+    let proxy = Bootstrap::http(http.filter("envoy.lb", "fault.v3.HTTPFault", fault))
+        .cluster(cluster(&app, labels, subsets))
+        .start(program)
+        .await;
+    for (v, number) in [("1", 1), ("2", 2)] {
+        let reply = proxy.get("/").header("x-v", v).send().await;
+        assert_eq!(reply.text(), app.address(number).ip().to_string());
+    }
 }
 
 async fn the_policy_may_be_an_extension(program: Program) {

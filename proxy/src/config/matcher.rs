@@ -248,35 +248,24 @@ pub struct HeaderMatcher {
 }
 
 impl HeaderMatcher {
-    /// Whether `head` satisfies the matcher. As in Envoy, a value rule on an absent header is false
-    /// before inversion, so `invert_match` makes it true.
+    /// Whether `head` satisfies the matcher. As in Envoy, each of several fields of one name is looked at by itself, so
+    /// that nobody gets past a policy by repeating a header, and a condition on the value of an absent header is not met,
+    /// inverted or not.
     pub fn matches(&self, head: &RequestHead<'_>) -> bool {
-        let value = match self.header.value(head) {
-            None if self.missing_as_empty => Some(Cow::Borrowed(&b""[..])),
-            value => value,
-        };
-        let matched = match (&self.rule, value) {
-            (HeaderRule::Present(wanted), value) => value.is_some() == *wanted,
-            (_, None) => false,
-            (rule, Some(value)) => rule.takes(&value),
+        let absent = self.missing_as_empty.then_some(&b""[..]);
+        let matched = match (&self.rule, &self.header) {
+            (HeaderRule::Present(wanted), header) => {
+                header.first(head).or(absent).is_some() == *wanted
+            }
+            (rule, HeaderRef::Named(name)) if head.headers.contains_key(name) => {
+                head.headers.get_all(name).iter().any(|value| rule.takes(value.as_bytes()))
+            }
+            (rule, header) => match header.first(head).or(absent) {
+                Some(value) => rule.takes(value),
+                None => return false,
+            },
         };
         matched != self.invert
-    }
-
-    /// Whether `head` satisfies the matcher, with each of several fields of one name looked at by itself, as policies
-    /// do: nobody gets past one by repeating a header. A condition on the value of an absent header is not met, inverted or not.
-    pub fn matches_each(&self, head: &RequestHead<'_>) -> bool {
-        let (HeaderRef::Named(name), HeaderRule::Value(_) | HeaderRule::Range { .. }) =
-            (&self.header, &self.rule)
-        else {
-            return self.matches(head);
-        };
-        let mut values = head.headers.get_all(name).iter();
-        if head.headers.contains_key(name) {
-            values.any(|value| self.rule.takes(value.as_bytes())) != self.invert
-        } else {
-            self.missing_as_empty && self.rule.takes(b"") != self.invert
-        }
     }
 }
 

@@ -259,7 +259,13 @@ impl PreviousPriorities {
     /// Notes the priority of an attempt, if `policy` cares.
     pub fn tried(&mut self, policy: Option<&RetryPolicy>, priority: impl FnOnce() -> Option<u32>) {
         let Some(often) = policy.and_then(|policy| policy.previous_priorities) else { return };
-        self.tried.extend(priority());
+        let Some(priority) = priority() else { return };
+        if self.excluded.contains(&priority) {
+            // No other had anything to be used: it begins anew.
+            self.tried.clear();
+            self.excluded.clear();
+        }
+        self.tried.push(priority);
         if self.tried.len() % often == 0 {
             self.excluded.clone_from(&self.tried);
         }
