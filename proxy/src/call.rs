@@ -18,6 +18,7 @@ use crate::config::route::Priority;
 use crate::net::body::RequestBody;
 use crate::pool::{Cause, Need, ResponseBody, Reuse, SendError, Stage};
 use crate::snapshot::{Reader, SnapshotCell};
+use crate::telemetry::response_flags::ResponseFlags;
 use crate::upstream::client::{Client, Presence};
 use crate::upstream::failure::ConnectError;
 use crate::upstream::http::Protocol;
@@ -56,6 +57,22 @@ pub enum CallError {
     Timeout(Duration),
 }
 
+impl CallError {
+    /// The flag that a request would have which ends so.
+    pub fn flag(&self) -> ResponseFlags {
+        match self {
+            Self::NoCluster(_) => ResponseFlags::NO_CLUSTER_FOUND,
+            Self::NoHost(_) => ResponseFlags::NO_HEALTHY_UPSTREAM,
+            Self::Connect(ConnectError::Overflow(_)) => ResponseFlags::UPSTREAM_OVERFLOW,
+            Self::Connect(_) => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
+            Self::Timeout(_) => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
+            Self::Send(_) | Self::Broken(_) | Self::TooLong(_) => {
+                ResponseFlags::UPSTREAM_CONNECTION_TERMINATION
+            }
+        }
+    }
+}
+
 impl Caller {
     /// Calls clusters of the newest snapshot that `snapshots` holds.
     pub fn new(clusters: Rc<LocalClusters>, snapshots: &SnapshotCell) -> Self {
@@ -92,7 +109,8 @@ impl Caller {
     ) -> Result<Response<Bytes>, CallError> {
         let answered = Cell::new(false);
         let fetching = async {
-            let (parts, body) = self.send(cluster, request).await?.into_parts();
+            let answer = self.call_one(cluster, request, |_| {}).await?;
+            let (parts, body) = answer.into_parts();
             answered.set(true);
             Ok(Response::from_parts(parts, whole(body, longest).await?))
         };
@@ -109,7 +127,7 @@ impl Caller {
         request: Request<RequestBody>,
         timeout: Option<Duration>,
     ) -> Result<Response<ResponseBody>, CallError> {
-        let sending = self.send(cluster, request);
+        let sending = self.call_one(cluster, request, |_| {});
         let Some(timeout) = timeout else { return sending.await };
         self.within(cluster, timeout, &Cell::new(false), sending).await
     }
@@ -145,10 +163,15 @@ impl Caller {
         snapshot.clusters.get(name).map(|spec| self.clusters.get(spec))
     }
 
-    async fn send(
+    /// The same without a limit; `sent_to` hears which endpoint it goes to.
+    ///
+    /// # Errors
+    /// When none came. Any status is an answer.
+    pub async fn call_one(
         &self,
         name: &str,
         request: Request<RequestBody>,
+        sent_to: impl FnOnce(&LocalHost),
     ) -> Result<Response<ResponseBody>, CallError> {
         let cluster = self.cluster(name).ok_or_else(|| CallError::NoCluster(name.into()))?;
         let Some(host) = self.pick(&cluster).await else {
@@ -156,6 +179,7 @@ impl Caller {
             cluster.stats.response(503, true);
             return Err(CallError::NoHost(name.into()));
         };
+        sent_to(&host);
         let begin = Instant::now();
         let result = exchange(&host, request).await;
         if result.is_err() {

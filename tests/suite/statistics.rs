@@ -24,7 +24,7 @@ async fn both_programs_count_alike() {
     let mut last = Vec::new();
     let deadline = tokio::time::Instant::now() + harness::PATIENCE;
     while tokio::time::Instant::now() < deadline {
-        last = differences(counted(&ours).await, counted(&envoys).await);
+        last = differences(&counted(&ours).await, &counted(&envoys).await);
         if last.is_empty() {
             return;
         }
@@ -35,10 +35,10 @@ async fn both_programs_count_alike() {
 
 type Counts = BTreeMap<String, u64>;
 
-fn differences(ours: Counts, envoys: Counts) -> Vec<(String, u64, u64)> {
+fn differences(ours: &Counts, envoys: &Counts) -> Vec<(String, u64, u64)> {
     let names: BTreeSet<_> = ours.keys().chain(envoys.keys()).cloned().collect();
     let of = |counts: &Counts, name: &str| counts.get(name).copied().unwrap_or(0);
-    let both = names.into_iter().map(|name| (of(&ours, &name), of(&envoys, &name), name));
+    let both = names.into_iter().map(|name| (of(ours, &name), of(envoys, &name), name));
     both.filter(|(ours, envoys, _)| ours != envoys)
         .map(|(ours, envoys, name)| (name, ours, envoys))
         .collect()

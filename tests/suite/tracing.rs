@@ -1,6 +1,7 @@
 //! Which requests are traced, which headers tell the next hop, and what collectors get to know.
 
 mod contexts;
+mod copies;
 mod names;
 
 use std::collections::BTreeMap;

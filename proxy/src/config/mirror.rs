@@ -11,6 +11,8 @@ pub struct MirrorPolicy {
     pub cluster: ClusterTarget,
     /// `runtime_fraction`: only this share of requests; none means all.
     pub fraction: Option<Fraction>,
+    /// `trace_sampled`: whether its span is reported; none leaves that to the request's own.
+    pub trace_sampled: Option<bool>,
     /// What the host becomes.
     pub host: MirrorHost,
     /// `request_headers_mutations`, in order.

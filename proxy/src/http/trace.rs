@@ -4,6 +4,7 @@
 //! that are.
 
 pub mod attempt;
+pub mod copy;
 mod request;
 mod tags;
 

@@ -19,7 +19,7 @@ fn mirror(proto: &RequestMirrorPolicy) -> Result<MirrorPolicy> {
         cluster,
         cluster_header,
         runtime_fraction: fraction,
-        trace_sampled: _,
+        trace_sampled,
         disable_shadow_host_suffix_append,
         request_headers_mutations,
         host_rewrite_literal,
@@ -38,6 +38,7 @@ fn mirror(proto: &RequestMirrorPolicy) -> Result<MirrorPolicy> {
     Ok(MirrorPolicy {
         cluster,
         fraction: optional("runtime_fraction", fraction, runtime_fraction)?,
+        trace_sampled: *trace_sampled,
         host,
         changes: each("request_headers_mutations", request_headers_mutations, mutation)?,
     })

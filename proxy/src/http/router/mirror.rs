@@ -21,19 +21,21 @@ use http_body::Body as _;
 use self::tee::{CopyBody, Cut, Progress};
 use super::Plan;
 use super::request::Outgoing;
-use crate::cluster::LocalCluster;
+use crate::cluster::{LocalCluster, LocalHost};
 use crate::config::format::millis;
 use crate::config::mirror::{MirrorHost, MirrorPolicy};
 use crate::config::route::ClusterTarget;
 use crate::http::deadline::Timer;
 use crate::http::names;
 use crate::http::timeout::Timeouts;
+use crate::http::trace::copy::CopySpan;
 use crate::net::body::RequestBody;
 use crate::net::own_address::own_address;
 use crate::pool::ResponseBody;
 use crate::route::mutate::change_request;
 use crate::route::weighted::named_by;
 use crate::telemetry::metrics::ClusterStats;
+use crate::telemetry::response_flags::ResponseFlags;
 use crate::worker::Worker;
 use crate::worker::mirror_budget::UnderWay;
 
@@ -93,7 +95,10 @@ impl<'a> Mirrors<'a> {
             let body = body.map_or(RequestBody::Empty, RequestBody::stream);
             let mut request = outgoing.request(plan, timeouts, 1, "", false, body);
             dress(policy, plan, request.headers_mut());
+            let names = [&spec.config.name, &spec.config.stat_name].map(Arc::clone);
+            let sampled = policy.trace_sampled;
             let copy = Copy {
+                span: CopySpan::begin(plan.stream, names, sampled, request.headers_mut()),
                 cluster: worker.clusters.get(spec),
                 worker: Rc::clone(worker),
                 progress,
@@ -151,6 +156,7 @@ fn suffixed(host: &str) -> String {
 
 /// A copy on its way.
 struct Copy {
+    span: CopySpan,
     cluster: Rc<LocalCluster>,
     worker: Rc<Worker>,
     progress: Option<Progress>,
@@ -179,6 +185,7 @@ impl Copy {
                 stats.upstream_rq_timeout.inc();
                 if !answered.get() {
                     stats.response(504, true);
+                    self.span.failed(504, ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
                 }
             }
             Err(GivenUp::Cut(cut)) => {
@@ -212,12 +219,14 @@ impl Copy {
 
     async fn exchange(&self, request: Request<RequestBody>, answered: &Cell<bool>) {
         let spec = self.cluster.spec();
-        match self.worker.caller.call(&spec.config.name, request, None).await {
+        let sent_to = |host: &LocalHost| self.span.sent_to(host.address());
+        match self.worker.caller.call_one(&spec.config.name, request, sent_to).await {
             Ok(response) => {
                 answered.set(true);
+                self.span.answered(response.status().as_u16());
                 self.pass(response).await;
             }
-            Err(_) => {}
+            Err(error) => self.span.failed(503, error.flag()),
         }
     }
 

@@ -26,13 +26,18 @@ pub(super) struct Outcome {
 
 /// Says what all spans say.
 pub(super) fn common(stream: &Stream, outcome: &Outcome, tags: &mut Tags) {
-    tags.set(tag::COMPONENT, "proxy");
     if let Some(name) = &stream.upstream.borrow().cluster {
         let spec = stream.served.snapshot.clusters.get(name);
         let stat_name = spec.map_or(name, |spec| &spec.config.stat_name);
         tags.set(tag::UPSTREAM_CLUSTER, name.to_string());
         tags.set(tag::UPSTREAM_CLUSTER_NAME, stat_name.to_string());
     }
+    result(outcome, tags);
+}
+
+/// Says what became of it.
+pub(super) fn result(outcome: &Outcome, tags: &mut Tags) {
+    tags.set(tag::COMPONENT, "proxy");
     tags.set(tag::STATUS, outcome.status.to_string());
     let mut flags = Vec::new();
     let any = outcome.flags.write_short(&mut flags);
