@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Map, Value};
 
+use crate::config::expression::Expression;
+use crate::config::format;
 use crate::config::matcher::{RequestHead, StringMatcher};
 use crate::config::metadata::Metadata;
 use crate::config::rbac::{Action, Condition, Policy, Rules};
@@ -37,6 +39,8 @@ pub struct Facts<'a> {
     pub metadata: Option<&'a Metadata>,
     /// The text of the object under a key of the filter state.
     pub filter_state: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// What expressions read of a request; none if there is but a connection.
+    pub attributes: Option<&'a dyn format::Facts>,
 }
 
 /// A request as policies see it.
@@ -75,7 +79,10 @@ impl Rules {
 impl Policy {
     fn matches(&self, facts: &Facts<'_>) -> bool {
         let one = |conditions: &[Condition]| conditions.iter().any(|it| it.matches(facts));
-        one(&self.permissions) && one(&self.principals)
+        let holds = |it: &Expression| facts.attributes.is_some_and(|read| it.holds(read));
+        one(&self.permissions)
+            && one(&self.principals)
+            && self.expression.as_ref().is_none_or(holds)
     }
 }
 

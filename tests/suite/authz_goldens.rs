@@ -17,16 +17,23 @@ use harness::client::Call;
 use harness::client::tls::TlsOptions;
 use harness::pki::{Identity, SERVER_NAME};
 use harness::{
-    Bootstrap, Client, Cluster, Filters, Http, Issuer, Listener, Pki, Program, Proxy, Route, Tcp,
-    TcpBackend, Value, json,
+    AuthzServer, Bootstrap, Client, Cluster, Filters, Http, Issuer, Listener, Pki, Program, Proxy,
+    Route, Tcp, TcpBackend, Value, json,
 };
+use tonic::Status;
 use words::{Connection, Words};
+use xds::envoy::config::core::v3::Address;
+use xds::envoy::config::core::v3::address::Address as Kind;
 use xds::envoy::config::listener::v3::Filter;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
+use xds::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use xds::yaml::Document;
 
 const HTTP_FILTER: &str = "envoy.filters.http.rbac";
 const NETWORK_FILTER: &str = "envoy.filters.network.rbac";
+/// Goldens of CUSTOM actions ask this service beside their rules.
+const ASKING_FILTER: &str = "envoy.filters.network.ext_authz";
+const SERVICE: &str = "outbound|9000||my-custom-ext-authz.foo.svc.cluster.local";
 
 #[tokio::test]
 async fn both_programs_give_the_same_verdicts() {
@@ -37,7 +44,9 @@ async fn both_programs_give_the_same_verdicts() {
     let pki = Pki::new();
     let issuer = Issuer::new("https://issuer.test");
     let app = TcpBackend::echo().await;
-    let parties = Parties { server: server(&pki, &goldens), pki: &pki, issuer: &issuer, app: &app };
+    let service = AuthzServer::authorizing(|request| Some(decided(request))).await;
+    let server = server(&pki, &goldens);
+    let parties = Parties { server, pki: &pki, issuer: &issuer, app: &app, service: &service };
     let ours = start(Program::Outrigger, &goldens, &parties).await;
     let envoys = start(Program::Envoy, &goldens, &parties).await;
     let (connections, requests) = match std::env::var("LOAD").is_ok_and(|load| load == "full") {
@@ -70,6 +79,7 @@ async fn both_programs_give_the_same_verdicts() {
         |(name, count): &(&String, &String)| name.ends_with("shadow_allowed") && *count != "0";
     let met = ours.iter().filter(is_met).count();
     assert!(met > 50, "only {met} conditions were ever met");
+    assert_eq!(service.count(), 2 * connections, "each program asks about each connection");
 }
 
 /// Whom the programs know.
@@ -78,6 +88,21 @@ struct Parties<'a> {
     server: Identity,
     issuer: &'a Issuer,
     app: &'a TcpBackend,
+    service: &'a AuthzServer,
+}
+
+/// Somebody with an even address may pass.
+fn decided(request: &CheckRequest) -> Result<CheckResponse, Status> {
+    let source = request.attributes.as_ref().and_then(|it| it.source.as_ref());
+    let address = source.and_then(|it| it.address.as_ref());
+    let Some(Address { address: Some(Kind::SocketAddress(socket)) }) = address else {
+        return Err(Status::invalid_argument("no source"));
+    };
+    let address: std::net::Ipv4Addr = socket.address.parse().unwrap();
+    match address.octets()[3] % 2 {
+        0 => Ok(CheckResponse::default()),
+        _ => Ok(Document::new("answer", "status: {code: 7}").read().unwrap()),
+    }
 }
 
 /// The token of `request`, if it has one.
@@ -100,10 +125,13 @@ impl Golden {
         let is_http = golden["protocol"] == "http";
         let texts =
             golden["golden_filters"].as_array().unwrap().iter().map(|it| it.as_str().unwrap());
-        // The goldens of CUSTOM actions ask a server beside their rules.
-        let wanted = if is_http { HTTP_FILTER } else { NETWORK_FILTER };
-        let texts = texts.filter(|text| text.contains(&format!("name: {wanted}\n")));
-        let filters: Vec<Value> = texts.map(|text| parsed(text, is_http)).collect();
+        let mut filters: Vec<Value> = texts.map(|text| parsed(text, is_http)).collect();
+        for filter in &mut filters {
+            if filter["name"] == ASKING_FILTER {
+                // Milliseconds are too short for a busy machine.
+                filter["typed_config"]["grpc_service"]["timeout"] = "10s".into();
+            }
+        }
         let words = Words::of(&filters);
         let id = golden["id"].as_str().unwrap().to_owned();
         Self { id, name: format!("g{number}"), is_http, filters, words }
@@ -231,7 +259,9 @@ async fn start(program: Program, goldens: &[Golden], parties: &Parties<'_>) -> P
     tls["require_client_certificate"] = false.into();
     let listeners = goldens.iter().map(|golden| golden.listener(tls.clone(), parties.issuer));
     let bootstrap = listeners.fold(Bootstrap::new(), Bootstrap::listener);
-    bootstrap.cluster(Cluster::new("app").endpoint(parties.app)).start(program).await
+    let service = Cluster::new(SERVICE).http2().endpoint(parties.service);
+    let bootstrap = bootstrap.cluster(Cluster::new("app").endpoint(parties.app)).cluster(service);
+    bootstrap.start(program).await
 }
 
 /// How a client speaks TLS on `connection`; its certificate's files are named after `name`.
@@ -248,7 +278,11 @@ fn client(pki: &Pki, connection: &Connection, name: &str) -> TlsOptions {
 
 /// Everything that is counted of policies.
 async fn counts(proxy: &Proxy) -> BTreeMap<String, String> {
-    let text = proxy.admin().get("/stats?filter=rbac").send().await.text();
-    let counts = text.lines().filter_map(|line| line.split_once(": "));
-    counts.map(|(name, count)| (name.to_owned(), count.to_owned())).collect()
+    let mut counts = BTreeMap::new();
+    for filter in ["rbac", "ext_authz"] {
+        let text = proxy.admin().get(&format!("/stats?filter={filter}")).send().await.text();
+        let found = text.lines().filter_map(|line| line.split_once(": "));
+        counts.extend(found.map(|(name, count)| (name.to_owned(), count.to_owned())));
+    }
+    counts
 }

@@ -1,5 +1,6 @@
 //! The `jwt_authn` filter: who needs a token, which tokens are good, and what becomes of what they say.
 
+mod chosen;
 mod istio;
 mod keys;
 mod places;

@@ -1,5 +1,6 @@
 //! The `rbac` filter of HTTP: who may make which requests.
 
+mod conditions;
 mod metadata;
 
 use certs::Request;

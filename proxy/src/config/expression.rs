@@ -6,7 +6,6 @@ mod scan;
 mod text;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use cel::parser::{Expression as Ast, Parser};
@@ -19,9 +18,8 @@ use attribute::Source;
 static FUNCTIONS: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// A compiled expression.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Expression {
-    text: Box<str>,
     ast: Arc<Ast>,
     reads: Arc<[Read]>,
 }
@@ -40,12 +38,20 @@ impl Expression {
     /// # Errors
     /// If it is no CEL, or reads or calls what this proxy does not have.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut ast = Parser::default().parse(text).map_err(|errors| {
+        let ast = Parser::default().parse(text).map_err(|errors| {
             let lines = errors.to_string();
             format!("`{text}` is no CEL expression: {}", lines.lines().next().unwrap_or_default())
         })?;
-        let reads = scan::reads(&mut ast).map_err(|reason| format!("`{text}`: {reason}"))?;
-        Ok(Self { text: text.into(), ast: Arc::new(ast), reads: reads.into() })
+        Self::compile(ast).map_err(|reason| format!("`{text}`: {reason}"))
+    }
+
+    /// Compiles a tree.
+    ///
+    /// # Errors
+    /// If it reads or calls what this proxy does not have.
+    pub fn compile(mut ast: Ast) -> Result<Self, String> {
+        let reads = scan::reads(&mut ast)?;
+        Ok(Self { ast: Arc::new(ast), reads: reads.into() })
     }
 
     /// Whether it is true of `facts`. As in Envoy, what cannot be evaluated is not true.
@@ -91,18 +97,6 @@ impl Expression {
             context.add_variable_from_value(root, members);
         }
         Value::resolve(&self.ast, &context).ok()
-    }
-}
-
-impl PartialEq for Expression {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl fmt::Debug for Expression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Expression").field(&self.text).finish()
     }
 }
 

@@ -82,6 +82,8 @@ pub enum Requirement {
     All(Vec<Requirement>),
     /// `allow_missing` and `allow_missing_or_failed`, which check the tokens of all providers.
     AnyProvider(Lenience),
+    /// `extract_only_without_validation`: as `allow_missing_or_failed`, and this header says `false` of a bad token.
+    Told(Option<HeaderName>),
 }
 
 /// Whether a requirement is met without a good token.
@@ -258,7 +260,7 @@ impl Requirement {
             Self::Any(all, _) | Self::All(all) => {
                 all.iter().for_each(|it| it.for_each_provider(each));
             }
-            Self::Nothing | Self::AnyProvider(_) => {}
+            Self::Nothing | Self::AnyProvider(_) | Self::Told(_) => {}
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Name;
 use super::address::CidrRange;
+use super::expression::Expression;
 use super::matcher::uri_template::UriTemplate;
 use super::matcher::{HeaderMatcher, StringMatcher};
 use super::metadata::MetadataMatcher;
@@ -97,7 +98,7 @@ pub enum Action {
     Log,
 }
 
-/// Envoy `Policy`: matches if one of its permissions and one of its principals do.
+/// Envoy `Policy`: matches if one of its permissions and one of its principals do, and its condition holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// Its name.
@@ -106,6 +107,8 @@ pub struct Policy {
     pub permissions: Vec<Condition>,
     /// `principals`: by whom.
     pub principals: Vec<Condition>,
+    /// `condition`: what else has to be true of a request.
+    pub expression: Option<Expression>,
 }
 
 /// Envoy `Permission` and `Principal`, of which most kinds are common to both.

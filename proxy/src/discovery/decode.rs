@@ -15,6 +15,7 @@ mod cors;
 mod dns;
 mod endpoint;
 mod errors;
+mod expression;
 mod ext_authz;
 mod extension;
 mod fault;

@@ -16,19 +16,7 @@ use crate::telemetry::trace::Propagation;
 
 impl Facts for Stream {
     fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
-        self.request(operator, out)
-            .or_else(|| self.response(operator, out))
-            .or_else(|| self.times(operator, out))
-            .or_else(|| {
-                ends::write(
-                    &self.connection.downstream,
-                    self.client.get(),
-                    &self.upstream.borrow(),
-                    operator,
-                    out,
-                )
-            })
-            .unwrap_or(false)
+        self.write_with(self.head(), operator, out)
     }
 
     fn with_metadata(&self, of: MetadataOf, read: &mut dyn FnMut(&Metadata)) {
@@ -70,9 +58,26 @@ impl Facts for Stream {
 }
 
 impl Stream {
-    fn request(&self, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
-        let Operator::Req(choice) = operator else { return self.target(operator, out) };
-        let Some(head) = self.head() else { return Some(false) };
+    /// As `write`, for a request whose head is this by now.
+    pub fn write_with(&self, head: Option<&Head>, operator: &Operator, out: &mut Vec<u8>) -> bool {
+        self.request(head, operator, out)
+            .or_else(|| self.response(operator, out))
+            .or_else(|| self.times(operator, out))
+            .or_else(|| {
+                ends::write(
+                    &self.connection.downstream,
+                    self.client.get(),
+                    &self.upstream.borrow(),
+                    operator,
+                    out,
+                )
+            })
+            .unwrap_or(false)
+    }
+
+    fn request(&self, head: Option<&Head>, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
+        let Operator::Req(choice) = operator else { return self.target(head, operator, out) };
+        let Some(head) = head else { return Some(false) };
         let mut write = |header: &HeaderRef| match header {
             HeaderRef::Named(name) if *name == names::X_ENVOY_ORIGINAL_PATH => {
                 self.original_path().is_some_and(|path| text(path, out))
@@ -85,8 +90,7 @@ impl Stream {
         Some(write(&choice.first) || choice.second.as_ref().is_some_and(write))
     }
 
-    fn target(&self, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
-        let head = self.head();
+    fn target(&self, head: Option<&Head>, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
         let query = || head.and_then(|head| head.view().query());
         Some(match operator {
             Operator::Path { query, of } => {

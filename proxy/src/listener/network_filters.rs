@@ -106,5 +106,6 @@ fn judge<'a>(rules: &'a Rules, downstream: &Downstream) -> Verdict<'a> {
         remote: downstream.remote,
         metadata: dynamic.metadata(),
         filter_state: &|key| dynamic.state(key)?.as_str(),
+        attributes: None,
     })
 }

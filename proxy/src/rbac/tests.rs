@@ -35,6 +35,7 @@ fn connection<'a>() -> Facts<'a> {
         remote: "10.0.0.4:1".parse().unwrap(),
         metadata: None,
         filter_state: &|key| (key == "k").then_some("v"),
+        attributes: None,
     }
 }
 
@@ -148,6 +149,7 @@ fn rules(action: Action, policies: &[(&str, Condition)]) -> Rules {
         name: (*name).into(),
         permissions: vec![condition.clone()],
         principals: vec![Condition::Any],
+        expression: None,
     };
     Rules { action, policies: policies.iter().map(policy).collect() }
 }

@@ -5,18 +5,20 @@ mod provider;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::HeaderName;
 use xds::envoy::config::route::v3::RouteMatch;
 use xds::envoy::extensions::filters::http::jwt_authn::v3::jwt_requirement::RequiresType;
 use xds::envoy::extensions::filters::http::jwt_authn::v3::per_route_config::RequirementSpecifier;
 use xds::envoy::extensions::filters::http::jwt_authn::v3::requirement_rule::RequirementType;
 use xds::envoy::extensions::filters::http::jwt_authn::v3::{
-    FilterStateRule, JwtAuthentication, JwtRequirement, JwtRequirementAndList,
-    JwtRequirementOrList, PerRouteConfig, ProviderWithAudiences, RequirementRule,
+    ExtractOnlyWithoutValidation, FilterStateRule, JwtAuthentication, JwtRequirement,
+    JwtRequirementAndList, JwtRequirementOrList, PerRouteConfig, ProviderWithAudiences,
+    RequirementRule,
 };
 
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::route_match::route_match;
-use super::value::non_empty;
+use super::value::{header_name, non_empty};
 use crate::config::Name;
 use crate::config::jwt::{
     Audiences, JwtAuthn, Lenience, Location, Named, Provider, Requirement, RouteRequirement,
@@ -143,6 +145,19 @@ fn requirement(proto: &JwtRequirement, providers: &Providers) -> Result<Requirem
         }
         RequiresType::AllowMissingOrFailed(()) => Ok(Requirement::AnyProvider(Lenience::Failed)),
         RequiresType::AllowMissing(()) => Ok(Requirement::AnyProvider(Lenience::Missing)),
+        RequiresType::ExtractOnlyWithoutValidation(proto) => {
+            told(proto).map(Requirement::Told).at("extract_only_without_validation")
+        }
+    }
+}
+
+/// The header that tells of bad tokens, if one is to.
+fn told(proto: &ExtractOnlyWithoutValidation) -> Result<Option<HeaderName>> {
+    let ExtractOnlyWithoutValidation { verification_status_header: name } = proto;
+    match name.as_str() {
+        "" => Ok(Some(HeaderName::from_static("x-jwt-signature-verified"))),
+        "-" => Ok(None),
+        name => header_name(name).map(Some).at("verification_status_header"),
     }
 }
 

@@ -23,6 +23,7 @@ use xds::envoy::r#type::v3::Int32Range;
 
 use super::address::{cidr_range, port_number};
 use super::errors::{At, Result, each, optional, refuse, required};
+use super::expression::expression;
 use super::extension::{unpack, unsupported};
 use super::matcher::{header_matcher, string_matcher};
 use super::metadata::metadata_matcher;
@@ -115,6 +116,10 @@ fn without_dot(prefix: &str) -> Name {
 fn connection_rules(proto: &Rbac) -> Result<rbac::Rules> {
     let rules = rules(proto)?;
     for policy in &rules.policies {
+        if policy.expression.is_some() {
+            let path = format!("policies[{:?}].condition", policy.name);
+            return refuse(&path, "is asked of requests only here");
+        }
         for (field, conditions) in
             [("permissions", &policy.permissions), ("principals", &policy.principals)]
         {
@@ -142,12 +147,13 @@ fn sorted(protos: &HashMap<String, Policy>) -> Result<Vec<rbac::Policy>> {
     let mut protos: Vec<_> = protos.iter().collect();
     protos.sort_by_key(|(name, _)| *name);
     let policy = |(name, proto): (&String, &Policy)| {
-        let Policy { permissions, principals } = proto;
+        let Policy { permissions, principals, condition } = proto;
         let at = format!("policies[{name:?}]");
         Ok(rbac::Policy {
             name: name.as_str().into(),
             permissions: conditions("permissions", permissions, permission).at(&at)?,
             principals: conditions("principals", principals, principal).at(&at)?,
+            expression: optional("condition", condition, expression).at(&at)?,
         })
     };
     protos.into_iter().map(policy).collect()

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode};
 
 use super::{Filtered, Memory, Wishes};
+use crate::config::format::{Facts, Operator};
+use crate::config::metadata::{Metadata, MetadataOf};
 use crate::config::route::Route;
 use crate::http::names;
 use crate::http::request_body::ClientBody;
@@ -100,6 +102,21 @@ impl<'a> Passage<'a> {
     pub(super) fn finish(self, memories: Vec<Option<Memory>>) -> (Filtered, Option<Head>) {
         let Self { wishes, chosen: route, found_again, changed, .. } = self;
         (Filtered { route, memories, wishes, found_again }, changed)
+    }
+}
+
+/// What expressions and format strings of filters read, as the filters before have left it.
+impl Facts for Passage<'_> {
+    fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
+        self.stream.write_with(Some(self.head()), operator, out)
+    }
+
+    fn with_metadata(&self, of: MetadataOf, read: &mut dyn FnMut(&Metadata)) {
+        self.stream.with_metadata(of, read);
+    }
+
+    fn with_filter_state(&self, key: &str, read: &mut dyn FnMut(&serde_json::Value)) {
+        self.stream.with_filter_state(key, read);
     }
 }
 

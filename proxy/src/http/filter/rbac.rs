@@ -87,5 +87,6 @@ fn judge<'a>(rules: &'a Rules, passage: &Passage<'_>) -> Verdict<'a> {
         remote: client,
         metadata: dynamic.metadata(),
         filter_state: &|key| dynamic.state(key)?.as_str(),
+        attributes: Some(passage),
     })
 }

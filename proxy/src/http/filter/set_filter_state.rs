@@ -15,7 +15,7 @@ pub(super) fn request(own: &[SetFilterState], filter: &str, request: &Passage<'_
     for state in own.iter().chain(rule.unwrap_or_default()) {
         let mut value = Vec::new();
         let SetFilterState { key, format, omits_empty, skip_if_empty } = state;
-        format.render(&**stream, if *omits_empty { "" } else { "-" }, &mut value);
+        format.render(request, if *omits_empty { "" } else { "-" }, &mut value);
         if !(*skip_if_empty && value.is_empty()) {
             let value = String::from_utf8_lossy(&value).into_owned();
             stream.dynamic_mut().set_state(key, Value::String(value));

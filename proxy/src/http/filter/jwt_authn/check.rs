@@ -68,7 +68,19 @@ impl<'c, 'p, 'r> Check<'c, 'p, 'r> {
             }
             Requirement::Any(all, lenience) => Box::pin(self.any(all, *lenience)).await,
             Requirement::All(all) => Box::pin(self.all(all)).await,
+            Requirement::AnyProvider(Lenience::Failed) => {
+                let _ = self.any_provider(Lenience::Failed).await;
+                Ok(())
+            }
             Requirement::AnyProvider(lenience) => self.any_provider(*lenience).await,
+            Requirement::Told(header) => {
+                let verdict = self.any_provider(Lenience::Failed).await;
+                if let (Err(_), Some(name)) = (verdict, header) {
+                    let head = self.request.head_mut();
+                    head.headers.insert(name, HeaderValue::from_static("false"));
+                }
+                Ok(())
+            }
         }
     }
 
@@ -114,19 +126,23 @@ impl<'c, 'p, 'r> Check<'c, 'p, 'r> {
         Ok(())
     }
 
-    /// All tokens at the places of all providers must be good, unless bad ones are let through.
+    /// All tokens at the places of all providers must be good. If bad ones are let through, the others are looked at all
+    /// the same.
     async fn any_provider(&mut self, lenience: Lenience) -> Result<(), Failure> {
         let config = self.config;
         config.providers.iter().for_each(|provider| self.take_back(provider));
         let head = self.request.head();
         let found = extract::tokens(&config.locations, &head.headers, &head.path);
+        let mut verdict = Ok(());
         for (text, location) in found.iter().rev() {
-            match self.token(text, location, None, None).await {
-                Err(failure) if lenience != Lenience::Failed => return Err(failure),
-                _ => {}
+            if let Err(failure) = self.token(text, location, None, None).await {
+                verdict = Err(failure);
+                if lenience != Lenience::Failed {
+                    break;
+                }
             }
         }
-        Ok(())
+        verdict
     }
 
     /// Checks one token, of `known` if that is to be the provider.
