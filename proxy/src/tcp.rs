@@ -48,7 +48,26 @@ pub struct Session {
     ledger: Ledger,
     ahead: Ahead,
     /// Why it ended before it began.
-    refusal: OnceCell<Box<str>>,
+    refusal: OnceCell<Refusal>,
+}
+
+/// Why a filter is against a connection.
+#[derive(Debug)]
+pub enum Refusal {
+    /// A policy, as `%CONNECTION_TERMINATION_DETAILS%` has it.
+    Policy(String),
+    /// A service, as `%RESPONSE_CODE_DETAILS%` has it.
+    Service(&'static str),
+}
+
+impl Refusal {
+    /// The reason.
+    pub fn details(&self) -> &str {
+        match self {
+            Self::Policy(details) => details,
+            Self::Service(details) => details,
+        }
+    }
 }
 
 /// How a session ended.
@@ -122,9 +141,12 @@ impl Session {
     }
 
     /// Ends it before it begins, for a filter is against it: it is only counted and logged.
-    pub fn refuse(self, details: &str) {
+    pub fn refuse(self, refusal: Refusal) {
         self.stats.downstream_cx_total.inc();
-        let _ = self.refusal.set(details.into());
+        if matches!(refusal, Refusal::Service(_)) {
+            self.ledger.flag(ResponseFlags::UNAUTHORIZED_EXTERNAL_SERVICE);
+        }
+        let _ = self.refusal.set(refusal);
         self.log(LogKind::TcpConnectionEnd);
     }
 

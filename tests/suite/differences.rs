@@ -66,6 +66,18 @@ pub(crate) const NO_BAD_TOKEN_PASSES: Difference = Difference(
      any bad one, as Envoy does where a token is required",
 );
 
+/// Keys that are too weak, or used for what they are not meant for.
+pub(crate) const STRONG_KEYS: Difference = Difference(
+    "Envoy takes RSA keys of less than 2048 bits, and an elliptic curve with a hash that RFC 7518 does not join to it; \
+     Outrigger does not use such keys",
+);
+
+/// What services that decide for the proxy are told besides what they are asked.
+pub(crate) const CALLS_ARE_ITS_OWN: Difference = Difference(
+    "Envoy tells services that it asks its own address in x-forwarded-for, and x-envoy-internal and \
+     x-envoy-expected-rq-timeout-ms; Outrigger asks in its own name and tells them only what it is configured to",
+);
+
 /// The rest of a query from which a token is taken.
 pub(crate) const QUERIES_STAY_AS_THEY_ARE: Difference = Difference(
     "Envoy decodes what is left of a query from which it takes a token, so that `%20` becomes a space and breaks the \

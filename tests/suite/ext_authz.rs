@@ -9,6 +9,8 @@ use harness::{
     AuthzServer, Backend, Bootstrap, Cluster, Http, Listener, Program, Proxy, Route, Value, json,
 };
 
+use crate::differences::{CALLS_ARE_ITS_OWN, Differs as _};
+
 on_both!(
     an_allowed_request_goes_on,
     a_denied_request_is_answered_as_the_service_says,
@@ -19,6 +21,8 @@ on_both!(
     a_changed_request_may_take_another_route,
     rules_limit_what_is_changed,
     bad_answers_are_refused,
+    requests_with_headers_that_are_none_are_not_forwarded,
+    services_are_not_told_of_the_proxy_itself,
     what_the_service_says_is_metadata,
     a_filter_may_be_for_a_share_of_requests,
 );
@@ -263,6 +267,38 @@ async fn bad_answers_are_refused(program: Program) {
     proxy
         .until_stats([("http.ing.ext_authz.invalid", 4), ("cluster.app.ext_authz.invalid", 4)])
         .await;
+}
+
+async fn requests_with_headers_that_are_none_are_not_forwarded(program: Program) {
+    let (app, authz) = (Backend::echo("app").await, AuthzServer::as_asked().await);
+    let proxy = guarding(program, &app, &authz, json!({}), to_app()).await;
+    for (verdict, said) in [
+        (
+            "ok_response: {headers: [{header: {key: x bad, value: a}}]}",
+            "invalid header name: x bad",
+        ),
+        (
+            r#"ok_response: {headers: [{header: {key: x-a, value: "a\nb"}}]}"#,
+            "invalid header value for: x-a",
+        ),
+    ] {
+        let reply = proxy.get("/").header("x-verdict", verdict).send().await;
+        assert_eq!((reply.status, &*reply.text()), (503, said));
+    }
+    assert_eq!(app.count(), 0);
+    let details = "filter_removed_required_request_headers{invalid_header_value_for:_x-a}";
+    logged(&proxy, &format!("503 DPE {details}")).await;
+    proxy.until_stats([("http.ing.ext_authz.invalid", 0), ("http.ing.ext_authz.ok", 2)]).await;
+}
+
+async fn services_are_not_told_of_the_proxy_itself(program: Program) {
+    let (app, authz) = (Backend::echo("app").await, AuthzServer::as_asked().await);
+    let proxy = guarding(program, &app, &authz, json!({}), to_app()).await;
+    assert_eq!(proxy.get("/").send().await.status, 200);
+    let told = authz.last().headers;
+    for name in ["x-forwarded-for", "x-envoy-internal", "x-envoy-expected-rq-timeout-ms"] {
+        assert_eq!(told.contains_key(name), program.differs(CALLS_ARE_ITS_OWN), "{name}");
+    }
 }
 
 async fn what_the_service_says_is_metadata(program: Program) {

@@ -2,13 +2,14 @@
 
 use harness::{
     AuthzServer, Backend, Bootstrap, Client, Cluster, Http, Listener, Pki, Program, Proxy,
-    RawConnection, Route, Tcp, TcpBackend, Value, json,
+    RawConnection, Route, Tcp, TcpBackend, Value, eventually, json,
 };
 use xds::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 
 on_both!(
     connections_go_on_or_are_closed,
     connections_that_are_not_decided_about_are_closed_unless_they_may_go_on,
+    the_log_says_that_a_service_was_against_it,
     a_service_is_told_of_the_certificates,
     connections_that_need_no_check_go_on,
 );
@@ -102,6 +103,31 @@ async fn connections_that_are_not_decided_about_are_closed_unless_they_may_go_on
                 ("ext_authz.conn.cx_closed", u64::from(!allow)),
             ])
             .await;
+    }
+}
+
+async fn the_log_says_that_a_service_was_against_it(program: Program) {
+    let app = TcpBackend::echo().await;
+    for (code, expected) in [(Some(7), "UAEX ext_authz_denied -"), (None, "UAEX ext_authz_error -")]
+    {
+        let authz = saying(code).await;
+        let grpc = json!({"envoy_grpc": {"cluster_name": "authz"}, "timeout": "0.3s"});
+        let bootstrap = Bootstrap::new();
+        let format = "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS%";
+        let tcp = Tcp::to("app").text_log(&bootstrap.dir().join("access.log"), format);
+        let filters = tcp.after("ext_authz", "ExtAuthz", config(json!({"grpc_service": grpc})));
+        let proxy = bootstrap
+            .listener(Listener::new("main", filters))
+            .cluster(Cluster::new("app").endpoint(&app))
+            .cluster(Cluster::new("authz").endpoint(&authz).http2())
+            .start(program)
+            .await;
+        assert!(!passes(&proxy).await);
+        let line = eventually("a line in the log", async || {
+            let text = std::fs::read_to_string(proxy.file("access.log")).ok()?;
+            text.ends_with('\n').then_some(text)
+        });
+        assert_eq!(line.await.trim_end(), expected);
     }
 }
 

@@ -13,14 +13,11 @@ use crate::config::rbac::{NetworkRbac, Rules};
 use crate::http::connection::Downstream;
 use crate::rbac::{Facts, SHARED_NAMESPACE, Verdict};
 use crate::snapshot::FilterChain;
+use crate::tcp::Refusal;
 use crate::worker::Worker;
 
 /// What verdicts are noted under in dynamic metadata.
 const NAMESPACE: &str = "envoy.filters.network.rbac";
-
-/// Why a connection goes no further, as access logs have it (`%CONNECTION_TERMINATION_DETAILS%`).
-#[derive(Debug)]
-pub(super) struct Denied(pub(super) String);
 
 /// Takes a connection through the filters of `chain`, in their order.
 ///
@@ -30,13 +27,13 @@ pub(super) async fn pass(
     worker: &Worker,
     chain: &FilterChain,
     downstream: &Downstream,
-) -> Result<(), Denied> {
+) -> Result<(), Refusal> {
     for filter in &chain.config.filters {
         match filter {
             NetworkFilter::Rbac(config) => rbac(worker, config, downstream).await?,
             NetworkFilter::ExtAuthz(config) => {
                 let checked = network_authz::check(worker, config, downstream).await;
-                checked.map_err(|details| Denied(details.to_owned()))?;
+                checked.map_err(Refusal::Service)?;
             }
             // Its place is taken before the handshake, and the others say where to go.
             NetworkFilter::ConnectionLimit(_)
@@ -68,7 +65,7 @@ async fn rbac(
     worker: &Worker,
     config: &Arc<NetworkRbac>,
     downstream: &Downstream,
-) -> Result<(), Denied> {
+) -> Result<(), Refusal> {
     let filter = &config.filter;
     if let Some(rules) = &filter.rbac.shadow_rules {
         let verdict = judge(rules, downstream);
@@ -91,7 +88,7 @@ async fn rbac(
     if let Some(delay) = config.delay {
         tokio::time::sleep(delay).await;
     }
-    Err(Denied(verdict.details()))
+    Err(Refusal::Policy(verdict.details()))
 }
 
 fn judge<'a>(rules: &'a Rules, downstream: &Downstream) -> Verdict<'a> {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::filters::Seen;
-use super::network_filters::{self, Denied};
+use super::network_filters;
 use crate::config::Name;
 use crate::config::overload::Timer;
 use crate::drain::connections::Membership;
@@ -89,7 +89,7 @@ impl Arrival<'_> {
         let proxy = match &chain.terminal {
             Terminal::Tcp(proxy) => proxy,
             Terminal::Http(http) => {
-                passed.map_err(|Denied(details)| io::Error::other(details))?;
+                passed.map_err(|refusal| io::Error::other(refusal.details().to_owned()))?;
                 let served = (Arc::clone(&chain), Arc::clone(http));
                 let connection = Connection::new(worker, downstream, membership, snapshot, served);
                 return Ok(Box::pin(codec::serve(connection, stream)));
@@ -104,9 +104,10 @@ impl Arrival<'_> {
         };
         match passed {
             Ok(()) => Ok(Box::pin(session.serve(snapshot, stream))),
-            Err(Denied(details)) => {
-                session.refuse(&details);
-                Err(io::Error::other(details))
+            Err(refusal) => {
+                let error = io::Error::other(refusal.details().to_owned());
+                session.refuse(refusal);
+                Err(error)
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use super::Session;
+use super::{Refusal, Session};
 use crate::config::format::{Facts, Operator, TimePoint, millis};
 use crate::config::matcher::RequestHead;
 use crate::config::metadata::{Metadata, MetadataOf};
@@ -42,7 +42,10 @@ impl Facts for Session {
                 chain.is_named && text(&chain.name, out)
             }
             Operator::ConnectionTerminationDetails => {
-                self.refusal.get().is_some_and(|details| text(details, out))
+                matches!(self.refusal.get(), Some(Refusal::Policy(it)) if text(it, out))
+            }
+            Operator::ResponseCodeDetails => {
+                matches!(self.refusal.get(), Some(Refusal::Service(it)) if text(it, out))
             }
             Operator::ResponseFlagsNumber => number(self.ledger.flags().bits().into(), out),
             Operator::RequestHeadersBytes

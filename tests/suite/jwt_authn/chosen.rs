@@ -1,10 +1,15 @@
-//! What is needed as filters before say it, and tokens that are only read.
+//! What is needed as filters before say it, tokens that are only read, and keys that are not good enough.
 
 use harness::{Backend, Http, Issuer, Program, Route, json};
 
 use super::{denied, filtering, get, good, provider, rule, start, verdict};
+use crate::differences::{Differs as _, STRONG_KEYS};
 
-on_both!(what_is_needed_may_be_said_by_filters_before, bad_tokens_may_be_told_of);
+on_both!(
+    what_is_needed_may_be_said_by_filters_before,
+    bad_tokens_may_be_told_of,
+    weak_keys_are_not_used,
+);
 
 const FILTER: &str = "jwt_authn.v3.JwtAuthentication";
 
@@ -91,4 +96,35 @@ async fn bad_tokens_may_be_told_of(program: Program) {
     assert_eq!(verdict(&reply), denied("Jwt verification fails"));
     let echo = proxy.get("/").header("x-sub", "evil").send().await.echo();
     assert_eq!((echo.header(default), echo.header("x-sub")), (None, None));
+}
+
+/// Keys that nobody should use, each with a token of the issuer `i` that it has signed.
+const WEAK: [(&str, &str); 2] = [
+    // RSA of 1024 bits.
+    (
+        r#"{"kty": "RSA", "e": "AQAB", "n": "xsjzOJqk_LvNm3VcL_r_qhH7WOHkPSbT8An_h5ppq0_mq_5kO8ZEW4Sa1EcbhdXrEIX78DV0C1XD-fktn6GSw0gndr-wXN4v7PKL6Wi4ESF08TjVgjyc3-j_8fbGUjYmYPSqK7bn-2IwTdPnjmnW3lPYXmgcPkGXlhovvM0CALU"}"#,
+        "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJpIn0.H1fCWWfD3CCqwjndTdUgqbCV9MnBud_36X-ukNGHYuZclxcCur3qIA4snQ3Agil4amvTnr1Tnyekr6NXTLQJEuUosfQyVQVUAtOOy6Sep_pBstdXxPP-CrvNKusbyTqypl3Dn2QJBI6AMr5Bjn8KE_GyGuMfm0lMLlBApGCAcJU",
+    ),
+    // P-384 with SHA-256.
+    (
+        r#"{"kty": "EC", "crv": "P-384", "x": "yjD3XT5Jadj6CDo6t64NSLe8v5_BbYyZ9KF_7anMzqvigsSUBpLsBZWGCfWxTiOD", "y": "yaxFfjN_10RzDKRjE9Y4FLu4K_WnSHUBDYdZJBA23eJ65ymKuctc1HpYL4oRNq4p"}"#,
+        "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJpIn0.SRftGVATCNFF1hwjwQpC70aUd2M9gdjqJhYvujmEzvmiTvap9rcAn3CoDRHIj66aBRuWDLIzCZSCd1TTnR_epGPK3TFRD0DKwvQ8va8rnE-16uxxMJKzps7cGGWdLn7d",
+    ),
+];
+
+async fn weak_keys_are_not_used(program: Program) {
+    let app = Backend::echo("app").await;
+    let good = Issuer::new("i");
+    for (key, token) in WEAK {
+        let keys = format!("{{\"keys\": [{}, {key}]}}", good.jwk());
+        let filter = json!({
+            "providers": {"p": {"issuer": "i", "local_jwks": {"inline_string": keys}}},
+            "rules": [rule("/", json!({"provider_name": "p"}))],
+        });
+        let proxy =
+            start(program, &app, filtering(filter, [Route::prefix("/").to("app")]), None).await;
+        assert_eq!(get(&proxy, "/", &good.token(json!({}))).await.status, 200);
+        let expected = if program.differs(STRONG_KEYS) { 200 } else { 401 };
+        assert_eq!(get(&proxy, "/", token).await.status, expected, "{key}");
+    }
 }

@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body::Body as _;
 use xds::envoy::service::auth::v3::CheckResponse;
 
+use self::change::Bad;
 use self::check::{Asked, ToldBody};
 use self::verdict::{Changes, Decision, Denial, Header, Verdict};
 use super::passage::Passage;
@@ -265,13 +266,18 @@ fn conclude(
 ) -> Result<Memory, Stopped> {
     match decision {
         Decision::Allowed(changes) => {
-            if !changes.is_empty()
-                && change::request(&changes, config.rules.as_ref(), passage.head_mut()).is_err()
-            {
+            let changed = match changes.is_empty() {
+                true => Ok(()),
+                false => change::request(&changes, config.rules.as_ref(), passage.head_mut()),
+            };
+            if changed == Err(Bad::Change) {
                 return Err(invalid(stats));
             }
             stats.own.ok.inc();
             stats.of_cluster(|stats| stats.ok.inc());
+            if let Err(Bad::Header(reason)) = changed {
+                return Err(unsendable(reason));
+            }
             if config.clear_route_cache && changes.change_the_request() {
                 passage.find_route_again();
             }
@@ -310,6 +316,14 @@ fn invalid(stats: &Stats) -> Stopped {
     stats.of_cluster(|stats| stats.invalid.inc());
     let reply = LocalReply::new(StatusCode::INTERNAL_SERVER_ERROR, "ext_authz_invalid");
     Stopped::Reply(Box::new(reply.flag(ResponseFlags::UNAUTHORIZED_EXTERNAL_SERVICE)))
+}
+
+/// The answer to a request with a header that is none, as Envoy's codecs give it.
+fn unsendable(reason: String) -> Stopped {
+    let details =
+        format!("filter_removed_required_request_headers{{{}}}", reason.replace(' ', "_"));
+    let reply = LocalReply::new(StatusCode::SERVICE_UNAVAILABLE, details).body(reason);
+    Stopped::Reply(Box::new(reply.flag(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR)))
 }
 
 fn failed(config: &ExtAuthz, denial: Denial) -> Stopped {

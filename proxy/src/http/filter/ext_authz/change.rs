@@ -11,9 +11,14 @@ use crate::config::header_rules::HeaderRules;
 use crate::http::host;
 use crate::http::stream::Head;
 
-/// A change that makes no sense, or is not allowed and may not be left out.
+/// A change that cannot be made.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Bad;
+pub(super) enum Bad {
+    /// It makes no sense, or is not allowed and may not be left out.
+    Change,
+    /// It would make a request with a header that is none, for this reason.
+    Header(String),
+}
 
 /// Makes `changes` to `head`, as far as `rules` allow them.
 pub(super) fn request(
@@ -28,7 +33,7 @@ pub(super) fn request(
     }
     for (name, value) in &changes.add {
         if allowed(rules, |rules| rules.may_set(name))? {
-            head.headers.append(header_name(name)?, header_value(value)?);
+            head.headers.append(header_name(name)?, header_value(name, value)?);
         }
     }
     for (name, value) in &changes.append {
@@ -41,7 +46,7 @@ pub(super) fn request(
         // Without these it would be no request.
         if name.starts_with(':') || name == "host" {
             if rules.is_some_and(|rules| rules.is_error) {
-                return Err(Bad);
+                return Err(Bad::Change);
             }
         } else if allowed(rules, |rules| rules.may_remove(&name))? {
             head.headers.remove(&name);
@@ -60,38 +65,38 @@ fn allowed(
 ) -> Result<bool, Bad> {
     let Some(rules) = rules else { return Ok(true) };
     match may(rules) {
-        false if rules.is_error => Err(Bad),
+        false if rules.is_error => Err(Bad::Change),
         may => Ok(may),
     }
 }
 
 fn set(head: &mut Head, name: &str, value: &[u8]) -> Result<(), Bad> {
-    let text = || std::str::from_utf8(value).map_err(|_| Bad);
+    let text = || std::str::from_utf8(value).map_err(|_| Bad::Change);
     match name {
         ":path" => {
             let path = text()?;
             if !path.starts_with('/') || path.parse::<PathAndQuery>().is_err() {
-                return Err(Bad);
+                return Err(Bad::Change);
             }
             head.path = path.into();
         }
         "host" | ":authority" => {
             let authority = text()?;
             if !host::is_valid(authority) {
-                return Err(Bad);
+                return Err(Bad::Change);
             }
             head.authority = authority.into();
         }
-        ":method" => head.method = Method::from_bytes(value).map_err(|_| Bad)?,
+        ":method" => head.method = Method::from_bytes(value).map_err(|_| Bad::Change)?,
         ":scheme" => {
             head.scheme = match value {
                 b"http" => "http",
                 b"https" => "https",
-                _ => return Err(Bad),
+                _ => return Err(Bad::Change),
             };
         }
         name => {
-            head.headers.insert(header_name(name)?, header_value(value)?);
+            head.headers.insert(header_name(name)?, header_value(name, value)?);
         }
     }
     Ok(())
@@ -113,11 +118,13 @@ fn append(head: &mut Head, name: &str, value: &[u8]) -> Result<(), Bad> {
 }
 
 fn header_name(name: &str) -> Result<HeaderName, Bad> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| Bad)
+    let bad = |_| Bad::Header(format!("invalid header name: {name}"));
+    HeaderName::from_bytes(name.as_bytes()).map_err(bad)
 }
 
-fn header_value(value: &[u8]) -> Result<HeaderValue, Bad> {
-    HeaderValue::from_bytes(value).map_err(|_| Bad)
+fn header_value(name: &str, value: &[u8]) -> Result<HeaderValue, Bad> {
+    let bad = |_| Bad::Header(format!("invalid header value for: {name}"));
+    HeaderValue::from_bytes(value).map_err(bad)
 }
 
 /// `path` with these parameters of its query; they are sorted by name, as in Envoy.
@@ -152,7 +159,9 @@ pub(super) fn response(changes: &[(AppendAction, Header)], headers: &mut HeaderM
     };
     for kind in [AppendIfExistsOrAdd, OverwriteIfExistsOrAdd, AddIfAbsent, OverwriteIfExists] {
         for (_, (name, value)) in changes.iter().filter(|(action, _)| *action == kind) {
-            let (Ok(name), Ok(value)) = (header_name(name), header_value(value)) else { continue };
+            let (Ok(name), Ok(value)) = (header_name(name), header_value(name, value)) else {
+                continue;
+            };
             let present = headers.contains_key(&name);
             match kind {
                 AppendIfExistsOrAdd => drop(headers.append(name, value)),
@@ -170,7 +179,7 @@ pub(super) fn response(changes: &[(AppendAction, Header)], headers: &mut HeaderM
 pub(super) fn denial(headers: &[Header]) -> HeaderMap {
     let mut all = HeaderMap::new();
     for (name, value) in headers {
-        if let (Ok(name), Ok(value)) = (header_name(name), header_value(value)) {
+        if let (Ok(name), Ok(value)) = (header_name(name), header_value(name, value)) {
             all.append(name, value);
         }
     }
@@ -181,7 +190,7 @@ pub(super) fn denial(headers: &[Header]) -> HeaderMap {
 pub(super) fn are_valid<'a>(mut headers: impl Iterator<Item = &'a Header>) -> bool {
     headers.all(|(name, value)| {
         let name = name.strip_prefix(':').unwrap_or(name);
-        header_name(name).is_ok() && header_value(value).is_ok()
+        header_name(name).is_ok() && header_value(name, value).is_ok()
     })
 }
 
@@ -245,7 +254,7 @@ mod tests {
         request(&changes, Some(&HeaderRules::default()), &mut changed).unwrap();
         assert_eq!((&*changed.authority, changed.headers.contains_key("x-b")), ("a.test", true));
         let strict = HeaderRules { is_error: true, ..HeaderRules::default() };
-        assert_eq!(request(&changes, Some(&strict), &mut head()), Err(Bad));
+        assert_eq!(request(&changes, Some(&strict), &mut head()), Err(Bad::Change));
     }
 
     #[test]
@@ -261,7 +270,7 @@ mod tests {
             (":status", "200"),
         ] {
             let changes = Changes { set: vec![header(name, value)], ..Changes::default() };
-            assert_eq!(request(&changes, None, &mut head()), Err(Bad), "{name}: {value}");
+            assert!(request(&changes, None, &mut head()).is_err(), "{name}: {value}");
         }
     }
 }
