@@ -99,3 +99,4 @@ mod timeouts;
 mod tracing;
 mod upgrade;
 mod upstream;
+mod xds_protocol;
