@@ -65,9 +65,22 @@ impl Subscription {
             self.wildcard = kind.has_wildcard();
             return;
         }
+        // Every ACK repeats the names.
+        if self.named && self.is(names) {
+            return;
+        }
         self.named = true;
         self.wildcard = names.iter().any(|name| name == WILDCARD);
         self.names = names.iter().filter(|name| *name != WILDCARD).cloned().collect();
+    }
+
+    /// Whether these names, without repetition, are what is wanted.
+    pub(crate) fn is(&self, names: &[String]) -> bool {
+        let wanted = |name: &String| match name.as_str() {
+            WILDCARD => self.wildcard,
+            name => self.names.contains(name),
+        };
+        names.len() == self.names.len() + usize::from(self.wildcard) && names.iter().all(wanted)
     }
 
     /// What the names of an incremental request mean: they are added and taken away. A wildcard that came about by

@@ -75,20 +75,12 @@ pub(super) fn delta(
         true => track.held().filter(|(_, version)| !version.is_empty()).map(owned).collect(),
         false => HashMap::new(),
     };
-    let legacy = first && is_only_wildcard(kind, &track.wanted);
-    let mut wanted: BTreeSet<String> = names(&track.wanted).collect();
-    let talk = &mut track.talk;
-    // Names are sent again whenever they are asked for, but a wildcard has to be given up first.
-    let mut left = std::mem::take(&mut talk.left);
-    left.retain(|name| name == WILDCARD || !wanted.contains(name));
-    talk.changed = left.contains(WILDCARD) && wanted.remove(WILDCARD);
-    let subscribe: Vec<String> = match legacy {
-        true => Vec::new(),
-        false => wanted.difference(&talk.told).cloned().collect(),
+    let (subscribe, unsubscribe) = match first || track.talk.changed {
+        true => delta_names(kind, track),
+        false => (Vec::new(), Vec::new()),
     };
-    talk.told = wanted;
+    let talk = &mut track.talk;
     talk.asked = true;
-    talk.named |= !subscribe.is_empty();
     let answer = if talk.may_answer(now) { talk.answers.pop_front() } else { None };
     let (response_nonce, error_detail) =
         answer.map(|answer| (answer.nonce, answer.error)).unwrap_or_default();
@@ -96,13 +88,29 @@ pub(super) fn delta(
         node,
         type_url: kind.url().to_owned(),
         resource_names_subscribe: subscribe,
-        resource_names_unsubscribe: left.into_iter().collect(),
+        resource_names_unsubscribe: unsubscribe,
         resource_locators_subscribe: Vec::new(),
         resource_locators_unsubscribe: Vec::new(),
         initial_resource_versions: versions,
         response_nonce,
         error_detail,
     }
+}
+
+/// The names that are added and taken away since the last request. Names are sent again whenever they are asked for, but
+/// a wildcard that is wanted again has to be given up first.
+fn delta_names(kind: ResourceType, track: &mut Track) -> (Vec<String>, Vec<String>) {
+    let mut wanted: BTreeSet<String> = names(&track.wanted).collect();
+    let legacy = !track.talk.asked && is_only_wildcard(kind, &track.wanted);
+    let talk = &mut track.talk;
+    let mut left = std::mem::take(&mut talk.left);
+    left.retain(|name| name == WILDCARD || !wanted.contains(name));
+    talk.changed = left.contains(WILDCARD) && wanted.remove(WILDCARD);
+    let new = wanted.difference(&talk.told).filter(|_| !legacy);
+    let subscribe: Vec<String> = new.cloned().collect();
+    talk.told = wanted;
+    talk.named |= !subscribe.is_empty();
+    (subscribe, left.into_iter().collect())
 }
 
 /// Whether naming nothing says it all. Older servers know no other way to ask for everything.

@@ -49,10 +49,10 @@ pub(super) struct Track {
 }
 
 #[derive(Debug)]
-struct Sent {
-    version: Arc<str>,
-    /// None if an earlier stream sent it.
-    entry: Option<Arc<Entry>>,
+enum Sent {
+    /// By an earlier stream: the version is all that is known.
+    Earlier(Arc<str>),
+    Now(Arc<Entry>),
 }
 
 /// The last response.
@@ -113,11 +113,12 @@ impl Track {
         if first {
             self.claimed = version_info;
         }
-        let before = self.wanted.clone();
         let locators = resource_locators.into_iter().map(|locator| locator.name);
         let names: Vec<String> = resource_names.into_iter().chain(locators).collect();
-        self.wanted.replace(self.kind, &names);
-        if self.wanted != before {
+        // Every ACK repeats the names.
+        if first || !self.wanted.is(&names) {
+            let before = self.wanted.clone();
+            self.wanted.replace(self.kind, &names);
             let new = self.wanted.names().difference(before.names());
             self.due.extend(new.cloned());
             self.wants_changed(&before);
@@ -143,11 +144,26 @@ impl Track {
         subscribe.extend(resource_locators_subscribe.into_iter().map(|locator| locator.name));
         unsubscribe.extend(resource_locators_unsubscribe.into_iter().map(|locator| locator.name));
         let first = !mem::replace(&mut self.asked, true);
+        if first {
+            let known = initial_resource_versions.into_iter();
+            self.sent = known.map(|(name, version)| (name.into(), Sent::said(version))).collect();
+        }
+        if first || !(subscribe.is_empty() && unsubscribe.is_empty()) {
+            self.change_names(first, subscribe, unsubscribe);
+        }
+        match self.answer(&response_nonce, error_detail, now) {
+            Some(heard) => heard,
+            None if response_nonce.is_empty() => Heard::Asked(self.kind),
+            None => Heard::Stale(self.kind),
+        }
+    }
+
+    fn change_names(&mut self, first: bool, subscribe: Vec<String>, unsubscribe: Vec<String>) {
         let before = self.wanted.clone();
         self.wanted.change(self.kind, &subscribe, &unsubscribe);
         for name in subscribe.into_iter().filter(|name| name != WILDCARD) {
             // It may have forgotten what it has, but not what it says it has.
-            if !(first && initial_resource_versions.contains_key(&name)) {
+            if !(first && self.sent.contains_key(&*name)) {
                 self.due.insert(name);
             }
         }
@@ -158,18 +174,7 @@ impl Track {
                 self.due.insert(name);
             }
         }
-        if first {
-            let known = |(name, version): (String, String)| {
-                (name.into(), Sent { version: version.into(), entry: None })
-            };
-            self.sent = initial_resource_versions.into_iter().map(known).collect();
-        }
         self.wants_changed(&before);
-        match self.answer(&response_nonce, error_detail, now) {
-            Some(heard) => heard,
-            None if response_nonce.is_empty() => Heard::Asked(self.kind),
-            None => Heard::Stale(self.kind),
-        }
     }
 
     fn wants_changed(&mut self, before: &Subscription) {
@@ -182,8 +187,7 @@ impl Track {
         }
         let wanted = &self.wanted;
         self.sent.retain(|name, sent| {
-            let aliases = sent.entry.as_ref().map_or(&[][..], |entry| entry.aliases());
-            sent.entry.is_none() || wanted.wants(name, aliases)
+            sent.entry().is_none_or(|entry| wanted.wants(name, entry.aliases()))
         });
         self.beats.retain(|name, _| self.sent.contains_key(name));
     }
@@ -260,7 +264,7 @@ impl Track {
             return None;
         }
         let entries = |names: Vec<Arc<str>>| -> Vec<Arc<Entry>> {
-            names.iter().filter_map(|name| self.sent.get(name)?.entry.clone()).collect()
+            names.iter().filter_map(|name| self.sent.get(name)?.entry().cloned()).collect()
         };
         let version = self.last.version.clone();
         if variant == Variant::StateOfTheWorld && self.kind.is_full_state() {
@@ -292,8 +296,26 @@ impl Track {
 }
 
 impl Sent {
+    fn said(version: String) -> Self {
+        Self::Earlier(version.into())
+    }
+
     fn of(entry: &Arc<Entry>) -> Self {
-        Self { version: Arc::clone(entry.version()), entry: Some(Arc::clone(entry)) }
+        Self::Now(Arc::clone(entry))
+    }
+
+    fn version(&self) -> &str {
+        match self {
+            Self::Earlier(version) => version,
+            Self::Now(entry) => entry.version(),
+        }
+    }
+
+    fn entry(&self) -> Option<&Arc<Entry>> {
+        match self {
+            Self::Earlier(_) => None,
+            Self::Now(entry) => Some(entry),
+        }
     }
 }
 

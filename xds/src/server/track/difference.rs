@@ -78,7 +78,7 @@ impl Track {
         }
         let wanted: BTreeSet<&str> = target.iter().map(|entry| &**entry.name()).collect();
         let gone = self.sent.iter().filter(|(name, _)| !wanted.contains(&***name));
-        let gone: Vec<Arc<Entry>> = gone.filter_map(|(_, sent)| sent.entry.clone()).collect();
+        let gone: Vec<Arc<Entry>> = gone.filter_map(|(_, sent)| sent.entry().cloned()).collect();
         let (changed, kept): (Vec<_>, Vec<_>) =
             target.into_iter().cloned().partition(|entry| self.lacks(entry));
         let keeps_old = is_broken_last(self.kind) && pass == Pass::Make;
@@ -125,7 +125,7 @@ impl Track {
     /// Whether the client has to be told of a resource.
     fn lacks(&self, entry: &Arc<Entry>) -> bool {
         let name = entry.name();
-        self.sent.get(name).is_none_or(|sent| sent.version != *entry.version())
+        self.sent.get(name).is_none_or(|sent| sent.version() != &**entry.version())
             || self.due.contains(&**name)
             || entry.aliases().iter().any(|alias| self.due.contains(alias))
     }
