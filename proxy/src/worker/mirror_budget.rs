@@ -3,6 +3,10 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use bytes::Bytes;
 
 /// How many mirrored requests may be under way.
 const MAX_UNDER_WAY: usize = 1024;
@@ -10,16 +14,31 @@ const MAX_UNDER_WAY: usize = 1024;
 /// How many bytes of bodies may wait for mirrors.
 const MAX_WAITING: u64 = 16 << 20;
 
+/// A piece of a body counts for at least this many bytes: it may hold the buffer it was read into.
+pub const MIN_COST: u64 = 256;
+
 /// What one worker spends on mirrored requests.
 #[derive(Debug, Default)]
 pub struct MirrorBudget {
     under_way: Cell<usize>,
-    waiting: Cell<u64>,
+    /// Atomic because codecs may ask that what they hold can be dropped anywhere.
+    waiting: Arc<AtomicU64>,
 }
 
 /// One mirrored request under way, until it is dropped.
 #[derive(Debug)]
 pub struct UnderWay(Rc<MirrorBudget>);
+
+/// A piece of a body that waits for a mirror: in line, or in the codec until it is written.
+struct Waiting {
+    data: Bytes,
+    of: Arc<AtomicU64>,
+}
+
+/// What a piece of a body counts for, in bytes.
+pub fn cost(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX).max(MIN_COST)
+}
 
 impl MirrorBudget {
     /// A place for one more mirrored request, if there is one.
@@ -31,25 +50,31 @@ impl MirrorBudget {
         })
     }
 
-    /// Whether so many bytes more may wait; if so they count until they are [given back](Self::give).
-    #[must_use]
-    pub fn take(&self, bytes: u64) -> bool {
-        let waiting = self.waiting.get().saturating_add(bytes);
-        let fits = waiting <= MAX_WAITING;
-        if fits {
-            self.waiting.set(waiting);
-        }
-        fits
-    }
-
-    /// So many bytes wait no more.
-    pub fn give(&self, bytes: u64) {
-        self.waiting.set(self.waiting.get().saturating_sub(bytes));
+    /// `data`, which counts as waiting until the last of what is returned is dropped; none if there is no room for it.
+    pub fn charge(&self, data: &Bytes) -> Option<Bytes> {
+        let cost = cost(data);
+        let fits = self.waiting().saturating_add(cost) <= MAX_WAITING;
+        fits.then(|| {
+            self.waiting.fetch_add(cost, Relaxed);
+            Bytes::from_owner(Waiting { data: data.clone(), of: Arc::clone(&self.waiting) })
+        })
     }
 
     /// How many bytes wait.
     pub fn waiting(&self) -> u64 {
-        self.waiting.get()
+        self.waiting.load(Relaxed)
+    }
+}
+
+impl AsRef<[u8]> for Waiting {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.of.fetch_sub(cost(&self.data), Relaxed);
     }
 }
 
@@ -72,9 +97,14 @@ mod tests {
         drop(places);
         assert!(budget.enter().is_some());
 
-        assert!(budget.take(MAX_WAITING));
-        assert!(!budget.take(1));
-        budget.give(1);
-        assert!(budget.take(1));
+        let most = Bytes::from(vec![0; usize::try_from(MAX_WAITING - MIN_COST).unwrap()]);
+        let first = budget.charge(&most).unwrap();
+        let second = budget.charge(&Bytes::from_static(b"x")).unwrap();
+        assert!(budget.charge(&Bytes::from_static(b"x")).is_none());
+        let part = second.slice(..);
+        drop(second);
+        assert_eq!(budget.waiting(), MAX_WAITING, "a part of it is still there");
+        drop((first, part));
+        assert_eq!(budget.waiting(), 0);
     }
 }

@@ -12,10 +12,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::net::body::BoxError;
-use crate::worker::mirror_budget::MirrorBudget;
-
-/// A frame counts for at least this many bytes: it may hold the buffer it was read into.
-const MIN_FRAME_COST: u64 = 256;
+use crate::worker::mirror_budget::{MIN_COST, MirrorBudget, cost};
 
 /// Why a copy ends before its original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -143,13 +140,13 @@ impl Copy {
             if data.is_empty() {
                 return;
             }
-            let cost = cost(data);
-            let waiting = self.waiting + cost;
-            if waiting > self.limit.max(MIN_FRAME_COST) || !self.budget.take(cost) {
+            let waiting = self.waiting + cost(data);
+            let fits = waiting <= self.limit.max(MIN_COST);
+            let Some(charged) = fits.then(|| self.budget.charge(data)).flatten() else {
                 return self.end(Err(Cut::FellBehind));
-            }
+            };
             self.waiting = waiting;
-            Frame::data(data.clone())
+            Frame::data(charged)
         } else if let Some(trailers) = frame.trailers_ref() {
             Frame::trailers(trailers.clone())
         } else {
@@ -161,9 +158,7 @@ impl Copy {
 
     fn pop(&mut self) -> Option<Frame<Bytes>> {
         let frame = self.frames.pop_front()?;
-        let cost = frame.data_ref().map_or(0, cost);
-        self.waiting -= cost;
-        self.budget.give(cost);
+        self.waiting -= frame.data_ref().map_or(0, cost);
         Some(frame)
     }
 
@@ -175,10 +170,6 @@ impl Copy {
         self.reader.take().into_iter().for_each(Waker::wake);
         self.watcher.take().into_iter().for_each(Waker::wake);
     }
-}
-
-fn cost(data: &Bytes) -> u64 {
-    u64::try_from(data.len()).unwrap_or(u64::MAX).max(MIN_FRAME_COST)
 }
 
 impl CopyBody {
@@ -315,8 +306,8 @@ mod tests {
     fn a_copy_that_falls_behind_is_cut_and_holds_nothing() {
         let budget = Rc::new(MirrorBudget::default());
         let mut tee = Original::of(&[b"one", b"two", b"three"]);
-        let mut slow = tee.copy(2 * MIN_FRAME_COST, &budget);
-        let mut quick = tee.copy(2 * MIN_FRAME_COST, &budget);
+        let mut slow = tee.copy(2 * MIN_COST, &budget);
+        let mut quick = tee.copy(2 * MIN_COST, &budget);
         for _ in 0..3 {
             read(&mut tee);
             assert!(!given(&mut quick).contains('!'));
