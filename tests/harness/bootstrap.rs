@@ -2,6 +2,7 @@
 
 mod cluster;
 mod listener;
+mod log;
 mod route;
 mod tcp;
 

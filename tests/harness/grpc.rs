@@ -11,8 +11,9 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, async_trait};
+use xds::envoy::service::auth::v3::attribute_context::HttpRequest;
 use xds::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
-use xds::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use xds::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use xds::envoy::service::ratelimit::v3::rate_limit_service_server::{
     RateLimitService, RateLimitServiceServer,
 };
@@ -63,10 +64,7 @@ impl AuthzServer {
 
     /// As [`as_asked`](Self::as_asked), at a given address.
     pub async fn as_asked_at(address: SocketAddr) -> Self {
-        let verdict = |request: &CheckRequest| {
-            let http = request.attributes.as_ref()?.request.as_ref()?.http.as_ref()?;
-            http.headers.get("x-verdict").cloned()
-        };
+        let verdict = |request: &CheckRequest| http(request)?.headers.get("x-verdict").cloned();
         let answer = move |request: &CheckRequest| wanted(verdict(request).as_deref());
         Self::authorizing_at(address, answer).await
     }
@@ -79,6 +77,23 @@ impl AuthzServer {
         let serve = |scripted| Routes::new(AuthorizationServer::new(scripted));
         Self::start(address, Box::new(script), serve).await
     }
+}
+
+impl AuthzServer {
+    /// What the newest check says.
+    pub fn told(&self) -> AttributeContext {
+        self.last().message.attributes.unwrap()
+    }
+
+    /// What the newest check says of its request.
+    pub fn told_of_request(&self) -> HttpRequest {
+        http(&self.last().message).cloned().expect("no request in it")
+    }
+}
+
+/// What a check says of its request; none for one of a connection.
+pub fn http(check: &CheckRequest) -> Option<&HttpRequest> {
+    check.attributes.as_ref()?.request.as_ref()?.http.as_ref()
 }
 
 impl RateLimitServer {

@@ -11,6 +11,7 @@ on_both!(
     every_answer_is_changed,
     filters_see_what_those_before_them_have_changed,
     logs_and_the_router_see_the_changed_request,
+    queries_are_changed,
 );
 
 fn append(name: &str, value: &str, action: &str) -> Value {
@@ -158,6 +159,35 @@ async fn every_answer_is_changed(program: Program) {
         // What every response of the proxy has comes after the filters.
         assert_eq!(reply.header("server").as_deref(), Some("envoy"), "{path}");
     }
+}
+
+async fn queries_are_changed(program: Program) {
+    let app = Backend::echo("app").await;
+    let change = |name: &str, value: &str, action: &str| json!({"append": {"record": {"key": name, "value": value}, "action": action}});
+    let own = json!({"query_parameter_mutations": [
+        change("a", "%REQ(x-a)%", "APPEND_IF_EXISTS_OR_ADD"),
+        change("b", "new", "ADD_IF_ABSENT"),
+        change("c", "new", "OVERWRITE_IF_EXISTS"),
+        change("d", "a-._~b &=?/%%\u{e9}", "OVERWRITE_IF_EXISTS_OR_ADD"),
+        {"remove": "e"},
+    ]});
+    let to_app = || Route::prefix("/").to("app");
+    let proxy = start(program, &app, filtering([to_app()], &[filter("m", own)])).await;
+    for (path, changed) in [
+        ("/p", "/p?a=&b=new&d=D"),
+        ("/p?e&e=2&z", "/p?a=&b=new&d=D&z="),
+        ("/p?c=1&c=2&b=&a=x&d=1&d=2", "/p?a=x&a=&b=&c=new&d=D"),
+    ] {
+        let changed = changed.replace('D', "a-._%7Eb%20%26%3D%3F%2F%25%C3%A9");
+        assert_eq!(proxy.get(path).send().await.echo().path(), changed, "{path}");
+    }
+    let own =
+        json!({"query_parameter_mutations": [change("r", "1", "ADD_IF_ABSENT"), {"remove": "e"}]});
+    let said_too =
+        json!({"query_parameter_mutations": [change("r", "2", "APPEND_IF_EXISTS_OR_ADD")]});
+    let http = filtering([said(to_app(), said_too)], &[filter("m", own)]);
+    let proxy = start(program, &app, http).await;
+    assert_eq!(proxy.get("/p?x=1&e").send().await.echo().path(), "/p?r=1&r=2&x=1");
 }
 
 async fn filters_see_what_those_before_them_have_changed(program: Program) {

@@ -4,7 +4,7 @@ use harness::{
     AuthzServer, Backend, Bootstrap, Client, Cluster, Http, Listener, Pki, Program, Proxy,
     RawConnection, Route, Tcp, TcpBackend, Value, eventually, json,
 };
-use xds::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use xds::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
 on_both!(
     connections_go_on_or_are_closed,
@@ -41,10 +41,6 @@ async fn start(program: Program, app: &TcpBackend, authz: &AuthzServer, fields: 
         .await
 }
 
-fn told(authz: &AuthzServer) -> AttributeContext {
-    authz.last().message.attributes.unwrap()
-}
-
 /// Whether what is said comes back.
 async fn passes(proxy: &Proxy) -> bool {
     let mut connection = RawConnection::open(proxy.address("main")).await;
@@ -71,7 +67,7 @@ async fn connections_go_on_or_are_closed(program: Program) {
                 ("ext_authz.conn.active", 0),
             ])
             .await;
-        let told = told(&authz);
+        let told = authz.told();
         assert!(told.request.is_none() && told.tls_session.is_none());
         assert!(told.source.unwrap().address.is_some());
     }
@@ -148,7 +144,7 @@ async fn a_service_is_told_of_the_certificates(program: Program) {
     let name = options.server_name.clone();
     let client = Client::http1(proxy.address("main")).tls(options);
     assert_eq!(client.get("/").send().await.status, 200);
-    let told = told(&authz);
+    let told = authz.told();
     let source = told.source.unwrap();
     assert!(source.principal.starts_with("spiffe://"), "{source:?}");
     assert!(source.certificate.starts_with("-----BEGIN%20CERTIFICATE-----%0A"), "{source:?}");

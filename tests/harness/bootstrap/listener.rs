@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::log::{file_log, text_format};
 use super::{Route, Tcp, VirtualHost, set, socket_address, typed};
 
 const MANAGER: &str =
@@ -187,19 +188,13 @@ impl Http {
     /// Logs to `file` with this text format; a line break is added.
     #[must_use]
     pub fn text_log(self, file: &Path, format: &str) -> Self {
-        let line = format!("{format}\n");
-        self.file_log(json!({
-            "path": file,
-            "log_format": {"text_format_source": {"inline_string": line}},
-        }))
+        self.file_log(text_format(file, format))
     }
 
     /// Logs with this `FileAccessLog`.
     #[must_use]
     pub fn file_log(self, config: Value) -> Self {
-        let config = typed("envoy.extensions.access_loggers.file.v3.FileAccessLog", config);
-        let log = json!([{"name": "envoy.access_loggers.file", "typed_config": config}]);
-        self.with("access_log", log)
+        self.with("access_log", json!([file_log(config)]))
     }
 
     /// Sets the field at a dotted `path` of the connection manager.

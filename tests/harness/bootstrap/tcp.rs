@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::log::{file_log, text_format};
 use super::{Filters, set, typed};
 
 /// A TCP proxy under construction.
@@ -32,13 +33,7 @@ impl Tcp {
     /// Logs to `file` with this text format; a line break is added.
     #[must_use]
     pub fn text_log(self, file: &Path, format: &str) -> Self {
-        let config = json!({
-            "path": file,
-            "log_format": {"text_format_source": {"inline_string": format!("{format}\n")}},
-        });
-        let config = typed("envoy.extensions.access_loggers.file.v3.FileAccessLog", config);
-        let log = json!([{"name": "envoy.access_loggers.file", "typed_config": config}]);
-        self.with("access_log", log)
+        self.with("access_log", json!([file_log(text_format(file, format))]))
     }
 
     /// Sets the field at a dotted `path` of the TCP proxy.

@@ -3,7 +3,6 @@
 use harness::{
     AuthzServer, Backend, Bootstrap, Client, Cluster, Listener, Pki, Program, Route, json,
 };
-use xds::envoy::service::auth::v3::AttributeContext;
 
 use super::{asking, filtering, guarding, to_app};
 
@@ -18,17 +17,13 @@ on_both!(
     a_service_gets_metadata_of_its_own,
 );
 
-fn told(authz: &AuthzServer) -> AttributeContext {
-    authz.last().message.attributes.unwrap()
-}
-
 async fn a_service_is_told_of_the_request(program: Program) {
     let (app, authz) = (Backend::echo("app").await, AuthzServer::as_asked().await);
     let proxy = guarding(program, &app, &authz, json!({}), to_app()).await;
     let call = proxy.client().post("/a?b=c").host("a.test").body("body");
     let call = call.header("x-a", "1").header("x-a", "2");
     let reply = call.header("x-envoy-downstream-service-cluster", "caller").send().await;
-    let told = told(&authz);
+    let told = authz.told();
     assert_eq!(reply.status, 200);
     let request = told.request.unwrap();
     let http = request.http.unwrap();
@@ -74,7 +69,7 @@ async fn only_the_headers_that_are_wanted_are_told(program: Program) {
     let proxy = guarding(program, &app, &authz, fields, to_app()).await;
     let call = proxy.get("/p").header("x-aa", "1").header("x-ab", "2").header("x-b", "3");
     assert_eq!(call.send().await.status, 200);
-    let http = told(&authz).request.unwrap().http.unwrap();
+    let http = authz.told_of_request();
     assert_eq!(json!(http.headers), json!({"x-aa": "1", ":path": "/p"}));
     assert_eq!(http.host, "test.example");
 }
@@ -87,7 +82,7 @@ async fn headers_may_be_told_as_bytes(program: Program) {
     });
     let proxy = guarding(program, &app, &authz, fields, to_app()).await;
     assert_eq!(proxy.get("/").header("x-a", "1").header("x-a", "2").send().await.status, 200);
-    let http = told(&authz).request.unwrap().http.unwrap();
+    let http = authz.told_of_request();
     assert!(http.headers.is_empty());
     let headers = http.header_map.unwrap().headers.into_iter();
     let headers: Vec<_> =
@@ -107,7 +102,7 @@ async fn a_body_is_told_up_to_its_limit(program: Program) {
         {
             let reply = proxy.client().post("/").body(sent).send().await;
             assert_eq!(reply.echo().body(), sent);
-            let http = told(&authz).request.unwrap().http.unwrap();
+            let http = authz.told_of_request();
             let (text, bytes) = if as_bytes { ("", part) } else { (part, "") };
             assert_eq!((&*http.body, &*http.raw_body), (text, bytes.as_bytes()), "{sent}");
             let said = http.headers.get("x-envoy-auth-partial-body").map(String::as_str);
@@ -146,7 +141,7 @@ async fn metadata_of_the_route_is_told(program: Program) {
     });
     let proxy = guarding(program, &app, &authz, fields, routes).await;
     assert_eq!(proxy.get("/").send().await.status, 200);
-    let told = told(&authz);
+    let told = authz.told();
     let route = xds::json::to_json(&told.route_metadata_context.unwrap()).to_string();
     assert!(
         route.contains("said") && route.contains("\"b\"") && !route.contains("other"),
@@ -171,7 +166,7 @@ async fn a_service_is_told_of_the_certificates(program: Program) {
     let name = options.server_name.clone();
     let client = Client::http1(proxy.address("main")).tls(options);
     assert_eq!(client.get("/").send().await.status, 200);
-    let told = told(&authz);
+    let told = authz.told();
     let (source, destination) = (told.source.unwrap(), told.destination.unwrap());
     assert!(source.principal.starts_with("spiffe://"), "{source:?}");
     assert!(source.certificate.starts_with("-----BEGIN%20CERTIFICATE-----%0A"), "{source:?}");

@@ -59,7 +59,7 @@ async fn a_service_decides_and_may_be_away(program: Program) {
     let Some(mesh) = Mesh::enter() else { return };
     let app = Backend::echo_at("reviews", pod(27, 9080)).await;
     let service = AuthzServer::authorizing(|request| {
-        let http = request.attributes.as_ref()?.request.as_ref()?.http.as_ref()?;
+        let http = harness::grpc::http(request)?;
         let text = match http.headers.get("x-user").map(String::as_str) {
             Some("good") => "ok_response: {headers: [{header: {key: x-by, value: authz}}]}",
             _ => "status: {code: 7}\ndenied_response: {status: {code: 401}, body: nobody}",
