@@ -26,6 +26,7 @@ mod open_connection;
 pub mod overrides;
 pub mod path;
 pub mod protocol;
+pub mod query;
 pub mod replay;
 pub mod request_body;
 pub mod request_id;

@@ -12,7 +12,7 @@ use super::fault::Fault;
 use super::format::Format;
 use super::global_rate_limit::{GlobalRateLimit, RouteRateLimit};
 use super::grpc_stats::GrpcStats;
-use super::header::HeaderChange;
+use super::header::{AppendAction, HeaderChange};
 use super::istio::{AlpnOverrides, PeerMetadata};
 use super::jwt::{JwtAuthn, RouteRequirement};
 use super::local_rate_limit::LocalRateLimit;
@@ -159,8 +159,26 @@ pub struct HeaderMutation {
 pub struct MessageMutations {
     /// `request_mutations`, in their order.
     pub request: Vec<HeaderChange>,
+    /// `query_parameter_mutations`, in their order, after the request's headers.
+    pub query: Vec<QueryChange>,
     /// `response_mutations`, in their order.
     pub response: Vec<HeaderChange>,
+}
+
+/// One change of a query (Envoy `KeyValueMutation`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum QueryChange {
+    /// `remove`: all parameters of this name.
+    Remove(Box<str>),
+    /// `append`
+    Add {
+        /// The parameter's name.
+        name: Box<str>,
+        /// Its value, before it is percent-encoded.
+        value: Format,
+        /// What becomes of others of this name.
+        action: AppendAction,
+    },
 }
 
 /// Envoy `CorsPolicy`. What it leaves out is said by the next less specific policy, if there is one.

@@ -1,7 +1,5 @@
 //! What an authorization service changes: the head of an allowed request, and the headers of its response.
 
-use std::collections::BTreeMap;
-
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -9,6 +7,7 @@ use super::verdict::{Changes, Header};
 use crate::config::header::AppendAction;
 use crate::config::header_rules::HeaderRules;
 use crate::http::host;
+use crate::http::query::Query;
 use crate::http::stream::Head;
 
 /// A change that cannot be made.
@@ -127,28 +126,16 @@ fn header_value(name: &str, value: &[u8]) -> Result<HeaderValue, Bad> {
     HeaderValue::from_bytes(value).map_err(bad)
 }
 
-/// `path` with these parameters of its query; they are sorted by name, as in Envoy.
+/// `path` with these parameters of its query.
 fn with_parameters(path: &str, set: &[(String, String)], remove: &[String]) -> String {
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let mut parameters: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        parameters.entry(name).or_default().push(value);
-    }
+    let mut query = Query::of(path);
     for (name, value) in set {
-        parameters.insert(name, vec![value]);
+        query.set(name, value);
     }
     for name in remove {
-        parameters.remove(&**name);
+        query.remove(name);
     }
-    let mut changed = path.to_owned();
-    let pairs =
-        parameters.iter().flat_map(|(name, values)| values.iter().map(move |it| (name, it)));
-    for (nth, (name, value)) in pairs.enumerate() {
-        changed.push(if nth == 0 { '?' } else { '&' });
-        changed.extend([*name, "=", *value]);
-    }
-    changed
+    query.target()
 }
 
 /// Makes changes to the headers of a response: first those that add, then those that replace, and last those that
