@@ -239,17 +239,30 @@ fn mark(headers: &mut HeaderMap, caller: Caller, downstream: &Downstream) {
     }
 }
 
-/// A `referer` that occurs twice or is no web address is a spoof of something; Envoy drops it.
+/// A `referer` that occurs twice or is no address (RFC 9110, section 10.1.3) is a spoof of something; Envoy drops it.
 fn remove_bad_referer(headers: &mut HeaderMap) {
     let mut values = headers.get_all(REFERER).iter();
-    let is_url = |value: &HeaderValue| {
-        let uri = Uri::try_from(value.as_bytes());
-        uri.is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")))
-    };
-    let good = values.next().is_none_or(is_url) && values.next().is_none();
-    if !good {
+    let good = values.next().is_none_or(|value| is_referer(value.as_bytes()));
+    if !good || values.next().is_some() {
         headers.remove(REFERER);
     }
+}
+
+/// Whether `value` is a web address or a relative one, without fragment or user.
+fn is_referer(value: &[u8]) -> bool {
+    if value.contains(&b'#') {
+        return false;
+    }
+    let uri = Uri::try_from(value);
+    if uri.is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.authority().is_none_or(|host| !host.as_str().contains('@'))
+    }) {
+        return true;
+    }
+    let first = value.split(|byte| *byte == b'/').next().unwrap_or_default();
+    let allowed = |byte: &u8| byte.is_ascii_graphic() && !br#""<>\^`{|}"#.contains(byte);
+    !first.contains(&b':') && value.iter().all(allowed)
 }
 
 /// Appends `value` to the list header `name`, all of whose fields become one.
@@ -560,9 +573,17 @@ mod tests {
 
     #[test]
     fn referers_must_be_one_web_address() {
-        for (value, kept) in
-            [("http://a/b?c", true), ("https://a", true), ("/b", false), ("a b", false)]
-        {
+        for (value, kept) in [
+            ("http://a/b?c", true),
+            ("https://a", true),
+            ("/b", true),
+            ("b/c.html?d:e", true),
+            ("a b", false),
+            ("http://a/b#c", false),
+            ("b#c", false),
+            ("http://me@a/b", false),
+            ("ftp://a/b", false),
+        ] {
             let mut map = headers(&[("referer", value)]);
             apply(&mut map, &manager(), &[], &from("9.9.9.9", false));
             assert_eq!(map.contains_key(REFERER), kept, "{value}");
