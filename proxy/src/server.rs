@@ -7,6 +7,7 @@ mod logs;
 pub mod options;
 mod process;
 mod runtime;
+mod sending;
 mod shutdown;
 mod spans;
 

@@ -49,7 +49,7 @@ pub use dns::DnsServer;
 pub use eventually::eventually;
 pub use grpc::{AuthzServer, RateLimitServer};
 pub use issuer::Issuer;
-pub use log_collector::LogCollector;
+pub use log_collector::{AccessLogServer, LogCollector};
 pub use management::ManagementServer;
 pub use netns::Netns;
 pub use pki::Pki;

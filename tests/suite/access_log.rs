@@ -4,6 +4,7 @@ mod connections;
 mod filters;
 mod open_telemetry;
 mod operators;
+mod service;
 
 use harness::port::Port;
 use harness::{

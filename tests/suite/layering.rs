@@ -87,7 +87,7 @@ fn every_file_says_its_job_and_stays_readable() {
 #[test]
 fn only_discovery_knows_the_wire_format_of_configuration() {
     // What speaks with a service knows that service's messages.
-    let services = ["xds::envoy::service::", "xds::opentelemetry::"];
+    let services = ["xds::envoy::service::", "xds::envoy::data::", "xds::opentelemetry::"];
     let knows = |text: &str| text.contains("xds::") && !services.iter().any(|it| text.contains(it));
     let allowed = ["discovery", "server", "offline", "admin", "main"];
     let offenders: Vec<_> = rust_files(&workspace().join("proxy/src"))

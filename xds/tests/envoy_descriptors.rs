@@ -61,7 +61,15 @@ fn envoys_descriptors(packages: &BTreeSet<String>) -> Option<DescriptorPool> {
 }
 
 /// Fields and messages of Envoy's that the published descriptors do not have yet.
-const NEWER: [&str; 5] = [
+const NEWER: [&str; 13] = [
+    "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.http_service",
+    "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.grpc_service",
+    "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.resource_detectors",
+    "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.log_name",
+    "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.buffer_flush_interval",
+    "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.buffer_size_bytes",
+    "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.filter_state_objects_to_log",
+    "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.custom_tags",
     "envoy.config.listener.v3.Listener.tcp_keepalive",
     "envoy.config.listener.v3.AdditionalAddress.tcp_keepalive",
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing.no_context_propagation",

@@ -109,6 +109,11 @@ impl<Q: Message> Outgoing<Q> {
     pub async fn send(&self, message: &Q) -> bool {
         self.sender.send(grpc::frame(message)).await.is_ok()
     }
+
+    /// Sends `message`, and waits until it, like all before it, has gone to a connection. False if the stream is over.
+    pub async fn deliver(&self, message: &Q) -> bool {
+        self.send(message).await && self.sender.reserve_many(WAITING).await.is_ok()
+    }
 }
 
 /// The service's half of a stream.
@@ -124,6 +129,12 @@ impl<A> Incoming<A> {
     /// The status that it ended with otherwise, once.
     pub async fn next(&mut self) -> Result<Option<A>, Status> {
         self.answers.recv().await.transpose()
+    }
+
+    /// Whether the stream is over. What it said that nobody took is lost.
+    pub fn is_over(&mut self) -> bool {
+        while self.answers.try_recv().is_ok() {}
+        self.answers.is_closed()
     }
 }
 

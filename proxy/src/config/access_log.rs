@@ -12,7 +12,7 @@ use super::format::Format;
 use super::matcher::{Fraction, HeaderMatcher};
 use super::metadata::MetadataMatcher;
 
-pub use collector::{Collector, Record};
+pub use collector::{Collector, Entry, EntryKind, Extras, LogService, Record, ResponseHeader};
 pub use wanted::{LoggedHeaders, Wanted};
 
 /// One access log of a connection manager or a listener.
@@ -40,6 +40,13 @@ pub enum Logger {
         collector: Arc<Collector>,
         /// What a record says.
         record: Record,
+    },
+    /// `HttpGrpcAccessLogConfig` or `TcpGrpcAccessLogConfig`: entries.
+    Grpc {
+        /// Where entries go.
+        collector: Arc<Collector>,
+        /// What an entry says.
+        entry: Entry,
     },
 }
 
@@ -214,7 +221,7 @@ impl AccessLog {
     pub fn sink(&self) -> Option<&LogSink> {
         match &self.logger {
             Logger::Lines { sink, .. } => Some(sink),
-            Logger::OpenTelemetry { .. } => None,
+            Logger::OpenTelemetry { .. } | Logger::Grpc { .. } => None,
         }
     }
 
@@ -226,7 +233,9 @@ impl AccessLog {
             Logger::OpenTelemetry { record, .. } => {
                 record.body.iter().for_each(|body| wanted.json(body));
                 record.attributes.iter().for_each(|(_, value)| wanted.json(value));
+                wanted.extras(&record.extras);
             }
+            Logger::Grpc { entry, .. } => wanted.entry(entry),
         }
         if let Some(filter) = &self.filter {
             wanted.filter(filter);

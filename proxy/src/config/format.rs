@@ -157,6 +157,8 @@ pub enum Operator {
     Zero,
     /// The flags as a set of bits; only for expressions.
     ResponseFlagsNumber,
+    /// The cipher suite of the client's connection by its number; only for gRPC logs.
+    TlsCipherNumber,
     /// Only for expressions.
     VirtualHostName,
     /// 0, or 1 inbound, or 2 outbound; only for expressions.

@@ -31,6 +31,11 @@ impl Metadata {
             .collect()
     }
 
+    /// Everything, by namespace.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, &Map<String, Value>)> {
+        self.namespaces.iter().map(|(namespace, values)| (&**namespace, values))
+    }
+
     /// Everything below `namespace`, if it holds anything.
     pub fn namespace(&self, namespace: &str) -> Option<&Map<String, Value>> {
         self.namespaces.get(namespace)

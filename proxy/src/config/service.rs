@@ -41,3 +41,12 @@ pub struct HttpService {
     /// `request_headers_to_add`
     pub headers: Vec<HeaderToAdd>,
 }
+
+/// How something is sent in OTLP.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OtlpCollector {
+    /// `grpc_service`
+    Grpc(GrpcService),
+    /// `http_service`, in protobuf.
+    Http(HttpService),
+}

@@ -9,7 +9,7 @@ use super::format::Format;
 use super::matcher::{Fraction, HeaderRef};
 use super::metadata::MetadataOf;
 use super::rate_limit::MetadataKey;
-use super::service::{GrpcService, HttpService};
+use super::service::{HttpService, OtlpCollector};
 
 /// What a connection manager says of traces (Envoy `HttpConnectionManager.Tracing`).
 #[derive(Debug, Clone, PartialEq)]
@@ -124,15 +124,6 @@ pub struct OpenTelemetry {
     pub sampler: Option<Sampler>,
     /// `max_cache_size`: most spans that wait to be sent; 1,024 by default.
     pub max_cache_size: usize,
-}
-
-/// How spans are sent in OTLP.
-#[derive(Debug, Clone, PartialEq)]
-pub enum OtlpCollector {
-    /// `grpc_service`
-    Grpc(GrpcService),
-    /// `http_service`, in protobuf.
-    Http(HttpService),
 }
 
 /// A sampler of OpenTelemetry.

@@ -115,6 +115,9 @@ fn downstream(
         Operator::RequestedServerName => {
             downstream.server_name.as_deref().is_some_and(|name| text(name, out))
         }
+        Operator::TlsCipherNumber => {
+            downstream.tls.as_ref().is_some_and(|tls| number(tls.cipher_id().into(), out))
+        }
         Operator::ConnectionId => number(downstream.id, out),
         Operator::Hostname => text(crate::net::hostname(), out),
         Operator::Zero => number(0, out),

@@ -2,6 +2,7 @@
 //!
 //! The operators are answered in groups; each group says `None` to what it does not know.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use super::names;
 use super::stream::{Head, Stream};
 use crate::config::access_log::LogKind;
 use crate::config::format::{Facts, HeaderChoice, Operator, PathOf, TimePoint, millis};
-use crate::config::matcher::HeaderRef;
+use crate::config::matcher::{HeaderRef, joined};
 use crate::config::metadata::{Metadata, MetadataOf};
 use crate::telemetry::trace::Propagation;
 
@@ -120,7 +121,13 @@ impl Stream {
                 chain.is_named && text(&chain.name, out)
             }
             Operator::UniqueId => write!(out, "{:016x}{:016x}", self.random(), self.id).is_ok(),
-            Operator::StreamId => number(self.id, out),
+            Operator::StreamId => {
+                let id = head.and_then(|head| head.headers.get(names::X_REQUEST_ID));
+                id.is_some_and(|id| {
+                    out.extend_from_slice(id.as_bytes());
+                    true
+                })
+            }
             Operator::VirtualHostName => {
                 let host = self.table().zip(self.route());
                 let host = host.and_then(|(table, found)| table.virtual_host(found));
@@ -234,10 +241,10 @@ impl Stream {
             TimePoint::DownstreamRxEnd => timeline.request_end.get(),
             TimePoint::UpstreamTxBegin => timeline.upstream_begin.get(),
             TimePoint::UpstreamTxEnd => timeline.upstream_request_end(),
-            TimePoint::UpstreamRxBegin | TimePoint::DownstreamTxBegin => {
-                timeline.response_begin.get()
-            }
-            TimePoint::UpstreamRxEnd | TimePoint::DownstreamTxEnd => Some(Instant::now()),
+            TimePoint::UpstreamRxBegin => timeline.response_begin.get(),
+            TimePoint::UpstreamRxEnd => timeline.response_begin.get().map(|_| Instant::now()),
+            TimePoint::DownstreamTxBegin => timeline.answer_begin(),
+            TimePoint::DownstreamTxEnd => timeline.answer_begin().map(|_| Instant::now()),
             TimePoint::UpstreamConnectBegin
             | TimePoint::UpstreamConnectEnd
             | TimePoint::UpstreamHandshakeEnd => None,
@@ -268,6 +275,16 @@ impl crate::telemetry::access_log::LogFacts for Stream {
 
     fn grpc_status(&self) -> Option<u16> {
         self.grpc_code()
+    }
+
+    fn response_header(&self, name: &http::HeaderName) -> Option<Vec<u8>> {
+        self.response_header_values(name)
+    }
+
+    fn response_trailer(&self, name: &http::HeaderName) -> Option<Vec<u8>> {
+        let mut found = None;
+        self.with_trailers(|trailers| found = joined(trailers, name).map(Cow::into_owned));
+        found
     }
 
     fn is_traced(&self) -> bool {

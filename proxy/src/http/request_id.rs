@@ -43,7 +43,7 @@ fn value(rng: &mut Rng) -> HeaderValue {
 }
 
 /// The text of a version 4 UUID (RFC 9562) made of `random`.
-fn uuid_v4(random: u128) -> [u8; 36] {
+pub fn uuid_v4(random: u128) -> [u8; 36] {
     const VERSION: u128 = 0xf << 76;
     const VARIANT: u128 = 0b11 << 62;
     let id = random & !VERSION & !VARIANT | 4 << 76 | 0b10 << 62;

@@ -1,5 +1,7 @@
 //! The last changes to a response before the codec sends it: the headers that every response of this proxy has.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
@@ -34,6 +36,7 @@ fn answer(
     routed: Option<(Found, Option<usize>)>,
 ) -> Response<DownstreamBody> {
     let stream = finish.stream();
+    stream.timeline.own_answer.set(Some(Instant::now()));
     stream.flag(reply.flags);
     stream.set_details(reply.details.clone());
     let head = stream.head();

@@ -65,6 +65,8 @@ pub struct Timeline {
     pub upstream_begin: Cell<Option<Instant>>,
     /// The response's headers came.
     pub response_begin: Cell<Option<Instant>>,
+    /// The proxy answered itself.
+    pub own_answer: Cell<Option<Instant>>,
     /// Anything at all moved.
     pub activity: Cell<Option<Instant>>,
 }
@@ -73,6 +75,11 @@ impl Timeline {
     /// When the request's last byte went upstream: bodies are read from the client only as they are sent.
     pub fn upstream_request_end(&self) -> Option<Instant> {
         Some(self.request_end.get()?.max(self.upstream_begin.get()?))
+    }
+
+    /// When the answer began to go to the client: that of the upstream goes on as it comes.
+    pub fn answer_begin(&self) -> Option<Instant> {
+        self.own_answer.get().or(self.response_begin.get())
     }
 }
 
@@ -418,6 +425,17 @@ impl Stream {
     ) -> Option<T> {
         let kept = self.response_headers.borrow();
         kept.iter().find(|(known, _)| known == name).map(|(_, value)| read(value))
+    }
+
+    /// All values of a kept response header, joined by `,`.
+    pub fn response_header_values(&self, name: &HeaderName) -> Option<Vec<u8>> {
+        let kept = self.response_headers.borrow();
+        let values = kept.iter().filter(|(known, _)| known == name);
+        values.map(|(_, value)| value.as_bytes().to_vec()).reduce(|mut all, value| {
+            all.push(b',');
+            all.extend_from_slice(&value);
+            all
+        })
     }
 
     /// Keeps the response's trailers.

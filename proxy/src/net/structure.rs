@@ -26,7 +26,8 @@ pub fn structure(json: &Map<String, Value>) -> Struct {
     Struct { fields: json.iter().map(|(key, it)| (key.clone(), value(it))).collect() }
 }
 
-fn value(json: &Value) -> ProtoValue {
+/// JSON as any value.
+pub fn value(json: &Value) -> ProtoValue {
     let kind = match json {
         Value::Null => Kind::NullValue(0),
         Value::Bool(truth) => Kind::BoolValue(*truth),

@@ -1,81 +1,41 @@
-//! Records of access logs go to their collectors: in batches, from the control runtime, over clusters like any
-//! request.
-//!
-//! Each collector has a bounded queue and a few reports on their way at most. One that is slow or dead costs
-//! records, and nothing else.
+//! Records of access logs go to their collectors: in OTLP, or in the streams of an `AccessLogService`.
+
+mod stream;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message as _;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use xds::opentelemetry::proto::collector::logs::v1::ExportLogsServiceResponse;
 use xds::opentelemetry::proto::logs::v1::LogRecord;
 
-use crate::call::{Caller, grpc};
-use crate::config::access_log::Collector;
+use self::stream::LogStream;
+use super::sending::{self, Sending, otlp};
+use crate::call::Caller;
+use crate::config::access_log::{Collector, LogService};
 use crate::config::bootstrap::Node;
-use crate::config::service::GrpcService;
-use crate::telemetry::access_log::otlp;
-use crate::telemetry::access_log::reporter::Outbox;
+use crate::config::service::OtlpCollector;
+use crate::telemetry::access_log::otlp as records;
+use crate::telemetry::access_log::reporter::{LogItem, Outbox, Stats};
 use crate::telemetry::metrics::AccessLogStats;
 
 const METHOD: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
-/// Most records of one report.
-const AT_ONCE: usize = 1024;
-/// Most reports on their way to one collector.
+/// Most reports on their way to a collector that speaks OTLP.
 const REPORTS: u32 = 4;
 /// How long a collector has that is not given a time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What sends records.
-#[derive(Debug)]
-pub(super) struct Sending {
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl Sending {
-    /// Sends what arrives in the outboxes, in the name of `node`.
-    pub(super) fn start(
-        mut outboxes: UnboundedReceiver<Outbox>,
-        caller: Rc<Caller>,
-        node: Node,
-    ) -> Self {
-        let (stop, mut stopped) = oneshot::channel();
-        let node = Rc::new(node);
-        let task = tokio::task::spawn_local(async move {
-            let mut sending = JoinSet::new();
-            loop {
-                tokio::select! {
-                    outbox = outboxes.recv() => match outbox {
-                        Some(outbox) => {
-                            let sender = Sender::new(&outbox, Rc::clone(&caller), Rc::clone(&node));
-                            sending.spawn_local(sender.send_all(outbox));
-                        }
-                        None => break,
-                    },
-                    _ = &mut stopped => break,
-                    // Those that are over need no place any more.
-                    Some(_) = sending.join_next() => {}
-                }
-            }
-            while sending.join_next().await.is_some() {}
-        });
-        Self { stop, task }
-    }
-
-    /// Sends what is left, when nobody makes records any more, for up to `timeout`.
-    pub(super) async fn end(self, timeout: Duration) {
-        drop(self.stop);
-        if tokio::time::timeout(timeout, self.task).await.is_err() {
-            tracing::debug!("the last access-log records could not be sent in time");
-        }
-    }
+/// Sends what arrives in the outboxes, in the name of `node`.
+pub(super) fn send(outboxes: UnboundedReceiver<Outbox>, caller: Rc<Caller>, node: Node) -> Sending {
+    let node = Rc::new(node);
+    Sending::start(outboxes, move |outbox: Outbox| {
+        let Outbox { collector, records, stats } = outbox;
+        let destination = Destination::new(&collector, &caller, &node, stats);
+        let sender =
+            Sender { caller: Rc::clone(&caller), node: Rc::clone(&node), collector, destination };
+        sending::send_all(sender, records)
+    })
 }
 
 /// What sends the records for one collector.
@@ -83,77 +43,94 @@ struct Sender {
     caller: Rc<Caller>,
     node: Rc<Node>,
     collector: Arc<Collector>,
-    service: GrpcService,
-    stats: Arc<AccessLogStats>,
+    destination: Destination,
+}
+
+enum Destination {
+    OpenTelemetry(OtlpCollector, Arc<AccessLogStats>),
+    AccessLog(LogStream),
+    /// The statistics are another collector's, which does not happen.
+    Nowhere,
+}
+
+impl Destination {
+    fn new(collector: &Collector, caller: &Rc<Caller>, node: &Rc<Node>, stats: Stats) -> Self {
+        match (&collector.service, stats) {
+            (LogService::OpenTelemetry { collector, .. }, Stats::OpenTelemetry(stats)) => {
+                Self::OpenTelemetry(collector.clone(), stats)
+            }
+            (LogService::AccessLog(service, _), Stats::Grpc(stats)) => {
+                let (caller, node) = (Rc::clone(caller), Rc::clone(node));
+                let name = Arc::clone(&collector.log_name);
+                Self::AccessLog(LogStream::new(caller, service.clone(), node, name, stats))
+            }
+            _ => Self::Nowhere,
+        }
+    }
+}
+
+impl sending::Collector for Sender {
+    type Item = LogItem;
+    const AT_ONCE: usize = 1024;
+
+    /// The messages of a stream go one after the other.
+    fn reports(&self) -> u32 {
+        match self.destination {
+            Destination::OpenTelemetry(..) => REPORTS,
+            Destination::AccessLog(_) | Destination::Nowhere => 1,
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        self.collector.flush_interval
+    }
+
+    fn size(item: &LogItem) -> usize {
+        item.size()
+    }
+
+    fn enough(&self) -> usize {
+        self.collector.buffer_size
+    }
+
+    async fn report(&self, items: Vec<LogItem>) {
+        match &self.destination {
+            Destination::OpenTelemetry(service, stats) => self.export(items, service, stats).await,
+            Destination::AccessLog(stream) => stream.report(items).await,
+            Destination::Nowhere => {}
+        }
+    }
+
+    async fn finish(&self) {
+        if let Destination::AccessLog(stream) = &self.destination {
+            stream.finish().await;
+        }
+    }
 }
 
 impl Sender {
-    fn new(outbox: &Outbox, caller: Rc<Caller>, node: Rc<Node>) -> Rc<Self> {
-        let (collector, stats) = (Arc::clone(&outbox.collector), Arc::clone(&outbox.stats));
-        let timeout = collector.service.timeout.or(Some(PATIENCE));
-        let service = GrpcService { timeout, ..collector.service.clone() };
-        Rc::new(Self { caller, node, collector, service, stats })
-    }
-
-    /// Sends the records of `outbox` until nobody makes any more.
-    async fn send_all(self: Rc<Self>, mut outbox: Outbox) {
-        let places = Arc::new(Semaphore::new(REPORTS as usize));
-        let interval = self.collector.flush_interval;
-        let mut timer = interval_at(Instant::now() + interval, interval);
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut waiting: Vec<LogRecord> = Vec::new();
-        let (mut size, mut due) = (0, false);
-        loop {
-            let is_full = size >= self.collector.buffer_size || waiting.len() == AT_ONCE;
-            let enough = !waiting.is_empty() && (due || is_full);
-            tokio::select! {
-                place = Arc::clone(&places).acquire_owned(), if enough => {
-                    let Ok(place) = place else { return };
-                    self.dispatch(std::mem::take(&mut waiting), place);
-                    (size, due) = (0, false);
-                }
-                record = outbox.records.recv(), if waiting.len() < AT_ONCE => match record {
-                    Some(record) => {
-                        size += record.encoded_len();
-                        waiting.push(record);
-                    }
-                    None => break,
-                },
-                _ = timer.tick() => due = true,
-            }
-        }
-        if !waiting.is_empty()
-            && let Ok(place) = Arc::clone(&places).acquire_owned().await
-        {
-            self.dispatch(waiting, place);
-        }
-        // All reports have arrived when all places are free.
-        drop(places.acquire_many(REPORTS).await);
-    }
-
-    /// Sends one report, which holds `place` until it has arrived.
-    fn dispatch(self: &Rc<Self>, records: Vec<LogRecord>, place: OwnedSemaphorePermit) {
-        let this = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            this.report(records).await;
-            drop(place);
-        });
-    }
-
-    async fn report(&self, records: Vec<LogRecord>) {
+    async fn export(&self, items: Vec<LogItem>, service: &OtlpCollector, stats: &AccessLogStats) {
+        let records: Vec<LogRecord> = items.into_iter().filter_map(record).collect();
         let count = records.len() as u64;
-        let request = otlp::request(&self.collector, &self.node, records);
+        let request = records::request(&self.collector, &self.node, records);
         let answer: Result<ExportLogsServiceResponse, _> =
-            grpc::unary(&self.caller, &self.service, METHOD, &request).await;
+            otlp::export(&self.caller, service, METHOD, &request, PATIENCE).await;
         let rejected = match answer {
             Ok(answer) => answer.partial_success.map_or(0, |partial| partial.rejected_log_records),
-            Err(status) => {
-                tracing::debug!(records = count, %status, "access-log records were not taken");
+            Err(reason) => {
+                tracing::debug!(records = count, reason, "access-log records were not taken");
                 i64::MAX
             }
         };
         let dropped = u64::try_from(rejected).unwrap_or(0).min(count);
-        self.stats.logs_dropped.add(dropped);
-        self.stats.logs_written.add(count - dropped);
+        stats.logs_dropped.add(dropped);
+        stats.logs_written.add(count - dropped);
+    }
+}
+
+fn record(item: LogItem) -> Option<LogRecord> {
+    match item {
+        LogItem::Record(record) => Some(record),
+        LogItem::Http(_) | LogItem::Tcp(_) => None,
     }
 }

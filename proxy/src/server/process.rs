@@ -18,6 +18,7 @@ use super::jwks;
 use super::logs;
 use super::options::Options;
 use super::runtime::{self, Handle};
+use super::sending::Sending;
 use super::shutdown::{self, Signals};
 use super::spans;
 use crate::admin::access_log::AdminLog;
@@ -203,8 +204,8 @@ struct Chores {
 
 /// What sends reports to collectors.
 struct Reports {
-    records: Option<logs::Sending>,
-    spans: spans::Sending,
+    records: Option<Sending>,
+    spans: Sending,
 }
 
 impl Chores {
@@ -215,11 +216,10 @@ impl Chores {
         tokio::spawn(heap::keep_giving_back());
         let (caller, metrics) = (start_caller(shared), Arc::clone(&shared.metrics));
         let outboxes = shared.access_log.outboxes();
-        let records =
-            outboxes.map(|outboxes| logs::Sending::start(outboxes, Rc::clone(&caller), node));
+        let records = outboxes.map(|outboxes| logs::send(outboxes, Rc::clone(&caller), node));
         let fetching = jwks::keep_fetching(self.wanted_keys, Rc::clone(&caller), metrics);
         tokio::task::spawn_local(fetching);
-        Reports { records, spans: spans::Sending::start(self.outboxes, caller) }
+        Reports { records, spans: spans::send(self.outboxes, caller) }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::config::format::{Facts, Operator, TimePoint, millis};
 use crate::config::matcher::RequestHead;
 use crate::config::metadata::{Metadata, MetadataOf};
 use crate::http::ends::{self, number, text};
+use crate::http::request_id::uuid_v4;
 use crate::telemetry::access_log::LogFacts;
 use crate::telemetry::response_flags::ResponseFlags;
 
@@ -53,6 +54,11 @@ impl Facts for Session {
             | Operator::ResponseTrailersBytes => number(0, out),
             Operator::CommonDuration { from, to, unit } => {
                 self.span(*from, *to).is_some_and(|span| number(unit.of(span), out))
+            }
+            Operator::StreamId => {
+                let id = u128::from(self.random) << 64 | u128::from(self.downstream.id);
+                out.extend_from_slice(&uuid_v4(id));
+                true
             }
             Operator::ListenerDirection => {
                 let snapshot = self.worker.snapshot();

@@ -4,6 +4,7 @@
 //! the latest [`FLUSH_INTERVAL`] after its first line. The queue to the writer is bounded and never waited
 //! for: when the disk is slower than the traffic, blocks are dropped and their lines counted.
 
+mod entry;
 mod filter;
 mod line;
 pub mod otlp;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use http::HeaderName;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -22,11 +24,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::metrics::Metrics;
 use super::response_flags::ResponseFlags;
-use crate::config::access_log::{AccessLog, LogFormat, LogKind, LogSink, Logger};
+use crate::config::access_log::{
+    AccessLog, EntryKind, LogFormat, LogKind, LogService, LogSink, Logger,
+};
 use crate::config::format::{Facts, Operator, TimeFormat};
 use crate::config::matcher::RequestHead;
 use crate::config::metadata::{Metadata, MetadataOf};
-use reporter::{Known, Outbox, Reporters};
+use reporter::{Known, LogItem, Outbox, Reporters};
 use writer::{Block, Message, Writer};
 
 /// A block is handed over when it has grown to this many bytes.
@@ -54,6 +58,18 @@ pub trait LogFacts: Facts {
 
     /// `grpc-status` of the trailers, else of the headers.
     fn grpc_status(&self) -> Option<u16>;
+
+    /// All values of a response header, joined by `,`, if the log said that it needs them.
+    fn response_header(&self, name: &HeaderName) -> Option<Vec<u8>> {
+        let _ = name;
+        None
+    }
+
+    /// All values of a response trailer, joined by `,`.
+    fn response_trailer(&self, name: &HeaderName) -> Option<Vec<u8>> {
+        let _ = name;
+        None
+    }
 
     /// Whether the request is a health check that this proxy answers.
     fn is_health_check(&self) -> bool {
@@ -129,7 +145,7 @@ impl AccessLogger {
     pub fn buffer(&self) -> LogBuffer {
         LogBuffer {
             // Cannot fail: both are specifiers of Envoy's.
-            nanoseconds: TimeFormat::parse("%s%9f").unwrap_or_default(),
+            nanoseconds: Operator::StartTime(TimeFormat::parse("%s%9f").unwrap_or_default()),
             known: Known::default(),
             logger: self.clone(),
             blocks: RefCell::default(),
@@ -182,7 +198,7 @@ pub struct LogBuffer {
     begun: Notify,
     known: Known,
     /// How records tell when something began.
-    nanoseconds: TimeFormat,
+    nanoseconds: Operator,
 }
 
 impl LogBuffer {
@@ -196,7 +212,16 @@ impl LogBuffer {
             Logger::Lines { sink, format } => self.line(sink, format, &event),
             Logger::OpenTelemetry { collector, record } => {
                 let record = otlp::record(record, &event, &self.nanoseconds);
-                self.known.report(&self.logger.reporters, collector, record);
+                self.known.report(&self.logger.reporters, collector, LogItem::Record(record));
+            }
+            Logger::Grpc { collector, entry } => {
+                let item = match collector.service {
+                    LogService::AccessLog(_, EntryKind::Tcp) => {
+                        LogItem::Tcp(Box::new(entry::tcp(entry, &event, &self.nanoseconds)))
+                    }
+                    _ => LogItem::Http(Box::new(entry::http(entry, &event, &self.nanoseconds))),
+                };
+                self.known.report(&self.logger.reporters, collector, item);
             }
         }
     }

@@ -28,11 +28,11 @@ pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Val
 pub use stats::{
     AccessLogStats, ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, ClusterStats,
     ConnectionLimitStats, ConnectionRateStats, CorsStats, CsrfStats, DnsCacheStats, DnsStats,
-    ExtAuthzStats, FaultStats, GrpcStats, GrpcUpstreamStats, HttpInspectorStats, HttpStats,
-    JwtAuthnStats, ListenerStats, ListenerWorkerStats, LocalRateLimitStats, NetworkAuthzStats,
-    OpenTelemetryStats, ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats,
-    ResolutionStats, ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats,
-    TlsInspectorStats, ZipkinStats,
+    ExtAuthzStats, FaultStats, GrpcAccessLogStats, GrpcStats, GrpcUpstreamStats,
+    HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats, ListenerWorkerStats,
+    LocalRateLimitStats, NetworkAuthzStats, OpenTelemetryStats, ProxyProtocolStats,
+    ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats, ServerStats,
+    SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats, TlsInspectorStats, ZipkinStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -46,6 +46,7 @@ pub struct Metrics {
     tcp: Sharded<TcpStats>,
     connection_limits: Sharded<ConnectionLimitStats>,
     access_logs: Common<AccessLogStats>,
+    grpc_access_logs: Common<GrpcAccessLogStats>,
     sessions: Sharded<SessionStats>,
     cors: Sharded<CorsStats>,
     faults: Common<FaultStats>,
@@ -185,6 +186,11 @@ impl Metrics {
     /// The statistics `access_logs.open_telemetry_access_log.[STAT_PREFIX.]*`, of all workers.
     pub fn open_telemetry_access_log(&self, stat_prefix: &str) -> Arc<AccessLogStats> {
         self.access_logs.get(Scope::access_log(stat_prefix))
+    }
+
+    /// The statistics `access_logs.grpc_access_log.*`, of all workers.
+    pub fn grpc_access_log(&self) -> Arc<GrpcAccessLogStats> {
+        self.grpc_access_logs.get(Scope::Root)
     }
 
     /// The statistics `http.STAT_PREFIX.fault.*`, of all workers.
@@ -350,6 +356,7 @@ impl Metrics {
         self.grpc_web.collect(std::iter::empty(), &mut out);
         self.grpc_upstream.collect(std::iter::empty(), &mut out);
         self.access_logs.collect(&mut out);
+        self.grpc_access_logs.collect(&mut out);
         let part = |part| configured.iter().filter(move |scope| is_rbac(scope, part));
         self.rbac.collect(part(&Part::Rules), &mut out);
         self.shadow_rbac.collect(part(&Part::Shadow), &mut out);

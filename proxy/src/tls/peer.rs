@@ -20,6 +20,7 @@ pub struct PeerInfo {
     alpn: Option<Box<[u8]>>,
     version: &'static str,
     cipher: &'static str,
+    cipher_id: u16,
     local: Option<Arc<Certificate>>,
 }
 
@@ -44,6 +45,7 @@ impl PeerInfo {
             cipher: state
                 .negotiated_cipher_suite()
                 .map_or("", |suite| cipher::openssl_name(suite.suite())),
+            cipher_id: state.negotiated_cipher_suite().map_or(0, |it| u16::from(it.suite())),
             local: None,
         }
     }
@@ -82,6 +84,11 @@ impl PeerInfo {
     /// The cipher suite in OpenSSL's spelling.
     pub fn cipher(&self) -> &'static str {
         self.cipher
+    }
+
+    /// The cipher suite by its number (IANA).
+    pub fn cipher_id(&self) -> u16 {
+        self.cipher_id
     }
 
     /// The peer's own certificate.

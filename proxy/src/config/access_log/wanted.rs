@@ -3,10 +3,11 @@
 use http::HeaderMap;
 use http::header::HeaderName;
 
-use super::{JsonFormat, LogFilter};
+use super::{Entry, Extras, JsonFormat, LogFilter, ResponseHeader};
 use crate::config::expression::Expression;
 use crate::config::format::{Format, HeaderChoice, Operator};
 use crate::config::matcher::HeaderRef;
+use crate::config::tracing::TagValue;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
@@ -47,6 +48,26 @@ impl Wanted {
                 members.iter().for_each(|(_, member)| self.json(member));
             }
             JsonFormat::List(items) => items.iter().for_each(|item| self.json(item)),
+        }
+    }
+
+    /// What `entry` tells.
+    pub fn entry(&mut self, entry: &Entry) {
+        self.size = true;
+        for header in &entry.response_headers {
+            if let ResponseHeader::Named(name) = header {
+                self.header(name);
+            }
+        }
+        self.extras(&entry.extras);
+    }
+
+    /// What `extras` tell.
+    pub fn extras(&mut self, extras: &Extras) {
+        for tag in &extras.custom_tags {
+            if let TagValue::Format(format) = &tag.value {
+                self.format(format);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Access logs: where lines go, and what they say.
 
 mod filter;
+mod grpc;
 mod open_telemetry;
 
 use std::path::PathBuf;
@@ -62,6 +63,12 @@ fn logger(any: &prost_types::Any) -> Result<Logger> {
     }
     if let Some(proto) = unpack(any)? {
         return open_telemetry::logger(&proto);
+    }
+    if let Some(proto) = unpack(any)? {
+        return grpc::http(&proto);
+    }
+    if let Some(proto) = unpack(any)? {
+        return grpc::tcp(&proto);
     }
     unsupported(any)
 }

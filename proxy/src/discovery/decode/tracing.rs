@@ -16,6 +16,7 @@ use xds::envoy::r#type::tracing::v3::custom_tag::{Environment, Header, Literal, 
 use xds::envoy::r#type::v3::{FractionalPercent, Percent};
 
 use self::provider::provider;
+pub(super) use self::provider::{Attributes, detect, merge};
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::matcher::header_ref;
 use super::rate_limit::metadata_key;
@@ -118,7 +119,8 @@ fn name(field: &str, text: &str) -> Result<Option<Format>> {
     if text.is_empty() { Ok(None) } else { Ok(Some(Format::parse(text).at(field)?)) }
 }
 
-fn custom_tag(proto: &CustomTag) -> Result<tracing::CustomTag> {
+/// A tag.
+pub(super) fn custom_tag(proto: &CustomTag) -> Result<tracing::CustomTag> {
     let CustomTag { tag, r#type } = proto;
     let name = non_empty("tag", tag)?.into();
     let value = match r#type {

@@ -119,7 +119,7 @@ impl Open {
         tags::common(&stream, &Outcome { status: self.status, flags: self.flags }, &mut tags);
         tags::custom(&stream, tracer, &mut tags);
         let name = upstream_operation(tracer, stream.taken_route())
-            .and_then(|format| tags::formatted(&stream, format));
+            .and_then(|format| tags::formatted(&*stream, format));
         let stat_name = tags.get(tag::UPSTREAM_CLUSTER_NAME).unwrap_or(&cluster);
         Some(Span {
             name: name.unwrap_or_else(|| format!("router {stat_name} egress")),

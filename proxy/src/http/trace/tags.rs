@@ -3,13 +3,12 @@
 use std::time::{Instant, SystemTime};
 
 use http::HeaderName;
-use serde_json::Value;
 
 use super::Tracer;
-use crate::config::format::{Facts as _, Format};
-use crate::config::tracing::TagValue;
 use crate::http::names::{GRPC_MESSAGE, GRPC_STATUS};
 use crate::http::stream::Stream;
+use crate::telemetry::custom_tag::value;
+pub(super) use crate::telemetry::custom_tag::{formatted, text};
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::telemetry::trace::span::{Tags, tag};
 
@@ -51,54 +50,10 @@ pub(super) fn result(outcome: &Outcome, tags: &mut Tags) {
 pub(super) fn custom(stream: &Stream, tracer: &Tracer, tags: &mut Tags) {
     let route = stream.taken_route().and_then(|route| route.tracing.as_deref());
     for wanted in tracer.config.spans.tags(route.map(|route| &route.spans)) {
-        if let Some(value) = value(stream, &wanted.value).filter(|value| !value.is_empty()) {
+        if let Some(value) = value(stream, &wanted.value) {
             tags.set(wanted.name.to_string(), value);
         }
     }
-}
-
-fn value(stream: &Stream, wanted: &TagValue) -> Option<String> {
-    Some(match wanted {
-        TagValue::Text(text) => text.to_string(),
-        TagValue::Header { name, default } => {
-            let head = stream.head()?;
-            name.value(&head.view()).map_or_else(|| default.to_string(), |value| text(&value))
-        }
-        TagValue::Metadata { of, key, default } => {
-            let mut found = None;
-            stream.with_metadata(*of, &mut |metadata| {
-                found = metadata.get(&key.namespace, &key.path).and_then(plain);
-            });
-            found.unwrap_or_else(|| default.to_string())
-        }
-        TagValue::Format(format) => formatted(stream, format)?,
-    })
-}
-
-/// A value of metadata as a tag has it: structures as JSON.
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => match number.as_f64() {
-            // As it would read in JSON without the `.0` of a whole number.
-            Some(whole) if whole.fract() == 0.0 && whole.abs() < 1e6 => Some(format!("{whole:.0}")),
-            _ => Some(number.to_string()),
-        },
-        other => Some(other.to_string()),
-    }
-}
-
-/// What is said where bytes are no text.
-pub(super) fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// What a format says, if it says anything.
-pub(super) fn formatted(stream: &Stream, format: &Format) -> Option<String> {
-    let mut out = Vec::new();
-    format.render(stream, "", &mut out);
-    Some(text(&out)).filter(|text| !text.is_empty())
 }
 
 /// Says of a gRPC call how it ended.

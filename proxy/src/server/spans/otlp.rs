@@ -14,9 +14,6 @@ use crate::telemetry::trace::span::{Kind, Span, tag};
 
 /// The method that takes spans.
 pub(super) const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-/// What this proxy calls itself to collectors.
-pub(super) const USER_AGENT: &str =
-    concat!("OTel-OTLP-Exporter-Outrigger/", env!("CARGO_PKG_VERSION"));
 
 /// That it is known whether the parent is of another process.
 const HAS_IS_REMOTE: u32 = 0x100;

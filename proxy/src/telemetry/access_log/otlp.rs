@@ -7,21 +7,28 @@ use xds::opentelemetry::proto::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use xds::opentelemetry::proto::resource::v1::Resource;
 
 use super::Event;
-use crate::config::access_log::{Collector, JsonFormat, Record};
+use crate::config::Name;
+use crate::config::access_log::{Collector, JsonFormat, LogService, Record};
 use crate::config::bootstrap::Node;
-use crate::config::format::{Facts as _, Operator, TimeFormat, write_json};
+use crate::config::format::{Facts as _, Operator, write_json};
+use crate::telemetry::custom_tag;
 
 /// What a record says of `event`. `nanoseconds` writes a time as nanoseconds since 1970.
-pub(super) fn record(format: &Record, event: &Event<'_>, nanoseconds: &TimeFormat) -> LogRecord {
+pub(super) fn record(format: &Record, event: &Event<'_>, nanoseconds: &Operator) -> LogRecord {
     let attributes = format.attributes.iter();
     let mut attributes: Vec<_> =
         attributes.map(|(key, it)| key_value(key, value(it, event))).collect();
-    for key in &format.filter_state {
+    for key in &format.extras.filter_state {
         event.with_filter_state(key, &mut |state| {
             let mut text = Vec::new();
             write_json(state, &mut text);
             attributes.push(key_value(key, text_value(&text)));
         });
+    }
+    for tag in &format.extras.custom_tags {
+        if let Some(value) = custom_tag::value(event.facts, &tag.value) {
+            attributes.push(key_value(&tag.name, text_value(value.as_bytes())));
+        }
     }
     // A trace is told of where a span of it was made here.
     let span_id = bytes(&written(event, &Operator::SpanId));
@@ -29,7 +36,7 @@ pub(super) fn record(format: &Record, event: &Event<'_>, nanoseconds: &TimeForma
         [] => Vec::new(),
         _ => bytes(&written(event, &Operator::TraceId)),
     };
-    let start = written(event, &Operator::StartTime(nanoseconds.clone()));
+    let start = written(event, nanoseconds);
     LogRecord {
         time_unix_nano: start.parse().unwrap_or(0),
         body: format.body.as_ref().map(|body| value(body, event)),
@@ -39,28 +46,41 @@ pub(super) fn record(format: &Record, event: &Event<'_>, nanoseconds: &TimeForma
     }
 }
 
-/// One report of `records` to `collector`, by `node`.
+/// One report of `records` to `collector`, by `node`. Nothing is said of the process but to a collector that speaks OTLP.
 pub fn request(
     collector: &Collector,
     node: &Node,
     records: Vec<LogRecord>,
 ) -> ExportLogsServiceRequest {
-    let mut labels: Vec<(&str, &str)> = Vec::new();
-    if collector.builtin_labels {
-        let (_, zone, _) = &node.locality;
-        labels.extend([
-            ("log_name", &*collector.log_name),
-            ("zone_name", zone.as_str()),
-            ("cluster_name", node.cluster.as_str()),
-            ("node_name", node.id.as_str()),
-        ]);
-    }
-    labels.extend(collector.resource.iter().map(|(key, value)| (&**key, &**value)));
-    let label = |(key, value): (&str, &str)| key_value(key, text_value(value.as_bytes()));
-    let resource = Resource { attributes: labels.into_iter().map(label).collect() };
+    let attributes = match &collector.service {
+        LogService::OpenTelemetry { resource, builtin_labels, .. } => {
+            labels(collector, node, *builtin_labels, resource)
+        }
+        LogService::AccessLog(..) => Vec::new(),
+    };
     let scope_logs = vec![ScopeLogs { log_records: records }];
-    let logs = ResourceLogs { resource: Some(resource), scope_logs };
+    let logs = ResourceLogs { resource: Some(Resource { attributes }), scope_logs };
     ExportLogsServiceRequest { resource_logs: vec![logs] }
+}
+
+fn labels(
+    collector: &Collector,
+    node: &Node,
+    builtin: bool,
+    resource: &[(Name, Name)],
+) -> Vec<KeyValue> {
+    let (_, zone, _) = &node.locality;
+    let own = [
+        ("log_name", &*collector.log_name),
+        ("zone_name", zone.as_str()),
+        ("cluster_name", node.cluster.as_str()),
+        ("node_name", node.id.as_str()),
+    ];
+    let replaced = |name: &str| resource.iter().any(|(key, _)| **key == *name);
+    let own = own.into_iter().filter(|(name, _)| builtin && !replaced(name));
+    let said = resource.iter().map(|(key, value)| (&**key, &**value));
+    let label = |(key, value): (&str, &str)| key_value(key, text_value(value.as_bytes()));
+    own.chain(said).map(label).collect()
 }
 
 fn key_value(key: &str, value: AnyValue) -> KeyValue {

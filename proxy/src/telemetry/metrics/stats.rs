@@ -22,7 +22,7 @@ mod tracing;
 
 use super::sample::{Samples, Scope};
 
-pub use access_log::AccessLogStats;
+pub use access_log::{AccessLogStats, GrpcAccessLogStats};
 pub use cluster::ClusterStats;
 pub use connection_limit::ConnectionLimitStats;
 pub use cors::CorsStats;

@@ -1,88 +1,94 @@
 //! The access logger that sends records in OTLP.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use xds::envoy::config::core::v3::ApiVersion;
-use xds::envoy::extensions::access_loggers::grpc::v3::CommonGrpcAccessLogConfig;
+use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::extensions::access_loggers::open_telemetry::v3::OpenTelemetryAccessLogConfig;
 use xds::opentelemetry::proto::common::v1::any_value::Value;
 use xds::opentelemetry::proto::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
 
+use super::grpc::{Common, batches, common, extras};
 use crate::config::Name;
-use crate::config::access_log::{Collector, JsonFormat, Logger, Record};
+use crate::config::access_log::{JsonFormat, LogService, Logger, Record};
 use crate::config::format::Format;
+use crate::config::service::OtlpCollector;
 use crate::discovery::decode::errors::{At, Result, each, optional, refuse, required};
-use crate::discovery::decode::service::grpc_service;
-use crate::discovery::decode::value::{enumeration, positive_duration};
-
-/// Envoy's defaults.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-const BUFFER_SIZE: u32 = 16_384;
+use crate::discovery::decode::service::{grpc_service, http_service};
+use crate::discovery::decode::tracing::{Attributes, detect, merge};
 
 /// The logger.
 pub(super) fn logger(proto: &OpenTelemetryAccessLogConfig) -> Result<Logger> {
     let OpenTelemetryAccessLogConfig {
         common_config,
+        http_service: http,
+        grpc_service: grpc,
         disable_builtin_labels,
         resource_attributes,
+        resource_detectors,
         body,
         attributes,
         stat_prefix,
         formatters,
+        log_name,
+        buffer_flush_interval: interval,
+        buffer_size_bytes: size,
+        filter_state_objects_to_log: objects,
+        custom_tags,
     } = proto;
     if !formatters.is_empty() {
         let reason = "METADATA, CEL and TYPED_CEL need no formatter, and others are not supported";
         return refuse("formatters", reason);
     }
-    let common = required("common_config", common_config)?;
-    let (collector, filter_state) = collector(common).at("common_config")?;
-    let collector = Collector {
-        resource: optional("resource_attributes", resource_attributes, constants)?
-            .unwrap_or_default(),
+    let own = || -> Result<_> {
+        Ok((batches(log_name, interval.as_ref(), *size)?, extras(objects, custom_tags)?))
+    };
+    let (collector, (batches, extras)) = match (common_config, http, grpc) {
+        (Some(proto), None, None) => {
+            let Common { service, batches, extras } = common(proto).at("common_config")?;
+            (OtlpCollector::Grpc(service), (batches, extras))
+        }
+        (None, Some(proto), None) => {
+            (OtlpCollector::Http(http_service(proto).at("http_service")?), own()?)
+        }
+        (None, None, Some(proto)) => {
+            (OtlpCollector::Grpc(grpc_service(proto).at("grpc_service")?), own()?)
+        }
+        _ => {
+            let reason = "exactly one of common_config, grpc_service and http_service is required";
+            return refuse("", reason);
+        }
+    };
+    let service = LogService::OpenTelemetry {
+        collector,
+        resource: resource(resource_detectors, resource_attributes.as_ref())?,
         builtin_labels: !disable_builtin_labels,
         stat_prefix: stat_prefix.as_str().into(),
-        ..collector
     };
     let record = Record {
         body: optional("body", body, value)?,
         attributes: optional("attributes", attributes, members)?.unwrap_or_default(),
-        filter_state,
+        extras,
     };
-    Ok(Logger::OpenTelemetry { collector: Arc::new(collector), record })
+    Ok(Logger::OpenTelemetry { collector: Arc::new(batches.of(service)), record })
 }
 
-/// Where records go, and which filter state they tell.
-fn collector(proto: &CommonGrpcAccessLogConfig) -> Result<(Collector, Vec<Name>)> {
-    let CommonGrpcAccessLogConfig {
-        log_name,
-        grpc_service: service,
-        transport_api_version: version,
-        buffer_flush_interval,
-        buffer_size_bytes,
-        filter_state_objects_to_log: objects,
-    } = proto;
-    if enumeration::<ApiVersion>("transport_api_version", *version)? != ApiVersion::V3 {
-        return refuse("transport_api_version", "must be V3");
+/// What all records say of the process they come from: what was found, and over that what is said.
+fn resource(
+    detectors: &[TypedExtensionConfig],
+    attributes: Option<&KeyValueList>,
+) -> Result<Vec<(Name, Name)>> {
+    let mut all = Attributes::new();
+    for found in detect(detectors)? {
+        merge(&mut all, found);
     }
-    if log_name.is_empty() {
-        return refuse("log_name", "must not be empty");
+    if let Some(attributes) = attributes {
+        merge(&mut all, constants(attributes).at("resource_attributes")?);
     }
-    let interval = positive_duration("buffer_flush_interval", buffer_flush_interval.as_ref())?;
-    let collector = Collector {
-        service: grpc_service(required("grpc_service", service)?).at("grpc_service")?,
-        log_name: log_name.as_str().into(),
-        flush_interval: interval.unwrap_or(FLUSH_INTERVAL),
-        buffer_size: buffer_size_bytes.unwrap_or(BUFFER_SIZE) as usize,
-        resource: Vec::new(),
-        builtin_labels: true,
-        stat_prefix: Name::default(),
-    };
-    Ok((collector, objects.iter().map(|key| key.as_str().into()).collect()))
+    Ok(all.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
 }
 
 /// Attributes that every record has: texts, without command operators.
-fn constants(proto: &KeyValueList) -> Result<Vec<(Name, Name)>> {
+fn constants(proto: &KeyValueList) -> Result<Attributes> {
     let KeyValueList { values } = proto;
     each("values", values, |KeyValue { key, value }| match value {
         Some(AnyValue { value: Some(Value::StringValue(text)) }) => {

@@ -18,8 +18,8 @@ use xds::envoy::extensions::tracers::opentelemetry::samplers::v3::{
 };
 
 use super::packed;
-use crate::config::service::{HttpService, HttpUri};
-use crate::config::tracing::{OpenTelemetry, OtlpCollector, Provider, Sampler, Sampling, Zipkin};
+use crate::config::service::{HttpService, HttpUri, OtlpCollector};
+use crate::config::tracing::{OpenTelemetry, Provider, Sampler, Sampling, Zipkin};
 use crate::discovery::decode::errors::{At, Result, each, optional, refuse, required};
 use crate::discovery::decode::extension::{unpack, unsupported};
 use crate::discovery::decode::service::{grpc_service, http_service};
@@ -34,8 +34,8 @@ const WAITING_SPANS: u32 = 1024;
 /// Envoy's default of `tracing.zipkin.request_timeout`.
 const ZIPKIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What resources are called that are said of all spans of a process.
-type Attributes = Vec<(Box<str>, Box<str>)>;
+/// What is said of a process that spans or records come from.
+pub(in crate::discovery::decode) type Attributes = Vec<(Box<str>, Box<str>)>;
 
 /// A collector.
 pub(super) fn provider(proto: &Http) -> Result<Provider> {
@@ -78,7 +78,7 @@ fn open_telemetry(proto: &OpenTelemetryConfig) -> Result<OpenTelemetry> {
         ("telemetry.sdk.version".into(), env!("CARGO_PKG_VERSION").into()),
         ("telemetry.sdk.language".into(), "rust".into()),
     ];
-    for found in each("resource_detectors", resource_detectors, detected)? {
+    for found in detect(resource_detectors)? {
         merge(&mut resource, found);
     }
     Ok(OpenTelemetry {
@@ -89,8 +89,15 @@ fn open_telemetry(proto: &OpenTelemetryConfig) -> Result<OpenTelemetry> {
     })
 }
 
+/// What each of `resource_detectors` finds.
+pub(in crate::discovery::decode) fn detect(
+    protos: &[TypedExtensionConfig],
+) -> Result<Vec<Attributes>> {
+    each("resource_detectors", protos, detected)
+}
+
 /// Later ones count.
-fn merge(resource: &mut Attributes, found: Attributes) {
+pub(in crate::discovery::decode) fn merge(resource: &mut Attributes, found: Attributes) {
     for (key, value) in found {
         match resource.iter_mut().find(|(known, _)| *known == key) {
             Some((_, old)) => *old = value,
