@@ -125,6 +125,7 @@ async fn through_proxy(bootstrap: &str) -> Client {
     let downstream = Downstream {
         id: 0,
         local: nowhere,
+        direct_local: nowhere,
         original_dst: None,
         remote: nowhere,
         direct_remote: nowhere,

@@ -2,6 +2,7 @@
 
 mod connections;
 mod filters;
+mod kinds;
 mod open_telemetry;
 mod operators;
 mod service;

@@ -117,6 +117,10 @@ pub enum Operator {
     DownstreamDirectRemoteAddress,
     DownstreamDirectRemoteAddressWithoutPort,
     DownstreamDirectRemotePort,
+    DownstreamDirectLocalAddress {
+        with_port: bool,
+    },
+    DownstreamDirectLocalPort,
     RequestedServerName,
     FilterChainName,
     RouteName,
@@ -131,14 +135,22 @@ pub enum Operator {
     PeerIssuer(Peer),
     PeerUriSan(Peer),
     PeerDnsSan(Peer),
+    PeerIpSan(Peer),
+    PeerEmailSan(Peer),
+    PeerFingerprint1(Peer),
     PeerFingerprint256(Peer),
+    PeerCertStart(Peer, TimeFormat),
+    PeerCertEnd(Peer, TimeFormat),
     PeerSerial(Peer),
     PeerCert(Peer),
     LocalSubject(Peer),
     LocalUriSan(Peer),
     LocalDnsSan(Peer),
+    LocalIpSan(Peer),
+    LocalEmailSan(Peer),
     TlsVersion(Peer),
     TlsCipher(Peer),
+    TlsGroup(Peer),
     /// `METADATA`, and under older names `DYNAMIC_METADATA`, `CLUSTER_METADATA` and `UPSTREAM_METADATA`.
     Metadata(MetadataPath),
     FilterState {
@@ -163,7 +175,9 @@ pub enum Operator {
     VirtualHostName,
     /// 0, or 1 inbound, or 2 outbound; only for expressions.
     ListenerDirection,
-    /// `ENVIRONMENT` of a variable that is not set, and other values that nothing here sets: always absent.
+    /// The first of them that has a value.
+    Coalesce(Box<[Piece]>),
+    /// Values that nothing here sets: always absent.
     Absent(Box<str>),
 }
 
@@ -191,6 +205,7 @@ impl Operator {
                 | Self::DownstreamLocalPort
                 | Self::DownstreamRemotePort
                 | Self::DownstreamDirectRemotePort
+                | Self::DownstreamDirectLocalPort
                 | Self::ConnectionId
                 | Self::Zero
         )
@@ -336,6 +351,14 @@ impl Operator {
                 present
             }
             Self::Cel { expression, .. } => expression.write(facts, out),
+            // Never absent, as in Envoy: without a flag they are `-`, whatever is said of absent values.
+            Self::ResponseFlags | Self::ResponseFlagsLong => {
+                if !facts.write(self, out) {
+                    out.push(b'-');
+                }
+                true
+            }
+            Self::Coalesce(pieces) => pieces.iter().any(|piece| piece.write(facts, out)),
             _ => facts.write(self, out),
         }
     }
@@ -347,6 +370,7 @@ impl Operator {
             Self::Metadata(_)
                 | Self::FilterState { plain: false, .. }
                 | Self::Cel { typed: true, .. }
+                | Self::Coalesce(_)
         )
     }
 
@@ -360,6 +384,10 @@ impl Operator {
                 found
             }
             Self::Cel { expression, typed: true } => expression.json(facts),
+            Self::Coalesce(pieces) => pieces.iter().find_map(|piece| match piece {
+                Piece::Literal(text) => Some((**text).into()),
+                Piece::Operator(operator, limit) => operator.json(facts, *limit),
+            }),
             _ => {
                 let mut text = Vec::new();
                 let present = self.write(facts, &mut text);
@@ -377,18 +405,28 @@ impl Operator {
 impl Piece {
     /// Appends this piece; an absent value becomes `missing`.
     pub fn render(&self, facts: &dyn Facts, missing: &str, out: &mut Vec<u8>) {
+        let start = out.len();
+        if !self.write(facts, out) {
+            out.extend_from_slice(missing.as_bytes());
+            if let Self::Operator(_, Some(limit)) = self {
+                out.truncate(start + limit);
+            }
+        }
+    }
+
+    /// Appends this piece; false (and nothing written) if its value is absent.
+    fn write(&self, facts: &dyn Facts, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
         match self {
             Self::Literal(text) => out.extend_from_slice(text.as_bytes()),
             Self::Operator(operator, limit) => {
-                let start = out.len();
                 if !operator.write(facts, out) {
-                    out.extend_from_slice(missing.as_bytes());
+                    return false;
                 }
-                if let Some(limit) = limit {
-                    out.truncate(start + limit);
-                }
+                out.truncate(limit.map_or(usize::MAX, |limit| start + limit));
             }
         }
+        true
     }
 }
 

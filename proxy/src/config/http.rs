@@ -72,8 +72,21 @@ pub struct HttpConnectionManager {
     pub filters: Vec<HttpFilter>,
     /// Access logs.
     pub access_logs: Vec<Arc<AccessLog>>,
+    /// When requests are logged before they end.
+    pub log_options: LogOptions,
     /// `stream_error_on_invalid_http_message`
     pub stream_error_on_invalid_http_message: bool,
+}
+
+/// When requests are logged besides at their end (Envoy `HcmAccessLogOptions`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// `flush_access_log_on_new_request`: once they are routed.
+    pub on_new_request: bool,
+    /// `access_log_flush_interval`: every so often.
+    pub interval: Option<Duration>,
+    /// `flush_log_on_tunnel_successfully_established`: once both sides have switched protocols.
+    pub on_tunnel: bool,
 }
 
 /// What one configuration fixes for all its responses, made once.

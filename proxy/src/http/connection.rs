@@ -37,6 +37,8 @@ pub struct Downstream {
     pub id: u64,
     /// Our address.
     pub local: SocketAddr,
+    /// The address of the socket itself.
+    pub direct_local: SocketAddr,
     /// Where it was made to before it was redirected here; none if it was not.
     pub original_dst: Option<SocketAddr>,
     /// Who made the connection, as a PROXY header or the socket says.

@@ -2,13 +2,14 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use http::Version;
 
 use super::connection::Downstream;
 use super::stream::Upstream;
 use crate::config::address::HostAddress;
-use crate::config::format::{Operator, Peer};
+use crate::config::format::{Operator, Peer, TimeFormat};
 use crate::config::metadata::{Metadata, MetadataOf};
 use crate::snapshot::{FilterChain, Snapshot};
 use crate::tls::certificate::Certificate;
@@ -111,6 +112,10 @@ fn downstream(
         Operator::DownstreamDirectRemoteAddressWithoutPort => {
             address(downstream.direct_remote, false, out)
         }
+        Operator::DownstreamDirectLocalAddress { with_port } => {
+            address(downstream.direct_local, *with_port, out)
+        }
+        Operator::DownstreamDirectLocalPort => number(downstream.direct_local.port().into(), out),
         Operator::DownstreamDirectRemotePort => number(downstream.direct_remote.port().into(), out),
         Operator::RequestedServerName => {
             downstream.server_name.as_deref().is_some_and(|name| text(name, out))
@@ -136,12 +141,20 @@ fn peers(
         | Operator::PeerIssuer(side)
         | Operator::PeerUriSan(side)
         | Operator::PeerDnsSan(side)
+        | Operator::PeerIpSan(side)
+        | Operator::PeerEmailSan(side)
+        | Operator::PeerFingerprint1(side)
         | Operator::PeerFingerprint256(side)
+        | Operator::PeerCertStart(side, _)
+        | Operator::PeerCertEnd(side, _)
         | Operator::PeerSerial(side)
         | Operator::PeerCert(side)
         | Operator::LocalSubject(side)
         | Operator::LocalUriSan(side)
         | Operator::LocalDnsSan(side)
+        | Operator::LocalIpSan(side)
+        | Operator::LocalEmailSan(side)
+        | Operator::TlsGroup(side)
         | Operator::TlsVersion(side)
         | Operator::TlsCipher(side) => side,
         _ => return None,
@@ -167,6 +180,16 @@ fn peer(tls: &PeerInfo, operator: &Operator, out: &mut Vec<u8>) -> bool {
             Operator::PeerDnsSan(_) | Operator::LocalDnsSan(_) => {
                 text(&certificate.dns_sans().join(","), out)
             }
+            Operator::PeerIpSan(_) | Operator::LocalIpSan(_) => {
+                let addresses = certificate.ip_sans().iter().map(ToString::to_string);
+                text(&addresses.collect::<Vec<_>>().join(","), out)
+            }
+            Operator::PeerEmailSan(_) | Operator::LocalEmailSan(_) => {
+                text(&certificate.email_sans().join(","), out)
+            }
+            Operator::PeerCertStart(_, format) => time(certificate.not_before(), format, out),
+            Operator::PeerCertEnd(_, format) => time(certificate.not_after(), format, out),
+            Operator::PeerFingerprint1(_) => text(&certificate.sha1(), out),
             Operator::PeerFingerprint256(_) => text(certificate.sha256(), out),
             Operator::PeerSerial(_) => text(certificate.serial(), out),
             _ => text(certificate.url_encoded_pem(), out),
@@ -175,11 +198,21 @@ fn peer(tls: &PeerInfo, operator: &Operator, out: &mut Vec<u8>) -> bool {
     match operator {
         Operator::TlsVersion(_) => text(tls.version(), out),
         Operator::TlsCipher(_) => text(tls.cipher(), out),
-        Operator::LocalSubject(_) | Operator::LocalUriSan(_) | Operator::LocalDnsSan(_) => {
-            of(tls.local(), out)
-        }
+        Operator::TlsGroup(_) => text(tls.group(), out),
+        Operator::LocalSubject(_)
+        | Operator::LocalUriSan(_)
+        | Operator::LocalDnsSan(_)
+        | Operator::LocalIpSan(_)
+        | Operator::LocalEmailSan(_) => of(tls.local(), out),
         _ => of(tls.certificate(), out),
     }
+}
+
+fn time(at: Option<SystemTime>, format: &TimeFormat, out: &mut Vec<u8>) -> bool {
+    at.is_some_and(|at| {
+        format.write(at, out);
+        true
+    })
 }
 
 fn upstream(facts: &Upstream, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {

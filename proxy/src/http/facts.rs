@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::ends::{self, number, text, version};
 use super::names;
+use super::request_id::uuid;
 use super::stream::{Head, Stream};
 use crate::config::access_log::LogKind;
 use crate::config::format::{Facts, HeaderChoice, Operator, PathOf, TimePoint, millis};
@@ -17,7 +18,7 @@ use crate::telemetry::trace::Propagation;
 
 impl Facts for Stream {
     fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
-        self.write_with(self.head(), operator, out)
+        self.write_with(self.outgoing_head(), operator, out)
     }
 
     fn with_metadata(&self, of: MetadataOf, read: &mut dyn FnMut(&Metadata)) {
@@ -79,14 +80,11 @@ impl Stream {
     fn request(&self, head: Option<&Head>, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
         let Operator::Req(choice) = operator else { return self.target(head, operator, out) };
         let Some(head) = head else { return Some(false) };
-        let mut write = |header: &HeaderRef| match header {
-            HeaderRef::Named(name) if *name == names::X_ENVOY_ORIGINAL_PATH => {
-                self.original_path().is_some_and(|path| text(path, out))
-            }
-            header => header.value(&head.view()).is_some_and(|value| {
-                out.extend_from_slice(&value);
+        let mut write = |header: &HeaderRef| {
+            header.first(&head.view()).is_some_and(|value| {
+                out.extend_from_slice(value);
                 true
-            }),
+            })
         };
         Some(write(&choice.first) || choice.second.as_ref().is_some_and(write))
     }
@@ -94,16 +92,7 @@ impl Stream {
     fn target(&self, head: Option<&Head>, operator: &Operator, out: &mut Vec<u8>) -> Option<bool> {
         let query = || head.and_then(|head| head.view().query());
         Some(match operator {
-            Operator::Path { query, of } => {
-                let path = head.map(|head| &*head.path);
-                let path = match of {
-                    PathOf::OriginalOrPath => self.original_path().or(path),
-                    PathOf::Original => self.original_path(),
-                    PathOf::Path => path,
-                };
-                let bare = |path: &'_ str| path.find('?').filter(|_| !query).unwrap_or(path.len());
-                path.is_some_and(|path| text(&path[..bare(path)], out))
-            }
+            Operator::Path { query, of } => path(head, *query, *of, out),
             Operator::QueryParams => query().is_some_and(|query| text(query, out)),
             Operator::QueryParam(wanted) => query()
                 .into_iter()
@@ -120,7 +109,7 @@ impl Stream {
                 let chain = &self.served.chain.config;
                 chain.is_named && text(&chain.name, out)
             }
-            Operator::UniqueId => write!(out, "{:016x}{:016x}", self.random(), self.id).is_ok(),
+            Operator::UniqueId => uuid(self.id, self.random(), out),
             Operator::StreamId => {
                 let id = head.and_then(|head| head.headers.get(names::X_REQUEST_ID));
                 id.is_some_and(|id| {
@@ -252,6 +241,19 @@ impl Stream {
     }
 }
 
+/// Appends the path that `of` means, with its query or without.
+fn path(head: Option<&Head>, query: bool, of: PathOf, out: &mut Vec<u8>) -> bool {
+    let path = head.map(|head| &*head.path);
+    let original = || head?.headers.get(names::X_ENVOY_ORIGINAL_PATH)?.to_str().ok();
+    let path = match of {
+        PathOf::OriginalOrPath => original().or(path),
+        PathOf::Original => original(),
+        PathOf::Path => path,
+    };
+    let bare = |path: &'_ str| path.find('?').filter(|_| !query).unwrap_or(path.len());
+    path.is_some_and(|path| text(&path[..bare(path)], out))
+}
+
 impl crate::telemetry::access_log::LogFacts for Stream {
     fn response_code(&self) -> u16 {
         self.status().map_or(0, |status| status.as_u16())
@@ -270,7 +272,7 @@ impl crate::telemetry::access_log::LogFacts for Stream {
     }
 
     fn request(&self) -> Option<crate::config::matcher::RequestHead<'_>> {
-        self.head().map(super::stream::Head::view)
+        self.outgoing_head().map(super::stream::Head::view)
     }
 
     fn grpc_status(&self) -> Option<u16> {

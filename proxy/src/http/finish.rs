@@ -1,8 +1,10 @@
 //! The end of a stream, reached exactly once however it comes: counted, logged, its connection told.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::{StatusCode, Version};
+use tokio::task::AbortHandle;
 
 use super::stream::Stream;
 use super::trace;
@@ -16,6 +18,8 @@ use crate::telemetry::response_flags::ResponseFlags;
 pub struct Finish {
     stream: Rc<Stream>,
     redirected: bool,
+    /// Logs it every so often while it is served.
+    _periodic: Option<Periodic>,
 }
 
 impl Finish {
@@ -29,7 +33,9 @@ impl Finish {
         } else {
             stats.downstream_rq_http1_total.inc();
         }
-        Self { stream, redirected: false }
+        let interval = stream.served.config().log_options.interval;
+        let periodic = interval.map(|interval| Periodic::start(&stream, interval));
+        Self { stream, redirected: false, _periodic: periodic }
     }
 
     /// The stream.
@@ -75,10 +81,40 @@ impl Drop for Finish {
             "stream ended"
         );
         trace::finish(stream);
-        let worker = &stream.connection.worker;
-        for log in &stream.served.config().access_logs {
-            worker.log.log(log, LogKind::DownstreamEnd, stream);
-        }
+        stream.log(LogKind::DownstreamEnd);
         stream.connection.request_ends(stream.timeline.request_end.get().is_some());
+    }
+}
+
+impl Stream {
+    /// Logs it now.
+    pub fn log(&self, kind: LogKind) {
+        for log in &self.served.config().access_logs {
+            self.connection.worker.log.log(log, kind, self);
+        }
+    }
+}
+
+/// What logs a stream every so often, until it is dropped.
+#[derive(Debug)]
+struct Periodic(AbortHandle);
+
+impl Periodic {
+    fn start(stream: &Rc<Stream>, interval: Duration) -> Self {
+        let stream = Rc::downgrade(stream);
+        let logging = async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(stream) = stream.upgrade() else { return };
+                stream.log(LogKind::DownstreamPeriodic);
+            }
+        };
+        Self(tokio::task::spawn_local(logging).abort_handle())
+    }
+}
+
+impl Drop for Periodic {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

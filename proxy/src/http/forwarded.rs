@@ -354,6 +354,7 @@ mod tests {
             upgrades: Vec::new(),
             proxy_100_continue: false,
             access_logs: Vec::new(),
+            log_options: LogOptions::default(),
             stream_error_on_invalid_http_message: false,
         }
     }

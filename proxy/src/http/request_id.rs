@@ -42,8 +42,14 @@ fn value(rng: &mut Rng) -> HeaderValue {
     HeaderValue::from_bytes(&uuid_v4(rng.u128(..))).unwrap_or(HeaderValue::from_static(""))
 }
 
+/// Appends a UUID made of two numbers, of which one is random.
+pub fn uuid(high: u64, low: u64, out: &mut Vec<u8>) -> bool {
+    out.extend_from_slice(&uuid_v4(u128::from(high) << 64 | u128::from(low)));
+    true
+}
+
 /// The text of a version 4 UUID (RFC 9562) made of `random`.
-pub fn uuid_v4(random: u128) -> [u8; 36] {
+fn uuid_v4(random: u128) -> [u8; 36] {
     const VERSION: u128 = 0xf << 76;
     const VARIANT: u128 = 0b11 << 62;
     let id = random & !VERSION & !VARIANT | 4 << 76 | 0b10 << 62;

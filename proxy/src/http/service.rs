@@ -1,6 +1,7 @@
 //! One request, from its head to the response that the codec sends: made canonical, routed, answered or forwarded.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
@@ -18,6 +19,7 @@ use super::router::{self, Forwarded, Plan};
 use super::stream::{Head, Stream};
 use super::way::{Destination, Way};
 use super::{canonical, filter, respond, trace};
+use crate::config::access_log::LogKind;
 use crate::config::matcher::RequestHead;
 use crate::config::route::{Action, DirectResponse, Redirect, Route};
 use crate::route::{Found, redirect};
@@ -69,12 +71,17 @@ async fn pass(
     let mut way = Way::find(&stream, head, forwarded_proto(head));
     stream.set_route(way.map(|way| way.found));
     trace::begin(&stream, head, way);
+    note_cluster(&stream, way);
+    if stream.served.config().log_options.on_new_request {
+        stream.log(LogKind::DownstreamStart);
+    }
     let head = stream.head().unwrap_or(head);
     if !stream.served.config().filters.is_empty() {
         let passed = Box::pin(filter::request(&stream, head, &mut body, way)).await;
         if stream.filtered().is_some_and(|filtered| filtered.found_again) {
             let head = stream.head().unwrap_or(head);
             way = Way::find(&stream, head, forwarded_proto(head));
+            note_cluster(&stream, way);
         }
         if let Err(stopped) = passed {
             return answered(filter_reply(finish, stopped, way));
@@ -89,13 +96,26 @@ async fn pass(
     }
 }
 
+/// Notes where the request would go for those who ask before it goes there, and in case it never does.
+fn note_cluster(stream: &Stream, way: Option<Way<'_>>) {
+    let config = stream.served.config();
+    if config.filters.is_empty() && !config.log_options.on_new_request {
+        return;
+    }
+    let to = way.and_then(|way| match way.to {
+        Destination::Cluster(_, _, target) => stream.served.snapshot.clusters.get(target.cluster),
+        _ => None,
+    });
+    stream.upstream.borrow_mut().cluster = to.map(|spec| Arc::clone(&spec.config.name));
+}
+
 /// The stream that a redirect leads to, in place of the one that `before` ends.
 fn follow(followed: Followed, before: Finish) -> (Rc<Stream>, ClientBody, Finish) {
     let Followed { status, head, body, trail } = followed;
     let old = Rc::clone(before.stream());
     old.connection.request_goes_on();
     // As in Envoy, a redirect is logged by what it leads to.
-    old.set_head(head.clone());
+    old.set_outgoing_head(head.clone());
     let version = head.version;
     let stream = old.redirected(head, trail);
     let finish = Finish::begin(Rc::clone(&stream), version);

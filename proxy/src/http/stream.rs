@@ -103,7 +103,7 @@ pub struct Stream {
     /// Whether the client is inside the trusted network.
     pub internal: Cell<bool>,
     heads: Heads,
-    original_path: OnceCell<Box<str>>,
+    outgoing: OnceCell<Box<Heads>>,
     route: Cell<Option<Found>>,
     status: Cell<Option<StatusCode>>,
     flags: Cell<ResponseFlags>,
@@ -139,7 +139,7 @@ impl Stream {
             client,
             internal: Cell::new(false),
             heads: Heads::default(),
-            original_path: OnceCell::new(),
+            outgoing: OnceCell::new(),
             route: Cell::new(None),
             status: Cell::new(None),
             flags: Cell::new(ResponseFlags::default()),
@@ -190,6 +190,16 @@ impl Stream {
     /// Fixes the request's head, or puts another one in its place.
     pub fn set_head(&self, head: Head) -> &Head {
         self.heads.put(head)
+    }
+
+    /// The request's head as it goes upstream, or would go as far as is known; what logs tell.
+    pub fn outgoing_head(&self) -> Option<&Head> {
+        self.outgoing.get().and_then(|heads| heads.newest()).or_else(|| self.head())
+    }
+
+    /// Notes the request's head as it goes upstream.
+    pub fn set_outgoing_head(&self, head: Head) -> &Head {
+        self.outgoing.get_or_init(Box::default).put(head)
     }
 
     /// What filters have said of the request, for others to read.
@@ -260,16 +270,6 @@ impl Stream {
     /// The route taken, as configured.
     pub fn taken_route(&self) -> Option<&Route> {
         self.table()?.route(self.route()?).map(AsRef::as_ref)
-    }
-
-    /// The path before a rewrite, for `x-envoy-original-path`.
-    pub fn original_path(&self) -> Option<&str> {
-        self.original_path.get().map(AsRef::as_ref)
-    }
-
-    /// Notes the path before a rewrite.
-    pub fn set_original_path(&self, path: &str) {
-        let _ = self.original_path.set(path.into());
     }
 
     /// The status sent to the client.

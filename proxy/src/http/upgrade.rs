@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::finish::Finish;
 use super::router::InFlight;
 use super::stream::Stream;
+use crate::config::access_log::LogKind;
 use crate::config::http::UpgradeConfig;
 use crate::drain::Phase;
 use crate::net::copy::{self, End, Meter, Side, Until};
@@ -103,6 +104,9 @@ pub async fn tunnel(
     stats.downstream_cx_upgrades_active.inc();
     let ended = match tokio::try_join!(client, server) {
         Ok((client, server)) => {
+            if stream.served.config().log_options.on_tunnel {
+                stream.log(LogKind::TunnelEstablished);
+            }
             copy(TokioIo::new(client), TokioIo::new(server), until, idle, &stream).await
         }
         Err(error) => Err(io::Error::other(error)),

@@ -1,6 +1,5 @@
 //! The access logs of a listener: a line for each connection, when it has ended.
 
-use std::io::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,6 +12,7 @@ use crate::config::matcher::RequestHead;
 use crate::config::metadata::{Metadata, MetadataOf};
 use crate::http::connection::Downstream;
 use crate::http::ends::{self, number, text};
+use crate::http::request_id::uuid;
 use crate::http::stream::Upstream;
 use crate::snapshot::{FilterChain, Listener};
 use crate::telemetry::access_log::LogFacts;
@@ -92,9 +92,7 @@ impl Facts for ConnectionLog {
                 .as_ref()
                 .is_some_and(|chain| chain.config.is_named && text(&chain.config.name, out)),
             Operator::ListenerDirection => number(self.listener.config.direction.number(), out),
-            Operator::UniqueId => {
-                write!(out, "{:016x}{:016x}", self.random, self.downstream.id).is_ok()
-            }
+            Operator::UniqueId => uuid(self.downstream.id, self.random, out),
             _ => {
                 let client = self.downstream.remote;
                 ends::write(&self.downstream, client, &self.upstream, operator, out)

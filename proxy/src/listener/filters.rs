@@ -27,7 +27,9 @@ use tls_inspector::Inspection;
 pub(super) struct Seen {
     /// The address it was made to.
     pub(super) local: SocketAddr,
-    /// The same if a filter found it: it was redirected here, or carried on by a proxy in front.
+    /// The address of the socket itself.
+    pub(super) direct_local: SocketAddr,
+    /// The same as `local` if a filter found it: it was redirected here, or carried on by a proxy in front.
     pub(super) original_dst: Option<SocketAddr>,
     /// Who made it.
     pub(super) remote: SocketAddr,
@@ -51,6 +53,7 @@ impl Seen {
         let (local, remote) = (canonical(local), canonical(remote));
         Self {
             local,
+            direct_local: local,
             original_dst: None,
             remote,
             direct_remote: remote,

@@ -124,6 +124,7 @@ pub(super) fn downstream(
     Downstream {
         id: worker.next_id(),
         local: seen.local,
+        direct_local: seen.direct_local,
         original_dst: seen.original_dst,
         remote: seen.remote,
         direct_remote: seen.direct_remote,

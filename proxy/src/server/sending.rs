@@ -98,7 +98,8 @@ pub(super) async fn send_all<C: Collector>(collector: C, mut items: Receiver<C::
     let (mut size, mut due) = (0, false);
     loop {
         let is_full = size >= collector.enough() || waiting.len() == C::AT_ONCE;
-        let goes = !waiting.is_empty() && (due || is_full);
+        let is_full = is_full && !waiting.is_empty();
+        let goes = is_full || due && !waiting.is_empty();
         tokio::select! {
             place = Arc::clone(&places).acquire_owned(), if goes => {
                 let Ok(place) = place else { return };

@@ -1,6 +1,5 @@
 //! What format strings and log filters read of a session: Envoy's command operators, answered.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use super::{Refusal, Session};
@@ -8,7 +7,7 @@ use crate::config::format::{Facts, Operator, TimePoint, millis};
 use crate::config::matcher::RequestHead;
 use crate::config::metadata::{Metadata, MetadataOf};
 use crate::http::ends::{self, number, text};
-use crate::http::request_id::uuid_v4;
+use crate::http::request_id::uuid;
 use crate::telemetry::access_log::LogFacts;
 use crate::telemetry::response_flags::ResponseFlags;
 
@@ -55,19 +54,13 @@ impl Facts for Session {
             Operator::CommonDuration { from, to, unit } => {
                 self.span(*from, *to).is_some_and(|span| number(unit.of(span), out))
             }
-            Operator::StreamId => {
-                let id = u128::from(self.random) << 64 | u128::from(self.downstream.id);
-                out.extend_from_slice(&uuid_v4(id));
-                true
-            }
+            Operator::StreamId => uuid(self.random, self.downstream.id, out),
             Operator::ListenerDirection => {
                 let snapshot = self.worker.snapshot();
                 let listener = snapshot.listeners.get(&self.downstream.listener);
                 listener.is_some_and(|it| number(it.config.direction.number(), out))
             }
-            Operator::UniqueId => {
-                write!(out, "{:016x}{:016x}", self.random, self.downstream.id).is_ok()
-            }
+            Operator::UniqueId => uuid(self.downstream.id, self.random, out),
             _ => ends::write(&self.downstream, self.downstream.remote, upstream, operator, out)
                 .unwrap_or(false),
         }

@@ -46,6 +46,7 @@ struct Details {
     uri_sans: Vec<String>,
     dns_sans: Vec<String>,
     ip_sans: Vec<IpAddr>,
+    email_sans: Vec<String>,
     not_before: Option<SystemTime>,
     not_after: Option<SystemTime>,
 }
@@ -97,6 +98,11 @@ impl Certificate {
         &self.details().ip_sans
     }
 
+    /// The email addresses.
+    pub fn email_sans(&self) -> &[String] {
+        &self.details().email_sans
+    }
+
     /// Whether one of its names is what `matcher` asks for.
     pub fn is_named(&self, matcher: &SanMatcher) -> bool {
         let names = self.names.get_or_init(|| Names::of(&self.der).ok());
@@ -129,6 +135,11 @@ impl Certificate {
     /// The first common name of the subject.
     pub fn common_name(&self) -> Option<&str> {
         self.details().common_name.as_deref()
+    }
+
+    /// SHA-1 of the DER form in lower-case hex, for logs only.
+    pub fn sha1(&self) -> String {
+        hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &self.der).as_ref())
     }
 
     /// SHA-256 of the DER form in lower-case hex.
@@ -172,6 +183,9 @@ impl Details {
             match name {
                 GeneralName::URI(uri) => details.uri_sans.push((*uri).to_owned()),
                 GeneralName::DNSName(dns) => details.dns_sans.push((*dns).to_owned()),
+                GeneralName::RFC822Name(address) => {
+                    details.email_sans.push((*address).to_owned());
+                }
                 GeneralName::IPAddress(bytes) => details.ip_sans.extend(ip_address(bytes)),
                 _ => {}
             }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::CertificateDer;
-use rustls::{CommonState, ProtocolVersion};
+use rustls::{CommonState, NamedGroup, ProtocolVersion};
 
 use super::certificate::Certificate;
 use super::cipher;
@@ -21,6 +21,7 @@ pub struct PeerInfo {
     version: &'static str,
     cipher: &'static str,
     cipher_id: u16,
+    group: &'static str,
     local: Option<Arc<Certificate>>,
 }
 
@@ -46,6 +47,7 @@ impl PeerInfo {
                 .negotiated_cipher_suite()
                 .map_or("", |suite| cipher::openssl_name(suite.suite())),
             cipher_id: state.negotiated_cipher_suite().map_or(0, |it| u16::from(it.suite())),
+            group: state.negotiated_key_exchange_group().map_or("", |it| group(it.name())),
             local: None,
         }
     }
@@ -91,6 +93,11 @@ impl PeerInfo {
         self.cipher_id
     }
 
+    /// The group of the key exchange in OpenSSL's spelling; empty if there was none, in a resumed session.
+    pub fn group(&self) -> &'static str {
+        self.group
+    }
+
     /// The peer's own certificate.
     pub fn certificate(&self) -> Option<&Certificate> {
         self.leaf.as_ref()
@@ -110,5 +117,17 @@ impl PeerInfo {
                 text + certificate.url_encoded_pem()
             })
         }))
+    }
+}
+
+/// What OpenSSL calls the groups that the library has.
+fn group(name: NamedGroup) -> &'static str {
+    match name {
+        NamedGroup::X25519 => "X25519",
+        NamedGroup::secp256r1 => "P-256",
+        NamedGroup::secp384r1 => "P-384",
+        NamedGroup::secp521r1 => "P-521",
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
+        _ => "",
     }
 }

@@ -2,8 +2,11 @@
 
 use harness::bootstrap::typed;
 use harness::{
-    Backend, Bootstrap, Cluster, Http, Listener, LogCollector, Program, Proxy, Route, Value, json,
+    Answer, Backend, Bootstrap, Cluster, Http, Listener, LogCollector, Program, Proxy, Route,
+    Value, json,
 };
+use prost::Message as _;
+use xds::opentelemetry::proto::collector::logs::v1::ExportLogsServiceRequest;
 use xds::opentelemetry::proto::common::v1::any_value::Value as Any;
 use xds::opentelemetry::proto::common::v1::{AnyValue, KeyValue};
 use xds::opentelemetry::proto::logs::v1::LogRecord;
@@ -12,6 +15,8 @@ on_both!(
     a_collector_is_told_what_the_format_says,
     a_resource_may_do_without_the_node,
     a_collector_that_is_gone_costs_records_only,
+    a_record_of_a_traced_request_tells_its_span,
+    a_collector_may_speak_http,
 );
 
 const CONFIG: &str =
@@ -132,4 +137,96 @@ async fn a_collector_that_is_gone_costs_records_only(program: Program) {
         (dropped > 0).then_some(())
     })
     .await;
+}
+
+async fn a_record_of_a_traced_request_tells_its_span(program: Program) {
+    let (app, collector) = (Backend::echo("app").await, LogCollector::start());
+    let spans = Backend::scripted("spans", |_| Answer::status(200)).await;
+    let common = json!({
+        "log_name": "the log",
+        "transport_api_version": "V3",
+        "grpc_service": {"envoy_grpc": {"cluster_name": "collector"}},
+        "buffer_flush_interval": "0.1s",
+    });
+    let log = typed(CONFIG, json!({"common_config": common}));
+    let uri = json!({"uri": "http://spans.test/v1/traces", "cluster": "spans", "timeout": "1s"});
+    let provider = json!({"service_name": "svc", "http_service": {"http_uri": uri}});
+    let provider = typed("envoy.config.trace.v3.OpenTelemetryConfig", provider);
+    let http = Http::routing([Route::prefix("/").to("app")])
+        .with("access_log", json!([{"name": "otel", "typed_config": log}]))
+        .with("tracing", json!({"provider": {"name": "otel", "typed_config": provider}}));
+    let proxy = Bootstrap::new()
+        .listener(Listener::new("main", http))
+        .cluster(Cluster::new("app").endpoint(&app))
+        .cluster(Cluster::new("spans").endpoint(&spans))
+        .cluster(Cluster::new("collector").endpoint(&collector).http2())
+        .start(program)
+        .await;
+    let id = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("00-{id}-b7ad6b7169203331-01");
+    proxy.get("/").header("traceparent", &parent).send().await;
+    let record = records(&collector, 1).await.remove(0);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(hex(&record.trace_id), id);
+    // As the upstream was told.
+    let sent = app.calls()[0].header("traceparent").unwrap().to_owned();
+    assert_eq!(sent, format!("00-{id}-{}-01", hex(&record.span_id)));
+}
+
+async fn a_collector_may_speak_http(program: Program) {
+    let app = Backend::echo("app").await;
+    let collector = Backend::scripted("collector", |_| Answer::status(200)).await;
+    let text = |text: &str| json!({"string_value": text});
+    let uri = json!({"uri": "http://logs.test/v1/logs", "cluster": "collector", "timeout": "1s"});
+    let config = json!({
+        "http_service": {"http_uri": uri,
+            "request_headers_to_add": [{"header": {"key": "x-key", "value": "secret"}}]},
+        "log_name": "the log",
+        "buffer_flush_interval": "0.1s",
+        "attributes": {"values": [{"key": "path", "value": text("%REQ(:PATH)%")}]},
+        "custom_tags": [
+            {"tag": "literal", "literal": {"value": "x"}},
+            {"tag": "header", "request_header": {"name": "x-one", "default_value": "default"}},
+        ],
+        "resource_attributes": {"values": [{"key": "node_name", "value": text("mine")}]},
+        "resource_detectors": [{"name": "static", "typed_config": typed(
+            "envoy.extensions.tracers.opentelemetry.resource_detectors.v3.StaticConfigResourceDetectorConfig",
+            json!({"attributes": {"found": "here", "zone_name": "found"}}))}],
+    });
+    let log = json!([{"name": "otel", "typed_config": typed(CONFIG, config)}]);
+    let http = Http::routing([Route::prefix("/").to("app")]).with("access_log", log);
+    let node = json!({"id": "the id", "cluster": "the cluster", "locality": {"zone": "the zone"}});
+    let proxy = Bootstrap::new()
+        .with("node", node)
+        .listener(Listener::new("main", http))
+        .cluster(Cluster::new("app").endpoint(&app))
+        .cluster(Cluster::new("collector").endpoint(&collector))
+        .start(program)
+        .await;
+    proxy.get("/one").header("x-one", "1").send().await;
+    let call = harness::eventually("a report", async || collector.calls().into_iter().next()).await;
+    assert_eq!((call.method.as_str(), &*call.path), ("POST", "/v1/logs"));
+    assert_eq!(call.header("content-type"), Some("application/x-protobuf"));
+    assert_eq!((call.header("host"), call.header("x-key")), (Some("logs.test"), Some("secret")));
+    let report = ExportLogsServiceRequest::decode(&*call.body).unwrap();
+    let logs = &report.resource_logs[0];
+    let record = &logs.scope_logs[0].log_records[0];
+    let attributes = members(&record.attributes);
+    let mut attributes = attributes.as_array().unwrap().clone();
+    // Envoy keeps custom tags in no order.
+    attributes.sort_by_key(ToString::to_string);
+    let expected = json!([["header", "1"], ["literal", "x"], ["path", "/one"]]);
+    assert_eq!(json!(attributes), expected);
+    let resource = members(&logs.resource.as_ref().unwrap().attributes);
+    let mut resource = resource.as_array().unwrap().clone();
+    resource.sort_by_key(ToString::to_string);
+    let expected = json!([
+        ["cluster_name", "the cluster"],
+        ["found", "here"],
+        ["log_name", "the log"],
+        ["node_name", "mine"],
+        ["zone_name", "found"],
+    ]);
+    assert_eq!(json!(resource), expected);
+    proxy.until_stat("access_logs.open_telemetry_access_log.logs_written", |it| it == 1).await;
 }

@@ -2,13 +2,18 @@
 
 use std::net::SocketAddr;
 
+use certs::Request;
 use harness::bootstrap::typed;
 use harness::{
-    Answer, Backend, Bootstrap, Cluster, Http, Listener, Program, Proxy, Route, Tcp, TcpBackend,
-    Value, json,
+    Answer, Backend, Bootstrap, Cluster, Http, Listener, Pki, Program, Proxy, Route, Tcp,
+    TcpBackend, Value, json,
 };
 
-on_both!(operators_say_of_a_request_what_envoy_does, operators_say_of_a_connection_what_envoy_does,);
+on_both!(
+    operators_say_of_a_request_what_envoy_does,
+    operators_say_of_a_connection_what_envoy_does,
+    operators_say_of_tls_what_envoy_does,
+);
 
 /// Metadata of one namespace.
 fn metadata(namespace: &str, values: &Value) -> Value {
@@ -93,6 +98,12 @@ fn metadata_and_sizes() -> Vec<(&'static str, Value)> {
         ("RESPONSE_TRAILERS_BYTES", json!(0)),
         ("DOWNSTREAM_LOCAL_DNS_SAN", json!(null)),
         ("UPSTREAM_LOCAL_DNS_SAN", json!(null)),
+        ("UPSTREAM_LOCAL_IP_SAN", json!(null)),
+        ("UPSTREAM_PEER_CERT_V_START", json!(null)),
+        ("UPSTREAM_TLS_GROUP", json!(null)),
+        ("UPSTREAM_FILTER_STATE(none)", json!(null)),
+        ("DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID", json!("")),
+        ("DOWNSTREAM_DIRECT_LOCAL_PORT", json!("<number>")),
     ]
 }
 
@@ -183,4 +194,37 @@ async fn operators_say_of_a_connection_what_envoy_does(program: Program) {
     assert_eq!(client.read_exactly(5).await, b"hello");
     drop(client);
     compare(&line(&proxy).await, &expected);
+}
+
+async fn operators_say_of_tls_what_envoy_does(program: Program) {
+    let (pki, app, bootstrap) = (Pki::new(), Backend::echo("app").await, Bootstrap::new());
+    let names = |account: &str| {
+        let request = Request::default().uri(format!("spiffe://cluster.local/{account}"));
+        let request = request.dns(harness::pki::SERVER_NAME).email(format!("{account}@a.test"));
+        request.ip([127, 0, 0, 1]).ip(std::net::Ipv6Addr::LOCALHOST)
+    };
+    let server = pki.issue("server", &names("server"));
+    let client = pki.issue("client", &names("client"));
+    let expected = [
+        ("DOWNSTREAM_LOCAL_IP_SAN", json!("127.0.0.1,::1")),
+        ("DOWNSTREAM_LOCAL_EMAIL_SAN", json!("server@a.test")),
+        ("DOWNSTREAM_PEER_IP_SAN", json!("127.0.0.1,::1")),
+        ("DOWNSTREAM_PEER_EMAIL_SAN", json!("client@a.test")),
+        ("DOWNSTREAM_PEER_CERT_V_START", json!("<any>")),
+        ("DOWNSTREAM_PEER_CERT_V_END", json!("<any>")),
+        ("DOWNSTREAM_PEER_CERT_V_START(%Y)", json!("<any>")),
+        ("DOWNSTREAM_PEER_FINGERPRINT_1", json!("<any>")),
+        ("DOWNSTREAM_PEER_FINGERPRINT_256", json!("<any>")),
+        ("DOWNSTREAM_TLS_GROUP", json!("<any>")),
+        ("DOWNSTREAM_TLS_VERSION", json!("TLSv1.3")),
+    ];
+    let http = Http::routing([Route::prefix("/").to("app")])
+        .file_log(log(&bootstrap.dir().join("access.log"), &expected));
+    let listener = listener(http).tls(pki.mutual(&server));
+    let proxy = start(program, bootstrap, listener, app.address()).await;
+    proxy.client().tls(pki.client(Some(&client))).get("/").send().await;
+    let line = line(&proxy).await;
+    compare(&line, &expected);
+    let end = line["DOWNSTREAM_PEER_CERT_V_END"].as_str().unwrap();
+    assert!(end.ends_with(".000Z") && end.len() == 24, "{end}");
 }

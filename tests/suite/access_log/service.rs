@@ -139,6 +139,42 @@ fn told() -> Value {
     )
 }
 
+/// The first message says who tells.
+fn assert_introduced(first: &StreamAccessLogsMessage) {
+    let node = first.identifier.as_ref().unwrap().node.as_ref().unwrap();
+    assert_eq!((&*node.id, &*node.cluster), ("the id", "the cluster"));
+    assert_eq!(node.locality.as_ref().unwrap().zone, "the zone");
+    assert_eq!(node.metadata.as_ref().unwrap().fields.len(), 1);
+    assert_eq!(first.identifier.as_ref().unwrap().log_name, "the log");
+}
+
+fn request(id: &Value) -> Value {
+    json!({
+        "request_method": "POST",
+        "scheme": "http",
+        "authority": "a.test",
+        "path": "/p?q=1",
+        "user_agent": "ua",
+        "referer": "ref",
+        "forwarded_for": "10.0.0.1",
+        "request_id": id,
+        "request_body_bytes": "7",
+        "request_headers_bytes": null,
+        "request_headers": {":path": "/p?q=1", "x-one": "1", "x-two": "1,2"},
+    })
+}
+
+fn response() -> Value {
+    json!({
+        "response_code": 200,
+        "response_code_details": "via_upstream",
+        "response_body_bytes": "5",
+        "response_headers_bytes": null,
+        "response_headers": {":status": "200", "x-answer": "42", "x-two": "a,b"},
+        "response_trailers": {"x-trailer": "end"},
+    })
+}
+
 async fn a_service_is_told_of_a_request_field_by_field(program: Program) {
     let answer = |_: &_| {
         let answer = Answer::status(200).header("x-answer", "42").header("x-two", "a");
@@ -154,8 +190,12 @@ async fn a_service_is_told_of_a_request_field_by_field(program: Program) {
     let app = Cluster::new("app").endpoint(&app).http2();
     let proxy = start(program, Listener::new("main", http), app, &service).await;
     let call = proxy.client().post("/p?q=1").header("x-one", "1").header("x-two", "1");
-    let call = call.header("x-two", "2").header("user-agent", "ua").header("referer", "ref").header("x-forwarded-for", "10.0.0.1");
-    call.header("x-request-id", "id").host("a.test").body("1234567").send().await;
+    let call = call
+        .header("x-two", "2")
+        .header("user-agent", "ua")
+        .header("referer", "ref")
+        .header("x-forwarded-for", "10.0.0.1");
+    call.host("a.test").body("1234567").send().await;
     let entry = settled(until(&service, 1).await.remove(0));
     let common = and(
         json!({
@@ -176,37 +216,12 @@ async fn a_service_is_told_of_a_request_field_by_field(program: Program) {
         }),
         times(&ALL_TIMES),
     );
-    let request = json!({
-        "request_method": "POST",
-        "scheme": "http",
-        "authority": "a.test",
-        "path": "/p?q=1",
-        "user_agent": "ua",
-        "referer": "ref",
-        "forwarded_for": "10.0.0.1",
-        "request_id": entry["request"]["request_id"],
-        "request_body_bytes": "7",
-        "request_headers_bytes": null,
-        "request_headers": {":path": "/p?q=1", "x-one": "1", "x-two": "1,2"},
-    });
-    let response = json!({
-        "response_code": 200,
-        "response_code_details": "via_upstream",
-        "response_body_bytes": "5",
-        "response_headers_bytes": null,
-        "response_headers": {":status": "200", "x-answer": "42", "x-two": "a,b"},
-        "response_trailers": {"x-trailer": "end"},
-    });
+    let id = &entry["request"]["request_id"];
     let expected = json!({"common_properties": common, "protocol_version": "HTTP11",
-        "request": request, "response": response});
+        "request": request(id), "response": response()});
     assert_eq!(entry, expected);
     assert!(entry["request"]["request_id"].as_str().is_some_and(|id| id.len() == 36), "{entry}");
-    let first = &service.reports()[0];
-    let node = first.identifier.as_ref().unwrap().node.as_ref().unwrap();
-    assert_eq!((&*node.id, &*node.cluster), ("the id", "the cluster"));
-    assert_eq!(node.locality.as_ref().unwrap().zone, "the zone");
-    assert_eq!(node.metadata.as_ref().unwrap().fields.len(), 1);
-    assert_eq!(first.identifier.as_ref().unwrap().log_name, "the log");
+    assert_introduced(&service.reports()[0]);
     proxy.get("/").send().await;
     until(&service, 2).await;
     // Only the first message of a stream says who tells.

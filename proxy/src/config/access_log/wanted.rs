@@ -5,7 +5,7 @@ use http::header::HeaderName;
 
 use super::{Entry, Extras, JsonFormat, LogFilter, ResponseHeader};
 use crate::config::expression::Expression;
-use crate::config::format::{Format, HeaderChoice, Operator};
+use crate::config::format::{Format, HeaderChoice, Operator, Piece};
 use crate::config::matcher::HeaderRef;
 use crate::config::tracing::TagValue;
 
@@ -99,6 +99,13 @@ impl Wanted {
             }
             Operator::GrpcStatus(_) => self.header(&GRPC_STATUS),
             Operator::ResponseHeadersBytes => self.size = true,
+            Operator::Coalesce(pieces) => {
+                for piece in pieces {
+                    if let Piece::Operator(operator, _) = piece {
+                        self.operator(operator);
+                    }
+                }
+            }
             Operator::Cel { expression, .. } => self.expression(expression),
             _ => {}
         }

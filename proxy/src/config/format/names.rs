@@ -83,6 +83,13 @@ fn address(name: &str) -> Option<Operator> {
         "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
             Operator::DownstreamDirectRemoteAddressWithoutPort
         }
+        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" => {
+            Operator::DownstreamDirectLocalAddress { with_port: true }
+        }
+        "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT" => {
+            Operator::DownstreamDirectLocalAddress { with_port: false }
+        }
+        "DOWNSTREAM_DIRECT_LOCAL_PORT" => Operator::DownstreamDirectLocalPort,
         "DOWNSTREAM_DIRECT_REMOTE_PORT" => Operator::DownstreamDirectRemotePort,
         _ => return None,
     })
@@ -99,12 +106,18 @@ fn certificate(name: &str) -> Option<Operator> {
         ("PEER_ISSUER", _) => Operator::PeerIssuer(peer),
         ("PEER_URI_SAN", _) => Operator::PeerUriSan(peer),
         ("PEER_DNS_SAN", _) => Operator::PeerDnsSan(peer),
+        ("PEER_IP_SAN", _) => Operator::PeerIpSan(peer),
+        ("PEER_EMAIL_SAN", Peer::Downstream) => Operator::PeerEmailSan(peer),
+        ("PEER_FINGERPRINT_1", Peer::Downstream) => Operator::PeerFingerprint1(peer),
         ("PEER_CERT", _) => Operator::PeerCert(peer),
         ("PEER_FINGERPRINT_256", Peer::Downstream) => Operator::PeerFingerprint256(peer),
         ("PEER_SERIAL", Peer::Downstream) => Operator::PeerSerial(peer),
         ("LOCAL_SUBJECT", Peer::Downstream) => Operator::LocalSubject(peer),
         ("LOCAL_URI_SAN", _) => Operator::LocalUriSan(peer),
         ("LOCAL_DNS_SAN", _) => Operator::LocalDnsSan(peer),
+        ("LOCAL_IP_SAN", _) => Operator::LocalIpSan(peer),
+        ("LOCAL_EMAIL_SAN", Peer::Downstream) => Operator::LocalEmailSan(peer),
+        ("TLS_GROUP", _) => Operator::TlsGroup(peer),
         ("TLS_VERSION", _) => Operator::TlsVersion(peer),
         ("TLS_CIPHER", _) => Operator::TlsCipher(peer),
         _ => return None,
@@ -114,8 +127,11 @@ fn certificate(name: &str) -> Option<Operator> {
 /// Operators whose value may be cut to a length.
 pub(super) const TAKES_LIMIT: &[&str] = &[
     "REQ",
+    "REQUEST_HEADER",
     "RESP",
+    "RESPONSE_HEADER",
     "TRAILER",
+    "RESPONSE_TRAILER",
     "PATH",
     "QUERY_PARAM",
     "QUERY_PARAMS",
@@ -129,43 +145,36 @@ pub(super) const TAKES_LIMIT: &[&str] = &[
     "TYPED_CEL",
 ];
 
+/// Operators that are empty here, as in an Envoy without what they speak of: filters that set flags of their own, local
+/// replies that are formatted, internal listeners.
+pub(super) const EMPTY: &[&str] = &[
+    "CUSTOM_FLAGS",
+    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID",
+    "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
+    "LOCAL_REPLY_BODY",
+];
+
 /// Operators of Envoy that this proxy does not have; refused by name rather than as unknown.
 pub(super) const NOT_HERE: &[&str] = &[
-    "COALESCE",
-    "CUSTOM_FLAGS",
     "DOWNSTREAM_CX_RTT",
     "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_RECEIVED",
     "DOWNSTREAM_DECOMPRESSED_HEADER_BYTES_SENT",
     "DOWNSTREAM_DETECTED_CLOSE_TYPE",
-    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS",
-    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID",
-    "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT",
-    "DOWNSTREAM_DIRECT_LOCAL_PORT",
     "DOWNSTREAM_HANDSHAKE_DURATION",
     "DOWNSTREAM_HEADER_BYTES_RECEIVED",
     "DOWNSTREAM_HEADER_BYTES_SENT",
-    "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID",
     "DOWNSTREAM_LOCAL_CLOSE_REASON",
-    "DOWNSTREAM_LOCAL_EMAIL_SAN",
-    "DOWNSTREAM_LOCAL_IP_SAN",
     "DOWNSTREAM_LOCAL_OTHERNAME_SAN",
-    "DOWNSTREAM_PEER_CERT_V_END",
-    "DOWNSTREAM_PEER_CERT_V_START",
     "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1",
     "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256",
     "DOWNSTREAM_PEER_CHAIN_SERIALS",
-    "DOWNSTREAM_PEER_EMAIL_SAN",
-    "DOWNSTREAM_PEER_FINGERPRINT_1",
-    "DOWNSTREAM_PEER_IP_SAN",
     "DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256",
     "DOWNSTREAM_PEER_ISSUER_SERIAL",
     "DOWNSTREAM_PEER_OTHERNAME_SAN",
-    "DOWNSTREAM_TLS_GROUP",
     "DOWNSTREAM_TLS_SESSION_ID",
     "DOWNSTREAM_WIRE_BYTES_RECEIVED",
     "DOWNSTREAM_WIRE_BYTES_SENT",
     "EMIT_TIME_LOCAL",
-    "LOCAL_REPLY_BODY",
     "ROUTE_RESOLUTION_COUNT",
     "ROUTE_RESOLUTION_TIME_US",
     "START_TIME_LOCAL",
@@ -184,13 +193,8 @@ pub(super) const NOT_HERE: &[&str] = &[
     "UPSTREAM_HOST_NAMES_ATTEMPTED",
     "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT",
     "UPSTREAM_LOCAL_CLOSE_REASON",
-    "UPSTREAM_LOCAL_IP_SAN",
-    "UPSTREAM_PEER_CERT_V_END",
-    "UPSTREAM_PEER_CERT_V_START",
-    "UPSTREAM_PEER_IP_SAN",
     "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID",
     "UPSTREAM_SERVER_NAME",
-    "UPSTREAM_TLS_GROUP",
     "UPSTREAM_TLS_SESSION_ID",
     "UPSTREAM_WIRE_BYTES_RECEIVED",
     "UPSTREAM_WIRE_BYTES_SENT",

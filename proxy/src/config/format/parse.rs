@@ -1,10 +1,14 @@
 //! From `%REQ(X?Y):20%` to [`Operator`]: the grammar and the parameters.
 
+use std::fmt::Display;
+
 use http::header::HeaderName;
 
 use super::MetadataPath;
-use super::names::{NOT_HERE, TAKES_LIMIT, plain, time_point};
-use super::{Format, GrpcStatusStyle, HeaderChoice, Operator, PathOf, Piece, TimeFormat, TimeUnit};
+use super::names::{EMPTY, NOT_HERE, TAKES_LIMIT, plain, time_point};
+use super::{
+    Format, GrpcStatusStyle, HeaderChoice, Operator, PathOf, Peer, Piece, TimeFormat, TimeUnit,
+};
 use crate::config::expression::Expression;
 use crate::config::matcher::HeaderRef;
 use crate::config::metadata::MetadataOf;
@@ -52,6 +56,20 @@ struct Command<'a> {
     limit: Option<usize>,
 }
 
+/// The parameter of `COALESCE`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Choices {
+    operators: Vec<Choice>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Choice {
+    Name(String),
+    Command { command: String, param: Option<String>, max_length: Option<usize> },
+}
+
 /// What stands before the first closing parenthesis that ends a command, and what stands after it.
 fn parameter_end(text: &str) -> Option<(&str, &str)> {
     text.match_indices(')').find_map(|(at, _)| {
@@ -93,8 +111,13 @@ impl<'a> Command<'a> {
     }
 
     fn meaning(&self) -> Result<Meaning, String> {
-        if self.name == "ENVIRONMENT" {
-            return self.environment();
+        match self.name {
+            "ENVIRONMENT" => return self.environment(),
+            // What these speak of is nothing here, which is empty and not absent.
+            name if self.parameter.is_none() && EMPTY.contains(&name) => {
+                return Ok(Meaning::Literal(String::new()));
+            }
+            _ => {}
         }
         let operator = match plain(self.name) {
             Some(operator) => {
@@ -113,18 +136,26 @@ impl<'a> Command<'a> {
 
     fn with_parameter(&self) -> Result<Operator, String> {
         Ok(match self.name {
-            "REQ" => Operator::Req(self.header_choice()?),
+            "REQ" | "REQUEST_HEADER" => Operator::Req(self.header_choice()?),
             // The status is no header here.
-            "RESP" if self.parameter.is_some_and(|name| name.eq_ignore_ascii_case(":status")) => {
+            "RESP" | "RESPONSE_HEADER"
+                if self.parameter.is_some_and(|name| name.eq_ignore_ascii_case(":status")) =>
+            {
                 Operator::ResponseCode
             }
-            "RESP" => Operator::Resp(self.header_choice()?),
-            "TRAILER" => Operator::Trailer(self.trailer()?),
+            "RESP" | "RESPONSE_HEADER" => Operator::Resp(self.header_choice()?),
+            "TRAILER" | "RESPONSE_TRAILER" => Operator::Trailer(self.trailer()?),
             "PATH" => self.path()?,
             "QUERY_PARAM" => Operator::QueryParam(self.required()?.into()),
             "QUERY_PARAMS" => self.choice("ORIG", &[("ORIG", Operator::QueryParams)])?,
             "START_TIME" => Operator::StartTime(self.time()?),
             "EMIT_TIME" => Operator::EmitTime(self.time()?),
+            "DOWNSTREAM_PEER_CERT_V_START" => {
+                Operator::PeerCertStart(Peer::Downstream, self.time()?)
+            }
+            "DOWNSTREAM_PEER_CERT_V_END" => Operator::PeerCertEnd(Peer::Downstream, self.time()?),
+            "UPSTREAM_PEER_CERT_V_START" => Operator::PeerCertStart(Peer::Upstream, self.time()?),
+            "UPSTREAM_PEER_CERT_V_END" => Operator::PeerCertEnd(Peer::Upstream, self.time()?),
             "COMMON_DURATION" => self.common_duration()?,
             "GRPC_STATUS" => self.choice(
                 "CAMEL_STRING",
@@ -147,6 +178,7 @@ impl<'a> Command<'a> {
             "UPSTREAM_FILTER_STATE" => {
                 Operator::Absent(format!("{}({})", self.name, self.required()?).into())
             }
+            "COALESCE" => self.coalesce()?,
             "CEL" | "TYPED_CEL" => {
                 let expression = Expression::parse(self.required()?)
                     .map_err(|reason| format!("%{}%: {reason}", self.name))?;
@@ -271,8 +303,33 @@ impl<'a> Command<'a> {
                 let limit = value.floor_char_boundary(self.limit.unwrap_or(usize::MAX));
                 Meaning::Literal(value.get(..limit).unwrap_or(&value).to_owned())
             }
-            Err(_) => Meaning::Operator(Operator::Absent(format!("ENVIRONMENT({name})").into())),
+            // As Envoy writes it everywhere, whatever is said of absent values.
+            Err(_) => Meaning::Literal("-".to_owned()),
         })
+    }
+
+    /// `{"operators": […]}`, each a name, or an object of `command`, `param` and `max_length`.
+    fn coalesce(&self) -> Result<Operator, String> {
+        let parameter = self.required()?;
+        let refuse = |reason: &dyn Display| format!("%COALESCE({parameter})%: {reason}");
+        let read: Choices = serde_json::from_str(parameter).map_err(|error| refuse(&error))?;
+        if read.operators.is_empty() {
+            return Err(refuse(&"`operators` must not be empty"));
+        }
+        let pieces = read.operators.iter().map(|choice| {
+            let (name, parameter, limit) = match choice {
+                Choice::Name(name) => (name, None, None),
+                Choice::Command { command, param, max_length } => {
+                    (command, param.as_deref(), *max_length)
+                }
+            };
+            match (Command { name, parameter, limit }).meaning()? {
+                Meaning::Literal(text) => Ok(Piece::Literal(text.into())),
+                Meaning::Operator(operator) => Ok(Piece::Operator(operator, limit)),
+            }
+        });
+        let pieces = pieces.collect::<Result<_, String>>().map_err(|reason| refuse(&reason))?;
+        Ok(Operator::Coalesce(pieces))
     }
 
     /// `FROM:TO` or `FROM:TO:UNIT`.
@@ -362,7 +419,7 @@ mod tests {
     fn the_environment_is_read_once() {
         let path = std::env::var("PATH").unwrap();
         assert_eq!(format("<%ENVIRONMENT(PATH)%>").unwrap().literal(), Some(&*format!("<{path}>")));
-        assert!(matches!(one("%ENVIRONMENT(NOT_SET_ANYWHERE)%").0, Operator::Absent(_)));
+        assert_eq!(format("%ENVIRONMENT(NOT_SET_ANYWHERE)%").unwrap().literal(), Some("-"));
     }
 
     #[test]

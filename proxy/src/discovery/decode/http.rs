@@ -8,7 +8,7 @@ use xds::envoy::config::core::v3::scheme_header_transformation::Transformation;
 use xds::envoy::config::core::v3::{HttpProtocolOptions, SchemeHeaderTransformation};
 use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType as Codec, ForwardClientCertDetails, InternalAddressConfig,
+    CodecType as Codec, ForwardClientCertDetails, HcmAccessLogOptions, InternalAddressConfig,
     PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation as ServerHeader,
     SetCurrentClientCertDetails, StripPortMode, UpgradeConfig,
 };
@@ -26,10 +26,12 @@ use super::http_options::{common_http, http1, http2, upgrades};
 use super::route::route_config;
 use super::source;
 use super::tracing::tracing;
-use super::value::{bounded, enumeration, limit, name, optional_duration, unless_empty};
+use super::value::{
+    bounded, duration_in_ms, enumeration, limit, name, optional_duration, unless_empty,
+};
 use crate::config::address::CidrRange;
 use crate::config::http::{
-    self, ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpLimits,
+    self, ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpLimits, LogOptions,
     PathNormalisation, RequestIdOptions, RouteSource, ServerHeaderTransformation, StripPort,
 };
 use crate::config::source::ResourceSource;
@@ -56,6 +58,7 @@ pub(super) fn connection_manager(
         http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
         scheme_header_transformation: scheme_change, max_request_headers_kb, stream_idle_timeout, request_timeout,
         request_headers_timeout, drain_timeout, delayed_close_timeout, access_log: access_logs,
+        access_log_flush_interval: log_interval, flush_access_log_on_new_request: log_new_requests, access_log_options,
         use_remote_address, xff_num_trusted_hops, internal_address_config, skip_xff_append, via,
         generate_request_id, preserve_external_request_id, always_set_request_id_in_response,
         request_id_extension, forward_client_cert_details, set_current_client_cert_details, proxy_100_continue,
@@ -64,13 +67,8 @@ pub(super) fn connection_manager(
         stream_error_on_invalid_http_message, strip_trailing_host_dot, append_x_forwarded_port,
         route_specifier, strip_port_mode,
     } = proto;
-    let timeouts = [
-        stream_idle_timeout,
-        request_timeout,
-        request_headers_timeout,
-        drain_timeout,
-        delayed_close_timeout,
-    ];
+    #[rustfmt::skip]
+    let timeouts = [stream_idle_timeout, request_timeout, request_headers_timeout, drain_timeout, delayed_close_timeout];
     let stat_prefix = name("stat_prefix", stat_prefix)?;
     let (Router { dynamic_stats: _, start_child_span, suppress_envoy_headers }, filters) =
         filters(http_filters, &stat_prefix)?;
@@ -107,8 +105,38 @@ pub(super) fn connection_manager(
         proxy_100_continue: *proxy_100_continue,
         filters,
         access_logs: each("access_log", access_logs, |proto| access_log(proto).map(Arc::new))?,
+        log_options: log_options(
+            access_log_options.as_ref(),
+            (log_interval.as_ref(), *log_new_requests),
+        )?,
         stream_error_on_invalid_http_message: stream_error_on_invalid_http_message.unwrap_or(false),
     })
+}
+
+/// What `proto` says, or if it is not there the fields that are older than it.
+fn log_options(
+    proto: Option<&HcmAccessLogOptions>,
+    (interval, on_new_request): (Option<&prost_types::Duration>, bool),
+) -> Result<LogOptions> {
+    const INTERVAL: &str = "access_log_flush_interval";
+    let Some(proto) = proto else {
+        let interval = duration_in_ms(INTERVAL, interval)?;
+        return Ok(LogOptions { on_new_request, interval, on_tunnel: false });
+    };
+    for (field, is_set) in
+        [(INTERVAL, interval.is_some()), ("flush_access_log_on_new_request", on_new_request)]
+    {
+        if is_set {
+            return refuse(field, "cannot be set together with access_log_options");
+        }
+    }
+    let HcmAccessLogOptions {
+        access_log_flush_interval: interval,
+        flush_access_log_on_new_request: on_new_request,
+        flush_log_on_tunnel_successfully_established: on_tunnel,
+    } = proto;
+    let interval = duration_in_ms(INTERVAL, interval.as_ref()).at("access_log_options")?;
+    Ok(LogOptions { on_new_request: *on_new_request, interval, on_tunnel: *on_tunnel })
 }
 
 fn upgrade(proto: &UpgradeConfig) -> (&String, Option<bool>) {

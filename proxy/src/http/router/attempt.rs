@@ -119,7 +119,8 @@ impl Exchange<'_> {
     async fn name_host(&self, begin: Instant) -> Result<Option<DynamicHost>, Failure> {
         let (connection, spec) = (&self.plan.stream.connection, self.cluster.spec());
         if matches!(spec.config.discovery, Discovery::ForwardProxy(_)) {
-            let named = forward_proxy::endpoint(&connection.worker, spec, &self.outgoing.host);
+            let named =
+                forward_proxy::endpoint(&connection.worker, spec, &self.outgoing.head.authority);
             return self.within(begin, named).await?.transpose().map_err(|details| {
                 self.cluster.stats.upstream_cx_none_healthy.inc();
                 Failure::Unresolved(details)

@@ -106,7 +106,7 @@ impl Source {
 pub struct Exchange<'a> {
     pub(super) plan: Plan<'a>,
     pub(super) cluster: Rc<LocalCluster>,
-    pub(super) outgoing: Outgoing,
+    pub(super) outgoing: Outgoing<'a>,
     pub(super) timeouts: Timeouts,
     pub(super) avoid: Vec<HostId>,
     pub(super) previous: PreviousPriorities,
@@ -130,7 +130,7 @@ impl<'a> Exchange<'a> {
     pub fn new(
         plan: Plan<'a>,
         cluster: Rc<LocalCluster>,
-        outgoing: Outgoing,
+        outgoing: Outgoing<'a>,
         source: Source,
         overrides: Overrides,
         mirrors: Mirrors<'a>,
@@ -146,7 +146,7 @@ impl<'a> Exchange<'a> {
         let (method, headers) = (&plan.head.method, &plan.head.headers);
         let deadlines = deadlines(&plan, &cluster, &timeouts, &overrides);
         let wanted = policy.map_or(&[][..], |policy| &policy.retriable_request_headers);
-        let view = outgoing.view(plan.head.scheme);
+        let view = outgoing.head.view();
         let retriable = wanted.is_empty() || wanted.iter().any(|it| it.matches(&view));
         Self {
             timeout_means_no_content: overrides.timeout_means_no_content,

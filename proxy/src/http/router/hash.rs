@@ -21,7 +21,7 @@ pub(super) struct Hashed {
 }
 
 impl Hashed {
-    pub(super) fn new(plan: &Plan<'_>, cluster: &LocalCluster, outgoing: &Outgoing) -> Self {
+    pub(super) fn new(plan: &Plan<'_>, cluster: &LocalCluster, outgoing: &Outgoing<'_>) -> Self {
         let policies = &plan.action.hash_policies;
         let by_hash = matches!(cluster.spec().config.lb_policy, LbPolicy::Hash(_));
         if policies.is_empty() || !by_hash {
@@ -30,7 +30,7 @@ impl Hashed {
         let downstream = &plan.stream.connection.downstream;
         let cookies = RefCell::new(Vec::new());
         let keys = hash::Keys {
-            head: &outgoing.view(plan.head.scheme),
+            head: &outgoing.head.view(),
             client: Some(plan.stream.client.get().ip()),
             cookie: &|wanted| {
                 let value = hash::cookie_value(downstream.remote, downstream.local);

@@ -75,12 +75,12 @@ impl<'a> Mirrors<'a> {
     pub(super) fn send(
         &mut self,
         plan: &Plan<'_>,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
         timeouts: &Timeouts,
         stats: &Arc<ClusterStats>,
     ) {
         for Planned { policy, body } in self.0.drain(..) {
-            let view = outgoing.view(plan.head.scheme);
+            let view = outgoing.head.view();
             let name = match &policy.cluster {
                 ClusterTarget::Name(name) => name,
                 ClusterTarget::Header(header) => named_by(header, &view),

@@ -91,7 +91,7 @@ impl Exchange<'_> {
         if trail.0.len() >= policy.max as usize {
             return Err(Passed::TooMany);
         }
-        let before = self.outgoing.head(plan.head);
+        let before = self.outgoing.head;
         let config = stream.served.config();
         let strip_dot = config.strip_trailing_host_dot;
         let port = stream.connection.downstream.local.port();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::{HOST, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Request, Uri};
+use http::{HeaderMap, Request, Uri};
 
 use super::Plan;
 use crate::config::matcher::RequestHead;
@@ -14,7 +14,7 @@ use crate::config::subset::{LOAD_BALANCING, MetadataMatch};
 use crate::http::grpc_timeout::{self, GRPC_TIMEOUT};
 use crate::http::names;
 use crate::http::overrides::Overrides;
-use crate::http::stream::Head;
+use crate::http::stream::{Head, Stream};
 use crate::http::timeout::Timeouts;
 use crate::http::trace;
 use crate::net::body::RequestBody;
@@ -23,19 +23,17 @@ use crate::route::rewrite;
 
 /// A request ready to be sent, as often as need be.
 #[derive(Debug)]
-pub struct Outgoing {
-    method: Method,
+pub struct Outgoing<'a> {
+    /// Its head. The host is the one it is for before an endpoint's own name takes its place.
+    pub head: &'a Head,
     target: Uri,
-    headers: HeaderMap,
-    /// The host it is for, before an endpoint's own name takes its place.
-    pub host: Box<str>,
 }
 
-impl Outgoing {
+impl<'a> Outgoing<'a> {
     /// What `plan` makes of the request it is for. `overrides` reads and takes what a trusted caller asked for.
     /// None if a rewrite made a target that is no target.
-    pub fn new(plan: &Plan<'_>, overrides: &mut Overrides) -> Option<Self> {
-        let (stream, head) = (&**plan.stream, plan.head);
+    pub fn new(plan: &Plan<'a>, overrides: &mut Overrides) -> Option<Self> {
+        let (stream, head): (&'a Stream, _) = (plan.stream, plan.head);
         let mut headers = head.headers.clone();
         *overrides = Overrides::take(&mut headers);
         trace::decorate_request(stream, plan.route, &mut headers);
@@ -57,52 +55,30 @@ impl Outgoing {
         if let Some(original) = replaced {
             keep_host(plan, &mut headers, &original);
         }
-        if path.is_some() {
-            stream.set_original_path(&head.path);
-            if !plan.suppresses_envoy_headers()
-                && let Ok(original) = HeaderValue::from_str(&head.path)
-            {
-                headers.insert(names::X_ENVOY_ORIGINAL_PATH, original);
-            }
+        if path.is_some()
+            && !plan.suppresses_envoy_headers()
+            && let Ok(original) = HeaderValue::from_str(&head.path)
+        {
+            headers.insert(names::X_ENVOY_ORIGINAL_PATH, original);
         }
-        let target = path.as_deref().unwrap_or(&head.path);
-        let target = if target.is_empty() { &host } else { target };
-        let target = Uri::try_from(target).ok()?;
-        Some(Self { method: head.method.clone(), target, headers, host })
+        let path = path.map_or_else(|| head.path.clone(), String::into_boxed_str);
+        let target = if path.is_empty() { &host } else { &path };
+        let target = Uri::try_from(&**target).ok()?;
+        let method = head.method.clone();
+        let (scheme, version) = (head.scheme, head.version);
+        let head = Head { method, scheme, authority: host, path, headers, version };
+        Some(Self { head: stream.set_outgoing_head(head), target })
     }
 
     /// The host that the upstream's certificate is for: what the header called `name` says, if the request has it.
     pub(super) fn certified_host(&self, name: Option<&HeaderName>) -> &str {
-        let told = name.and_then(|name| self.headers.get(name)).and_then(|it| it.to_str().ok());
-        told.filter(|told| !told.is_empty()).unwrap_or(&self.host)
+        let told = name.and_then(|name| self.header(name)).and_then(|it| it.to_str().ok());
+        told.filter(|told| !told.is_empty()).unwrap_or(&self.head.authority)
     }
 
     /// The first value of header `name`.
     pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.headers.get(name)
-    }
-
-    /// Its head, with what else it has from the head that came.
-    pub(super) fn head(&self, came: &Head) -> Head {
-        Head {
-            method: self.method.clone(),
-            scheme: came.scheme,
-            authority: self.host.clone(),
-            path: self.target.path_and_query().map_or("/", |target| target.as_str()).into(),
-            headers: self.headers.clone(),
-            version: came.version,
-        }
-    }
-
-    /// Its head as matchers see it.
-    pub(super) fn view<'a>(&'a self, scheme: &'a str) -> RequestHead<'a> {
-        RequestHead {
-            method: &self.method,
-            scheme,
-            authority: &self.host,
-            path_and_query: self.target.path_and_query().map_or("", |path| path.as_str()),
-            headers: &self.headers,
-        }
+        self.head.headers.get(name)
     }
 
     /// The request for attempt number `attempt`, with `body`, to the endpoint called `hostname`. `timed_out` is
@@ -117,9 +93,9 @@ impl Outgoing {
         body: RequestBody,
     ) -> Request<RequestBody> {
         let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
+        *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = self.target.clone();
-        let mut headers = self.headers.clone();
+        let mut headers = self.head.headers.clone();
         // The first attempt has the whole time, as Envoy says it: only retries have less.
         let elapsed = if attempt == 1 { Duration::ZERO } else { plan.stream.waited() };
         timeouts.announce(&mut headers, elapsed, !plan.suppresses_envoy_headers());
@@ -130,8 +106,8 @@ impl Outgoing {
         if plan.counts_attempts() {
             headers.insert(names::X_ENVOY_ATTEMPT_COUNT, attempt.into());
         }
-        let host =
-            if plan.rewrites_host_later() && !hostname.is_empty() { hostname } else { &self.host };
+        let told = plan.rewrites_host_later() && !hostname.is_empty();
+        let host = if told { hostname } else { &self.head.authority };
         if let Ok(host) = HeaderValue::from_str(host) {
             headers.insert(HOST, host);
         }

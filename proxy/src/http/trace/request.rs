@@ -10,7 +10,7 @@ use crate::config::tracing::Provider;
 use crate::http::ends;
 use crate::http::names::{
     GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT, X_CLIENT_TRACE_ID, X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER,
-    X_FORWARDED_PROTO, X_REQUEST_ID,
+    X_ENVOY_ORIGINAL_PATH, X_FORWARDED_PROTO, X_REQUEST_ID,
 };
 use crate::http::stream::{Head, Stream};
 use crate::telemetry::trace::Reporter;
@@ -70,7 +70,7 @@ fn all_tags(stream: &Stream, tracer: &Tracer, reporter: &Reporter) -> Tags {
     let mut tags = Tags::default();
     tags.set(tag::NODE_ID, reporter.identity.node.to_string());
     tags.set(tag::ZONE, reporter.identity.zone.to_string());
-    if let Some(head) = stream.head() {
+    if let Some(head) = stream.outgoing_head() {
         of_request(stream, tracer, head, &mut tags);
     }
     tags.set(tag::REQUEST_SIZE, stream.bytes_received().to_string());
@@ -93,7 +93,8 @@ fn of_request(stream: &Stream, tracer: &Tracer, head: &Head, tags: &mut Tags) {
         tags.set(tag::REQUEST_ID, id);
     }
     let scheme = header(X_FORWARDED_PROTO).unwrap_or_else(|| head.scheme.to_owned());
-    let path = stream.original_path().unwrap_or(&head.path);
+    let original = head.headers.get(X_ENVOY_ORIGINAL_PATH).and_then(|path| path.to_str().ok());
+    let path = original.unwrap_or(&head.path);
     let end = path.floor_char_boundary(tracer.config.max_path_tag_length.min(path.len()));
     tags.set(tag::URL, format!("{scheme}://{}{}", head.authority, &path[..end]));
     tags.set(tag::METHOD, head.method.as_str().to_owned());

@@ -39,12 +39,14 @@ fn names_are_printed_as_envoy_prints_them() {
     assert_eq!(certificate.uri_sans(), ["spiffe://a.b/c"]);
     assert_eq!(certificate.dns_sans(), ["x.y", "*.z"]);
     assert_eq!(certificate.ip_sans(), [IpAddr::from([127, 0, 0, 1])]);
+    assert_eq!(certificate.email_sans(), ["a@b.c"]);
 }
 
 #[test]
 fn numbers_are_printed_as_envoy_prints_them() {
     let certificate = awkward();
     assert_eq!(certificate.serial(), "0a0b0c");
+    assert_eq!(certificate.sha1(), "3c922f257b7668b0382576d415852b0a378ed32b");
     assert_eq!(
         certificate.sha256(),
         "11f284bd71dbc57d3510cac8198ed74aa511e1eec669309ea6281fde69e335be"
