@@ -1,9 +1,19 @@
-//! Outrigger's control plane. It is not there yet.
+//! Outrigger's control plane: Istio, Gateway API and Kubernetes objects in, findings out.
 //!
-//! It will read Istio and Gateway API objects, and hand each proxy its Envoy v3 resources over ADS.
-//! Until then the proxy takes its configuration from files.
+//! [`source`] reads objects and keeps the last good ones, [`model`] is the mesh they describe, [`validate`] says
+//! what is wrong with it, [`analyze`] tells that to people. Handing proxies their configuration is not there yet:
+//! they take it from files.
+//!
+//! A module uses only those listed after it:
 
-/// What the program says instead of serving.
-pub const NOT_THERE_YET: &str = "outrigger-control: the control plane is not there yet; \
-     configure the proxy with files (`outrigger -c bootstrap.yaml`, LDS, CDS, RDS, EDS and SDS from \
-     `path_config_source`)";
+pub mod server;
+
+pub mod analyze;
+
+pub mod validate;
+
+pub mod source;
+
+pub mod model;
+
+pub mod yaml;

@@ -1,8 +1,7 @@
-//! The program `outrigger-control`, which says that it is not there yet and fails.
+//! The program `outrigger-control`: arguments in, exit code out.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eprintln!("{}", control_api::NOT_THERE_YET);
-    ExitCode::FAILURE
+    control_api::server::main_with_args(std::env::args_os())
 }

@@ -32,19 +32,28 @@ const LAYERS: [&str; 25] = [
     "main",
 ];
 
+/// Modules of crate `control-api`, top to bottom.
+const CONTROL_LAYERS: [&str; 7] =
+    ["server", "analyze", "validate", "source", "model", "yaml", "main"];
+
+/// Sources with layers.
+const CRATES: [(&str, &[&str]); 2] = [("proxy/src", &LAYERS), ("control-api/src", &CONTROL_LAYERS)];
+
 /// Lines of code in one file, its tests not counted.
 const LONGEST_FILE: usize = 400;
 
 #[test]
 fn modules_use_only_the_layers_below_them() {
     let mut violations = Vec::new();
-    for file in rust_files(&workspace().join("proxy/src")) {
-        let Some(own) = layer_of(&file) else { continue };
-        let text = std::fs::read_to_string(&file).unwrap();
-        for used in references(&code(&text)) {
-            let below = LAYERS.iter().position(|layer| *layer == used);
-            if below.is_some_and(|below| below < own) {
-                violations.push(format!("{} uses crate::{used}", shown(&file)));
+    for (sources, layers) in CRATES {
+        for file in rust_files(&workspace().join(sources)) {
+            let Some(own) = layer_in(sources, layers, &file) else { continue };
+            let text = std::fs::read_to_string(&file).unwrap();
+            for used in references(&code(&text)) {
+                let below = layers.iter().position(|layer| *layer == used);
+                if below.is_some_and(|below| below < own) {
+                    violations.push(format!("{} uses crate::{used}", shown(&file)));
+                }
             }
         }
     }
@@ -53,15 +62,19 @@ fn modules_use_only_the_layers_below_them() {
 
 #[test]
 fn every_layer_is_listed_in_its_place() {
-    let text = std::fs::read_to_string(workspace().join("proxy/src/lib.rs")).unwrap();
-    let modules: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
-        .collect();
-    let places: Vec<_> =
-        modules.iter().map(|module| LAYERS.iter().position(|layer| layer == module)).collect();
-    assert!(places.iter().all(Option::is_some), "a module without a layer: {modules:?}");
-    assert!(places.is_sorted(), "lib.rs names its modules from top to bottom: {modules:?}");
+    for (sources, layers) in CRATES {
+        let text = std::fs::read_to_string(workspace().join(sources).join("lib.rs")).unwrap();
+        let modules: Vec<&str> = text
+            .lines()
+            .filter_map(|line| {
+                line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';')
+            })
+            .collect();
+        let places: Vec<_> =
+            modules.iter().map(|module| layers.iter().position(|layer| layer == module)).collect();
+        assert!(places.iter().all(Option::is_some), "a module without a layer: {modules:?}");
+        assert!(places.is_sorted(), "lib.rs names its modules from top to bottom: {modules:?}");
+    }
 }
 
 #[test]
@@ -156,11 +169,16 @@ fn is_code(line: &str) -> bool {
 }
 
 /// Index in [`LAYERS`] of the module that `file` belongs to; none for `lib.rs`.
+/// The place of a file of the proxy among its layers.
 fn layer_of(file: &Path) -> Option<usize> {
-    let inside = file.strip_prefix(workspace().join("proxy/src")).ok()?;
+    layer_in("proxy/src", &LAYERS, file)
+}
+
+fn layer_in(sources: &str, layers: &[&str], file: &Path) -> Option<usize> {
+    let inside = file.strip_prefix(workspace().join(sources)).ok()?;
     let first = inside.components().next()?.as_os_str().to_str()?;
     let module = first.strip_suffix(".rs").unwrap_or(first);
-    LAYERS.iter().position(|layer| *layer == module)
+    layers.iter().position(|layer| *layer == module)
 }
 
 fn all_sources() -> Vec<PathBuf> {

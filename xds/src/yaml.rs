@@ -7,7 +7,7 @@ mod message;
 mod path;
 mod scalar;
 mod suggest;
-mod tree;
+pub mod tree;
 mod value;
 mod well_known;
 
@@ -22,6 +22,9 @@ use prost::{Message, Name};
 use prost_reflect::MessageDescriptor;
 
 use crate::DESCRIPTOR_POOL;
+
+pub use path::locate;
+pub use suggest::nearest;
 
 /// A line and a column of a text, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

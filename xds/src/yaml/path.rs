@@ -47,7 +47,7 @@ impl Path {
 /// if the value exists.
 ///
 /// Names match in snake_case and lowerCamelCase. A map's key may be written `["key"]`, `[key]` or `.key`.
-pub(super) fn locate<'p>(root: &Node<'_>, path: &'p str) -> (Position, &'p str) {
+pub fn locate<'p>(root: &Node<'_>, path: &'p str) -> (Position, &'p str) {
     let mut node = root;
     let mut at = root.at;
     let mut rest = path;

@@ -1,10 +1,7 @@
 //! "Did you mean": the known name nearest to a misspelled one.
 
 /// The candidate that differs from `word` in the fewest characters, if it is near enough to be meant.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = word.chars().count().div_ceil(3).min(3);
     candidates
         .map(|candidate| (distance(word, candidate), candidate))

@@ -16,33 +16,47 @@ const MAX_ALIASED_NODES: usize = 1_000_000;
 
 /// A value and where it starts.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node<'a> {
-    pub(super) at: Position,
-    pub(super) value: Value<'a>,
+pub struct Node<'a> {
+    /// Where it starts.
+    pub at: Position,
+    /// What it holds.
+    pub value: Value<'a>,
 }
 
 /// What a node holds. Scalars stay text: the field they are for says how to read them.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value<'a> {
-    Scalar { text: Cow<'a, str>, plain: bool },
+pub enum Value<'a> {
+    /// A scalar's text; `plain` if it may be more than a string: no quotes, no `!!str`.
+    Scalar {
+        /// As it reads, escapes resolved.
+        text: Cow<'a, str>,
+        /// Whether it is written without quotes.
+        plain: bool,
+    },
+    /// A list's items.
     List(Vec<Node<'a>>),
+    /// A map's entries in the order of the text; no key occurs twice.
     Map(Vec<(Key<'a>, Node<'a>)>),
 }
 
 /// A map's key and where it starts.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Key<'a> {
-    pub(super) at: Position,
-    pub(super) text: Cow<'a, str>,
+pub struct Key<'a> {
+    /// Where it starts.
+    pub at: Position,
+    /// The key, escapes resolved.
+    pub text: Cow<'a, str>,
 }
 
 /// Why a text is no usable YAML.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Malformed {
-    pub(super) at: Position,
+pub struct Malformed {
+    /// Where.
+    pub at: Position,
     /// The value that is being read, made on the way up from it.
-    pub(super) path: String,
-    pub(super) reason: String,
+    pub path: String,
+    /// What is wrong.
+    pub reason: String,
 }
 
 impl Malformed {
@@ -73,7 +87,7 @@ impl Malformed {
 
 impl Node<'_> {
     /// Whether this is YAML's null: left out, `~` or `null`, not in quotes.
-    pub(super) fn is_null(&self) -> bool {
+    pub fn is_null(&self) -> bool {
         matches!(
             &self.value,
             Value::Scalar { text, plain: true }
@@ -82,7 +96,7 @@ impl Node<'_> {
     }
 
     /// What this is, for error messages.
-    pub(super) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self.value {
             _ if self.is_null() => "null",
             Value::Scalar { .. } => "a scalar",
@@ -102,27 +116,31 @@ impl Node<'_> {
 
 /// Parses a text that holds exactly one YAML (or JSON) document. An empty text is null.
 pub(super) fn parse(text: &str) -> Result<Node<'_>, Malformed> {
-    let options = granit_parser::options! { emit_comments: false };
-    let parser = Parser::new_from_str_with_options(text, options);
-    let mut builder = Builder { parser, anchors: HashMap::new(), nodes: 0, aliased: 0 };
-    let mut root = None;
-    while let Some((event, span)) = builder.next()? {
-        match event {
-            Event::StreamStart
-            | Event::StreamEnd
-            | Event::DocumentStart(..)
-            | Event::DocumentEnd => {}
-            _ if root.is_some() => {
-                return Err(Malformed::new(
-                    position(&span),
-                    "a second document starts here: one file holds one document",
-                ));
-            }
-            event => root = Some(builder.node(event, &span, 0)?),
-        }
+    let mut builder = Builder::new(text);
+    let Some(root) = builder.document()? else {
+        let empty = Value::Scalar { text: Cow::Borrowed(""), plain: true };
+        return Ok(Node { at: Position { line: 1, column: 1 }, value: empty });
+    };
+    match builder.document()? {
+        Some(second) => Err(Malformed::new(
+            second.at,
+            "a second document starts here: one file holds one document",
+        )),
+        None => Ok(root),
     }
-    let empty = Value::Scalar { text: Cow::Borrowed(""), plain: true };
-    Ok(root.unwrap_or(Node { at: Position { line: 1, column: 1 }, value: empty }))
+}
+
+/// Parses a text that holds any number of documents, divided by `---`.
+///
+/// # Errors
+/// The text is no YAML, or goes beyond the limits on depth and size; none of its documents is given then.
+pub fn parse_all(text: &str) -> Result<Vec<Node<'_>>, Malformed> {
+    let mut builder = Builder::new(text);
+    let mut documents = Vec::new();
+    while let Some(document) = builder.document()? {
+        documents.push(document);
+    }
+    Ok(documents)
 }
 
 struct Builder<'a> {
@@ -133,6 +151,25 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
+    fn new(text: &'a str) -> Self {
+        let options = granit_parser::options! { emit_comments: false };
+        let parser = Parser::new_from_str_with_options(text, options);
+        Self { parser, anchors: HashMap::new(), nodes: 0, aliased: 0 }
+    }
+
+    /// The next document; none at the end of the text.
+    fn document(&mut self) -> Result<Option<Node<'a>>, Malformed> {
+        while let Some((event, span)) = self.next()? {
+            match event {
+                Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+                // Anchors end with their document.
+                Event::DocumentStart(..) => self.anchors.clear(),
+                event => return self.node(event, &span, 0).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
     fn next(&mut self) -> Result<Option<(Event<'a>, Span)>, Malformed> {
         self.parser.next().transpose().map_err(|error| {
             let marker = error.marker();
@@ -296,6 +333,16 @@ mod tests {
         assert!(error("? [a]\n: b\n").contains("key must be a scalar"));
         assert!(error(&format!("{}1{}", "[".repeat(200), "]".repeat(200))).contains("128"));
         assert!(error("a: &x [*x]").contains("an alias inside"));
+    }
+
+    #[test]
+    fn documents_are_divided_and_know_their_lines() {
+        let roots = parse_all("a: &x 1\n---\n# nothing\n---\nb: 2\n---\n").unwrap();
+        let lines: Vec<_> = roots.iter().map(|root| (root.at.line, root.is_null())).collect();
+        assert_eq!((lines.len(), lines[0], lines[2]), (4, (1, false), (5, false)), "{lines:?}");
+        assert!(roots[1].is_null() && roots[3].is_null());
+        assert!(parse_all("a: &x 1\n---\nb: *x\n").is_err());
+        assert!(parse_all("").unwrap().is_empty());
     }
 
     #[test]

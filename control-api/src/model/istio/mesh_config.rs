@@ -1,0 +1,136 @@
+//! `MeshConfig`: what holds for the whole mesh, with Istio's defaults.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::model::duration::Duration;
+
+/// The part of Istio's mesh-wide settings that is read; the rest belongs to istiod's installation.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshConfig {
+    pub root_namespace: String,
+    pub trust_domain: String,
+    pub trust_domain_aliases: Vec<String>,
+    pub enable_auto_mtls: bool,
+    pub connect_timeout: Duration,
+    pub protocol_detection_timeout: Duration,
+    pub dns_refresh_rate: Duration,
+    pub access_log_file: String,
+    pub access_log_format: String,
+    pub enable_tracing: bool,
+    pub default_config: DefaultConfig,
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+    pub extension_providers: Vec<ExtensionProvider>,
+    pub default_providers: DefaultProviders,
+    pub default_service_export_to: Vec<String>,
+    pub default_virtual_service_export_to: Vec<String>,
+    pub default_destination_rule_export_to: Vec<String>,
+    pub ingress_class: String,
+    pub ingress_service: String,
+    pub ingress_selector: String,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self {
+            root_namespace: "istio-system".into(),
+            trust_domain: "cluster.local".into(),
+            trust_domain_aliases: Vec::new(),
+            enable_auto_mtls: true,
+            connect_timeout: Duration::from_secs(10),
+            protocol_detection_timeout: Duration::default(),
+            dns_refresh_rate: Duration::from_secs(60),
+            access_log_file: String::new(),
+            access_log_format: String::new(),
+            enable_tracing: false,
+            default_config: DefaultConfig::default(),
+            outbound_traffic_policy: OutboundTrafficPolicy::default(),
+            extension_providers: Vec::new(),
+            default_providers: DefaultProviders::default(),
+            default_service_export_to: vec!["*".into()],
+            default_virtual_service_export_to: vec!["*".into()],
+            default_destination_rule_export_to: vec!["*".into()],
+            ingress_class: "istio".into(),
+            ingress_service: "istio-ingressgateway".into(),
+            ingress_selector: "ingressgateway".into(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultConfig {
+    pub discovery_address: String,
+    pub proxy_metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OutboundTrafficPolicy {
+    pub mode: OutboundMode,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OutboundMode {
+    RegistryOnly,
+    #[default]
+    AllowAny,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultProviders {
+    pub tracing: Vec<String>,
+    pub metrics: Vec<String>,
+    pub access_logging: Vec<String>,
+}
+
+/// A service for traces, logs or decisions, by the name that policies use.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExtensionProvider {
+    pub name: String,
+    pub envoy_ext_authz_http: Option<Value>,
+    pub envoy_ext_authz_grpc: Option<Value>,
+    pub zipkin: Option<Value>,
+    pub opentelemetry: Option<Value>,
+    pub prometheus: Option<Value>,
+    pub envoy_file_access_log: Option<Value>,
+    pub envoy_http_als: Option<Value>,
+    pub envoy_tcp_als: Option<Value>,
+    pub envoy_otel_als: Option<Value>,
+}
+
+/// Networks of a mesh that spans several, and how endpoints are assigned to them.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshNetworks {
+    pub networks: BTreeMap<String, Network>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Network {
+    pub endpoints: Vec<NetworkEndpoints>,
+    pub gateways: Vec<NetworkGateway>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NetworkEndpoints {
+    FromCidr(String),
+    FromRegistry(String),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NetworkGateway {
+    pub registry_service_name: String,
+    pub address: String,
+    pub port: u32,
+    pub locality: String,
+}
