@@ -181,7 +181,8 @@ impl Caller {
         };
         sent_to(&host);
         let begin = Instant::now();
-        let result = exchange(&host, request).await;
+        // In a box: what it needs is large, and whoever waits for it would be moved about with it.
+        let result = Box::pin(exchange(&host, request)).await;
         if result.is_err() {
             cluster.stats.response(503, true);
         }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::config::expression::Expression;
 use crate::config::format;
 use crate::config::matcher::{RequestHead, StringMatcher};
-use crate::config::metadata::Metadata;
+use crate::config::metadata::{Metadata, Values};
 use crate::config::rbac::{Action, Condition, Policy, Rules};
 use crate::tls::peer::PeerInfo;
 
@@ -61,18 +61,20 @@ pub struct Verdict<'a> {
     pub is_allowed: bool,
     /// The policy that matched.
     pub policy: Option<&'a str>,
+    /// What it leaves in metadata.
+    pub note: Option<&'a Values>,
 }
 
 impl Rules {
     /// Asks the policies in the order of their names; the first that matches decides.
     pub fn judge(&self, facts: &Facts<'_>) -> Verdict<'_> {
-        let matching = self.policies.iter().find(|policy| policy.matches(facts));
-        let is_allowed = match self.action {
-            Action::Allow => matching.is_some(),
-            Action::Deny => matching.is_none(),
-            Action::Log => true,
-        };
-        Verdict { is_allowed, policy: matching.map(|policy| &*policy.name) }
+        let number = self.policies.iter().position(|policy| policy.matches(facts));
+        let policy = number.and_then(|number| self.policies.get(number));
+        Verdict {
+            is_allowed: self.action.allows(policy.is_some()),
+            policy: policy.map(|policy| &*policy.name),
+            note: self.note(number),
+        }
     }
 }
 
@@ -142,15 +144,6 @@ impl Verdict<'_> {
             false => Cow::Borrowed(name),
         };
         format!("rbac_access_denied_matched_policy[{name}]")
-    }
-
-    /// Notes the verdict in metadata; `kind` is `shadow` or `enforced`.
-    pub fn note(&self, prefix: &str, kind: &str, into: &mut Map<String, Value>) {
-        if let Some(policy) = self.policy.filter(|name| !name.is_empty()) {
-            into.insert(format!("{prefix}{kind}_effective_policy_id"), policy.into());
-        }
-        let result = if self.is_allowed { "allowed" } else { "denied" };
-        into.insert(format!("{prefix}{kind}_engine_result"), result.into());
     }
 
     /// What `rules` tell access logs: whether to log it, if their action is LOG.

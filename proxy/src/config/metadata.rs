@@ -1,52 +1,83 @@
 //! Metadata and conditions on it (Envoy `core.v3.Metadata`, `type.matcher.v3.MetadataMatcher`): values by namespace and path.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
-use super::HashMap;
 use super::matcher::StringMatcher;
+
+/// What a namespace holds. Requests may share it.
+pub type Values = Arc<Map<String, Value>>;
 
 /// Structured values by namespace.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata {
-    namespaces: HashMap<Box<str>, Map<String, Value>>,
+    /// By name; mostly but one or two.
+    namespaces: Vec<(Box<str>, Values)>,
 }
 
 impl Metadata {
     /// Sets what `namespace` holds, in place of what it held.
     pub fn set(&mut self, namespace: &str, values: Map<String, Value>) {
-        self.namespaces.insert(namespace.into(), values);
+        match self.place(namespace) {
+            Ok(held) => *held = values.into(),
+            Err(place) => self.namespaces.insert(place, (namespace.into(), values.into())),
+        }
     }
 
     /// Merges `values` into what `namespace` holds: objects by key, lists by appending, anything else is
     /// replaced.
-    pub fn merge(&mut self, namespace: &str, values: Map<String, Value>) {
-        merge(self.namespaces.entry(namespace.into()).or_default(), values);
+    pub fn merge(&mut self, namespace: &str, values: Values) {
+        match self.place(namespace) {
+            Ok(held) if is_replaced(held, &values) => *held = values,
+            Ok(held) => merge(Arc::make_mut(held), Arc::unwrap_or_clone(values)),
+            Err(place) => self.namespaces.insert(place, (namespace.into(), values)),
+        }
+    }
+
+    /// What `namespace` holds, or where it belongs.
+    fn place(&mut self, namespace: &str) -> Result<&mut Values, usize> {
+        let place = self.namespaces.partition_point(|(name, _)| **name < *namespace);
+        match self.namespaces.get_mut(place) {
+            Some((name, values)) if **name == *namespace => Ok(values),
+            _ => Err(place),
+        }
     }
 
     /// All of it, as one object.
     pub fn to_json(&self) -> Value {
         self.namespaces
             .iter()
-            .map(|(namespace, values)| (namespace.to_string(), Value::from(values.clone())))
+            .map(|(namespace, values)| {
+                (namespace.to_string(), Value::from(values.as_ref().clone()))
+            })
             .collect()
     }
 
     /// Everything, by namespace.
     pub fn namespaces(&self) -> impl Iterator<Item = (&str, &Map<String, Value>)> {
-        self.namespaces.iter().map(|(namespace, values)| (&**namespace, values))
+        self.namespaces.iter().map(|(namespace, values)| (&**namespace, &**values))
     }
 
     /// Everything below `namespace`, if it holds anything.
     pub fn namespace(&self, namespace: &str) -> Option<&Map<String, Value>> {
-        self.namespaces.get(namespace)
+        let found = self.namespaces.iter().find(|(name, _)| **name == *namespace);
+        found.map(|(_, values)| values.as_ref())
     }
 
     /// The value at `path` below `namespace`.
     pub fn get(&self, namespace: &str, path: &[Box<str>]) -> Option<&Value> {
         let (first, rest) = path.split_first()?;
-        let first = self.namespaces.get(namespace)?.get(&**first)?;
+        let first = self.namespace(namespace)?.get(&**first)?;
         rest.iter().try_fold(first, |value, key| value.as_object()?.get(&**key))
     }
+}
+
+/// Whether nothing of `old` is left once `new` is merged into it.
+fn is_replaced(old: &Map<String, Value>, new: &Map<String, Value>) -> bool {
+    old.iter().all(|(key, value)| {
+        new.contains_key(key) && !matches!(value, Value::Object(_) | Value::Array(_))
+    })
 }
 
 fn merge(into: &mut Map<String, Value>, values: Map<String, Value>) {
@@ -206,9 +237,17 @@ mod tests {
     fn merging_goes_by_kind() {
         let mut metadata = Metadata::default();
         metadata.set("a", object(&json!({"o": {"x": 1}, "l": [1], "s": "old"})));
-        metadata.merge("a", object(&json!({"o": {"y": 2}, "l": [2], "s": "new", "n": null})));
+        let new = json!({"o": {"y": 2}, "l": [2], "s": "new", "n": null});
+        metadata.merge("a", object(&new).into());
         let merged = json!({"o": {"x": 1, "y": 2}, "l": [1, 2], "s": "new", "n": null});
         assert_eq!(metadata.namespace("a"), Some(&object(&merged)));
+        metadata.merge("b", object(&json!({"x": 1})).into());
+        let shared = Arc::new(object(&json!({"x": 2, "y": 3})));
+        metadata.merge("b", Arc::clone(&shared));
+        assert_eq!(metadata.namespace("b"), Some(&*shared));
+        metadata.merge("b", object(&json!({"x": 4})).into());
+        assert_eq!(metadata.namespace("b"), Some(&object(&json!({"x": 4, "y": 3}))));
+        assert_eq!(shared["x"], 2, "others have it, too");
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Who may do what, as configured (Envoy `config.rbac.v3`), and the two filters that ask.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::Name;
 use super::address::CidrRange;
 use super::expression::Expression;
 use super::matcher::uri_template::UriTemplate;
 use super::matcher::{HeaderMatcher, StringMatcher};
-use super::metadata::MetadataMatcher;
+use super::metadata::{MetadataMatcher, Values};
 use super::tls::SanMatcher;
 
 /// A filter with what it counts under, whatever routes say.
@@ -84,6 +87,30 @@ pub struct Rules {
     pub action: Action,
     /// In the order of their names, in which they are asked; the first that matches decides.
     pub policies: Vec<Policy>,
+    /// What their verdicts leave in metadata, and at last what it leaves if none matches; made with them.
+    notes: Vec<Values>,
+}
+
+impl Rules {
+    /// Rules whose verdicts are noted under `prefix` and `kind`, which is `enforced` or `shadow`.
+    pub fn new(action: Action, policies: Vec<Policy>, prefix: &str, kind: &str) -> Self {
+        let note = |policy: Option<&Policy>| {
+            let result = if action.allows(policy.is_some()) { "allowed" } else { "denied" };
+            let result = (format!("{prefix}{kind}_engine_result"), result.into());
+            let id = |it: &Policy| {
+                (format!("{prefix}{kind}_effective_policy_id"), Value::from(&*it.name))
+            };
+            let named = policy.filter(|it| !it.name.is_empty());
+            Arc::new([result].into_iter().chain(named.map(id)).collect())
+        };
+        let notes = policies.iter().map(Some).chain([None]).map(note).collect();
+        Self { action, policies, notes }
+    }
+
+    /// What it leaves that the policy of this number decided, or that none did.
+    pub fn note(&self, policy: Option<usize>) -> Option<&Values> {
+        self.notes.get(policy.unwrap_or(self.policies.len()))
+    }
 }
 
 /// Envoy `RBAC.Action`.
@@ -96,6 +123,17 @@ pub enum Action {
     Deny,
     /// LOG: all is allowed; whether a policy matches is for the access log.
     Log,
+}
+
+impl Action {
+    /// Whether something is allowed that a policy matches, or none.
+    pub fn allows(self, is_matched: bool) -> bool {
+        match self {
+            Self::Allow => is_matched,
+            Self::Deny => !is_matched,
+            Self::Log => true,
+        }
+    }
 }
 
 /// Envoy `Policy`: matches if one of its permissions and one of its principals do, and its condition holds.

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Map;
-
 use super::network_authz;
 use crate::config::listener::NetworkFilter;
 use crate::config::rbac::{NetworkRbac, Rules};
@@ -71,9 +69,7 @@ async fn rbac(
         let verdict = judge(rules, downstream);
         let counters = worker.filter_stats.shadow_rbac(&filter.shadow_scope);
         if verdict.is_allowed { &counters.allowed } else { &counters.denied }.inc();
-        let mut noted = Map::new();
-        verdict.note(&filter.rbac.shadow_prefix, "shadow", &mut noted);
-        downstream.dynamic.borrow_mut().merge(NAMESPACE, noted);
+        downstream.dynamic.borrow_mut().note(NAMESPACE, verdict.note);
     }
     let Some(rules) = &filter.rbac.rules else { return Ok(()) };
     let verdict = judge(rules, downstream);

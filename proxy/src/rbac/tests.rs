@@ -151,7 +151,7 @@ fn rules(action: Action, policies: &[(&str, Condition)]) -> Rules {
         principals: vec![Condition::Any],
         expression: None,
     };
-    Rules { action, policies: policies.iter().map(policy).collect() }
+    Rules::new(action, policies.iter().map(policy).collect(), "dry_", "shadow")
 }
 
 #[test]
@@ -163,27 +163,30 @@ fn the_first_policy_that_matches_decides() {
     {
         let matching = rules(action, &policies);
         let verdict = matching.judge(&connection());
-        assert_eq!(verdict, Verdict { is_allowed: with, policy: Some("b") });
+        assert_eq!((verdict.is_allowed, verdict.policy), (with, Some("b")));
         let other = rules(action, &policies[..1]);
-        assert_eq!(other.judge(&connection()), Verdict { is_allowed: without, policy: None });
+        let verdict = other.judge(&connection());
+        assert_eq!((verdict.is_allowed, verdict.policy), (without, None));
     }
 }
 
 #[test]
 fn a_verdict_is_noted_as_envoy_notes_it() {
-    let denied = Verdict { is_allowed: false, policy: Some("a b\tc[0]") };
+    let deny = rules(Action::Deny, &[("a b\tc[0]", Condition::Any)]);
+    let denied = deny.judge(&connection());
     assert_eq!(denied.details(), "rbac_access_denied_matched_policy[a_b_c[0]]");
-    let nobody = Verdict { is_allowed: false, policy: None };
-    assert_eq!(nobody.details(), "rbac_access_denied_matched_policy[none]");
-    let mut noted = Map::new();
-    denied.note("dry_", "shadow", &mut noted);
-    nobody.note("", "enforced", &mut noted);
+    let noted = |verdict: &Verdict<'_>| Value::Object(verdict.note.unwrap().as_ref().clone());
     let expected = json!({
         "dry_shadow_effective_policy_id": "a b\tc[0]",
         "dry_shadow_engine_result": "denied",
-        "enforced_engine_result": "denied",
     });
-    assert_eq!(Value::Object(noted), expected);
+    assert_eq!(noted(&denied), expected);
+    let allow = rules(Action::Allow, &[("", Condition::Port(1)), ("", Condition::Any)]);
+    assert_eq!(noted(&allow.judge(&connection())), json!({"dry_shadow_engine_result": "allowed"}));
+    let allow = rules(Action::Allow, &[("a", Condition::Port(1))]);
+    let nobody = allow.judge(&connection());
+    assert_eq!(nobody.details(), "rbac_access_denied_matched_policy[none]");
+    assert_eq!(noted(&nobody), json!({"dry_shadow_engine_result": "denied"}));
     let log = rules(Action::Log, &[]);
     let hint = log.judge(&connection()).log_hint(&log).unwrap();
     assert_eq!(Value::Object(hint), json!({"access_log_hint": false}));

@@ -1,7 +1,5 @@
 //! Cookies: reading one from a request, and writing the `set-cookie` that asks for one.
 
-use std::fmt::Write as _;
-
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
@@ -31,17 +29,17 @@ pub fn set(
     path: &str,
     attributes: &[(Box<str>, Box<str>)],
 ) -> Option<HeaderValue> {
-    let mut text = format!("{name}=\"{value}\"");
+    let mut text = [name, "=\"", value, "\""].concat();
     if ttl > 0 {
-        let _ = write!(text, "; Max-Age={ttl}");
+        text.extend(["; Max-Age=", itoa::Buffer::new().format(ttl)]);
     }
     if !path.is_empty() {
-        let _ = write!(text, "; Path={path}");
+        text.extend(["; Path=", path]);
     }
     for (name, value) in attributes {
-        let _ = write!(text, "; {name}");
+        text.extend(["; ", name]);
         if !value.is_empty() {
-            let _ = write!(text, "={value}");
+            text.extend(["=", value]);
         }
     }
     text.push_str("; HttpOnly");

@@ -53,8 +53,10 @@ fn http_rbac(proto: &HttpRbac) -> Result<rbac::Rbac> {
         track_per_rule_stats,
     } = proto;
     Ok(rbac::Rbac {
-        rules: optional("rules", enforced, rules)?,
-        shadow_rules: optional("shadow_rules", shadow_rules, rules)?,
+        rules: optional("rules", enforced, |it| rules(it, rules_stat_prefix, "enforced"))?,
+        shadow_rules: optional("shadow_rules", shadow_rules, |it| {
+            rules(it, shadow_rules_stat_prefix, "shadow")
+        })?,
         rules_prefix: rules_stat_prefix.as_str().into(),
         shadow_prefix: shadow_rules_stat_prefix.as_str().into(),
         counts_policies: *track_per_rule_stats,
@@ -84,8 +86,10 @@ pub(super) fn network_filter(proto: &NetworkRbac) -> Result<rbac::NetworkRbac> {
         return refuse("enforcement_type", reason);
     }
     let rbac = rbac::Rbac {
-        rules: optional("rules", enforced, connection_rules)?,
-        shadow_rules: optional("shadow_rules", shadow_rules, connection_rules)?,
+        rules: optional("rules", enforced, |it| connection_rules(it, "", "enforced"))?,
+        shadow_rules: optional("shadow_rules", shadow_rules, |it| {
+            connection_rules(it, shadow_rules_stat_prefix, "shadow")
+        })?,
         rules_prefix: "".into(),
         shadow_prefix: shadow_rules_stat_prefix.as_str().into(),
         counts_policies: false,
@@ -113,8 +117,8 @@ fn without_dot(prefix: &str) -> Name {
 }
 
 /// Rules for connections, which have no headers.
-fn connection_rules(proto: &Rbac) -> Result<rbac::Rules> {
-    let rules = rules(proto)?;
+fn connection_rules(proto: &Rbac, prefix: &str, kind: &str) -> Result<rbac::Rules> {
+    let rules = rules(proto, prefix, kind)?;
     for policy in &rules.policies {
         if policy.expression.is_some() {
             let path = format!("policies[{:?}].condition", policy.name);
@@ -133,14 +137,15 @@ fn connection_rules(proto: &Rbac) -> Result<rbac::Rules> {
     Ok(rules)
 }
 
-fn rules(proto: &Rbac) -> Result<rbac::Rules> {
+/// Rules whose verdicts are noted under `prefix` and `kind`.
+fn rules(proto: &Rbac, prefix: &str, kind: &str) -> Result<rbac::Rules> {
     let Rbac { action, policies } = proto;
     let action = match enumeration("action", *action)? {
         Action::Allow => rbac::Action::Allow,
         Action::Deny => rbac::Action::Deny,
         Action::Log => rbac::Action::Log,
     };
-    Ok(rbac::Rules { action, policies: sorted(policies)? })
+    Ok(rbac::Rules::new(action, sorted(policies)?, prefix, kind))
 }
 
 fn sorted(protos: &HashMap<String, Policy>) -> Result<Vec<rbac::Policy>> {

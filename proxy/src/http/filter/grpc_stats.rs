@@ -9,11 +9,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use serde_json::json;
+use serde_json::{Map, Value};
 
 use super::Memory;
 use super::passage::{Answering, Passage};
 use crate::config::grpc_stats::{GrpcMethods, GrpcStats as Config};
+use crate::http::dynamic::Dynamic;
 use crate::http::head::is_grpc;
 use crate::http::stream::Stream;
 use crate::net::body::{BoxBody, BoxError};
@@ -51,10 +52,25 @@ impl Call {
             }
         }
         if let Some(stream) = self.stream.upgrade().filter(|_| self.emits_state) {
-            let (requests, responses) = (self.requests.get(), self.responses.get());
-            let state =
-                json!({"request_message_count": requests, "response_message_count": responses});
-            stream.dynamic_mut().set_state(STATE, state);
+            self.tell(&mut stream.dynamic_mut());
+        }
+    }
+
+    /// Puts the counts into filter state.
+    fn tell(&self, dynamic: &mut Dynamic) {
+        let counts = [
+            ("request_message_count", &self.requests),
+            ("response_message_count", &self.responses),
+        ];
+        if let Some(Value::Object(told)) = dynamic.state_mut(STATE) {
+            for (name, count) in counts {
+                if let Some(value) = told.get_mut(name) {
+                    *value = count.get().into();
+                }
+            }
+        } else {
+            let told = counts.map(|(name, count)| (name.to_owned(), count.get().into()));
+            dynamic.set_state(STATE, Map::from_iter(told).into());
         }
     }
 

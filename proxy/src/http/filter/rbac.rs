@@ -1,7 +1,6 @@
 //! `rbac`: lets a request pass or not, as policies say of who makes it and what it is.
 
 use http::StatusCode;
-use serde_json::Map;
 
 use super::{Passage, Stopped};
 use crate::config::http_filter::FilterRule;
@@ -38,10 +37,8 @@ pub(super) fn request(
         let counters = stats.rbac_policy(&filter.rules_scope.of_policy(policy));
         if verdict.is_allowed { &counters.allowed } else { &counters.denied }.inc();
     }
-    let mut noted = Map::new();
-    verdict.note(&rbac.rules_prefix, "enforced", &mut noted);
     let mut dynamic = passage.stream.dynamic_mut();
-    dynamic.merge(NAMESPACE, noted);
+    dynamic.note(NAMESPACE, verdict.note);
     if let Some(hint) = verdict.log_hint(rules) {
         dynamic.merge(SHARED_NAMESPACE, hint);
     }
@@ -61,9 +58,7 @@ fn judge_shadow(filter: &RbacFilter, rbac: &Rbac, rules: &Rules, passage: &Passa
         let counters = stats.rbac_policy(&filter.shadow_scope.of_policy(policy));
         if verdict.is_allowed { &counters.shadow_allowed } else { &counters.shadow_denied }.inc();
     }
-    let mut noted = Map::new();
-    verdict.note(&rbac.shadow_prefix, "shadow", &mut noted);
-    passage.stream.dynamic_mut().merge(NAMESPACE, noted);
+    passage.stream.dynamic_mut().note(NAMESPACE, verdict.note);
 }
 
 fn judge<'a>(rules: &'a Rules, passage: &Passage<'_>) -> Verdict<'a> {

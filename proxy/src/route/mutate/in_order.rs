@@ -46,9 +46,15 @@ fn add(header: &HeaderToAdd, message: Message, headers: &mut HeaderMap, facts: &
         AppendAction::AddIfAbsent => false,
         AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => true,
     };
-    let mut text = Vec::new();
-    value.render(&Current { message, headers, facts }, "", &mut text);
-    let Ok(value) = HeaderValue::from_bytes(&text) else { return };
+    let value = match value.literal() {
+        Some(text) => HeaderValue::from_str(text),
+        None => {
+            let mut text = Vec::new();
+            value.render(&Current { message, headers, facts }, "", &mut text);
+            HeaderValue::from_bytes(&text)
+        }
+    };
+    let Ok(value) = value else { return };
     if value.is_empty() && !keep_empty {
         return;
     }
@@ -56,10 +62,11 @@ fn add(header: &HeaderToAdd, message: Message, headers: &mut HeaderMap, facts: &
         headers.insert(name, value);
         return;
     }
-    let inline = match message {
-        Message::Request => inline::of_requests(name),
-        Message::Response => inline::of_responses(name),
-    };
+    let inline = present
+        && match message {
+            Message::Request => inline::of_requests(name),
+            Message::Response => inline::of_responses(name),
+        };
     append(name, value, inline, headers);
 }
 
