@@ -7,7 +7,8 @@ use harness::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::differences::{Differs, VERDICT_BEFORE_GREETING};
-use crate::rbac::{authenticated, lines, rules, who};
+use crate::rbac::clients::authenticated;
+use crate::rbac::{lines, rules, who};
 
 on_both!(
     connections_pass_or_are_closed,
