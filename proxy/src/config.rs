@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod address;
 pub mod bootstrap;
 pub mod cluster;
+pub mod compression;
 pub mod connecting;
 pub mod dns;
 pub mod endpoint;

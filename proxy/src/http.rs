@@ -1,6 +1,7 @@
 //! The HTTP connection manager: what happens to a request between the client's connection and the
 //! upstream's.
 
+pub mod bad_body;
 pub mod body;
 pub mod canonical;
 pub mod client_cert;

@@ -147,6 +147,12 @@ pub(crate) const OLD_ADDRESSES: Difference = Difference(
      long as they are open; Outrigger sends new requests to the new one",
 );
 
+/// Compressed bodies that break off, are garbage, or become too large.
+pub(crate) const COMPRESSED_BODIES_HAVE_AN_END: Difference = Difference(
+    "Envoy ends a body that it cannot decompress, or that becomes too large, as if it were whole; Outrigger answers \
+     such a request with 400 and breaks such a response off",
+);
+
 /// Answers that are no gRPC, for browsers.
 pub(crate) const GRPC_WEB_MESSAGES: Difference = Difference(
     "Envoy holds an answer that is no gRPC back until it is whole, to make grpc-message of its body; \

@@ -13,6 +13,7 @@ on_both!(
     methods_are_counted_by_name_where_that_is_wanted,
     browsers_get_trailers_in_the_body,
     browsers_may_speak_base64,
+    what_is_no_base64_is_refused,
     others_than_browsers_see_no_difference,
 );
 
@@ -157,6 +158,20 @@ async fn browsers_may_speak_base64(program: Program) {
     let (messages, trailers) = read(&groups.collect::<Vec<_>>().concat());
     assert_eq!(messages, [b"first".to_vec(), Vec::new()]);
     assert_eq!(trailers, ["grpc-status:0"]);
+}
+
+async fn what_is_no_base64_is_refused(program: Program) {
+    let app = service().await;
+    let proxy = start(program, &app, web(Http::routing([Route::prefix("/").to("app")]))).await;
+    for text in ["AAAA!!!!", "AAAAA"] {
+        let kind = "application/grpc-web-text";
+        let call = proxy.client().post("/a.B/C").header("content-type", kind).body(text);
+        let reply = call.send().await;
+        assert_eq!(reply.status, 400, "{text}");
+        assert_eq!(reply.header("grpc-status").as_deref(), Some("13"), "{text}");
+        assert_eq!(reply.text(), "", "{text}");
+    }
+    proxy.until_stat("cluster.app.upstream_rq_active", |it| it == 0).await;
 }
 
 async fn others_than_browsers_see_no_difference(program: Program) {

@@ -43,6 +43,7 @@ mod authz_goldens;
 mod canary;
 mod circuit_breaker;
 mod cli;
+mod compression;
 mod cors;
 mod csrf;
 mod differences;

@@ -61,7 +61,7 @@ fn envoys_descriptors(packages: &BTreeSet<String>) -> Option<DescriptorPool> {
 }
 
 /// Fields and messages of Envoy's that the published descriptors do not have yet.
-const NEWER: [&str; 13] = [
+const NEWER: [&str; 15] = [
     "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.http_service",
     "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.grpc_service",
     "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.resource_detectors",
@@ -72,6 +72,8 @@ const NEWER: [&str; 13] = [
     "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig.custom_tags",
     "envoy.config.listener.v3.Listener.tcp_keepalive",
     "envoy.config.listener.v3.AdditionalAddress.tcp_keepalive",
+    "envoy.extensions.filters.http.compressor.v3.Compressor.CommonDirectionConfig.content_type_matcher",
+    "envoy.extensions.filters.http.compressor.v3.Compressor.ResponseDirectionConfig.weaken_etag_on_compress",
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing.no_context_propagation",
     "envoy.extensions.filters.http.jwt_authn.v3.JwtRequirement.extract_only_without_validation",
     "envoy.extensions.filters.http.jwt_authn.v3.ExtractOnlyWithoutValidation",
@@ -131,8 +133,8 @@ fn type_name(kind: &Kind) -> String {
 
 fn compare_enums(ours: &EnumDescriptor, theirs: &EnumDescriptor, out: &mut Vec<String>) {
     for value in ours.values() {
-        let other = theirs.get_value(value.number());
-        if other.is_none_or(|other| other.name() != value.name()) {
+        let other = theirs.get_value_by_name(value.name());
+        if other.is_none_or(|other| other.number() != value.number()) {
             let place = format!("{}.{}", ours.full_name(), value.name());
             out.push(format!("{place}: Envoy has no value of this name and number"));
         }

@@ -14,7 +14,9 @@ use crate::config::http_filter::{FilterKind, HttpFilter};
 use crate::config::listener::{ListenerFilter, ListenerFilterKind, NetworkFilter};
 use crate::config::rbac::RbacFilter;
 use crate::snapshot::{ConnectionLimiter, FilterChain, Snapshot, Terminal};
-use crate::telemetry::metrics::{self, Buckets, FilterScope, Sample, Scope, Value};
+use crate::telemetry::metrics::{
+    self, Buckets, FilterScope, Sample, Scope, Value, compressor_scopes, decompressor_scopes,
+};
 
 pub(super) const PARAMETERS: &[(&str, &str)] = &[
     USED_ONLY,
@@ -171,6 +173,8 @@ fn http_filter_scopes(filter: &HttpFilter, stat_prefix: &str) -> Vec<Scope> {
             vec![Scope::Filter(FilterScope::ext_authz(manager, prefix))]
         }
         FilterKind::Csrf(_) => vec![Scope::Filter(FilterScope::csrf(stat_prefix))],
+        FilterKind::Compressor(config) => compressor_scopes(&config.scope).into(),
+        FilterKind::Decompressor(config) => decompressor_scopes(&config.scope).into(),
         FilterKind::Buffer(_)
         | FilterKind::GrpcStats(_)
         | FilterKind::GrpcWeb

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::Name;
+use super::compression::{Compressor, Decompressor, RouteCompression};
 use super::dns::Cache;
 use super::ext_authz::{ExtAuthz, RouteAuthz};
 use super::fault::Fault;
@@ -46,6 +47,10 @@ pub enum FilterKind {
     Buffer(u32),
     /// `envoy.filters.http.csrf`
     Csrf(Box<CsrfPolicy>),
+    /// `envoy.filters.http.compressor`
+    Compressor(Box<Compressor>),
+    /// `envoy.filters.http.decompressor`
+    Decompressor(Box<Decompressor>),
     /// `envoy.filters.http.grpc_stats`
     GrpcStats(Box<GrpcStats>),
     /// `envoy.filters.http.grpc_web`
@@ -115,6 +120,8 @@ pub enum FilterRule {
     Buffer(Option<u32>),
     /// Envoy `filters.http.csrf.v3.CsrfPolicy`, in place of the filter's own.
     Csrf(Box<CsrfPolicy>),
+    /// Envoy `filters.http.compressor.v3.CompressorPerRoute`
+    Compressor(RouteCompression),
     /// Envoy `filters.http.set_filter_state.v3.Config`, beside the filter's own.
     SetFilterState(Vec<SetFilterState>),
     /// Envoy `filters.http.fault.v3.HTTPFault`, in place of the filter's own.

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 
+use super::bad_body::Broken;
 use super::deadline::{Expired, Timer};
 use super::filter::Wraps;
 use super::finish::Finish;
@@ -250,7 +251,7 @@ impl Upstream {
                         return Poll::Ready((Some(Ok(frame)), over));
                     }
                 }
-                Some(Err(error)) => return Poll::Ready(self.fail(&error.to_string(), &stream)),
+                Some(Err(error)) => return Poll::Ready(self.fail(&*error, &stream)),
             }
         }
     }
@@ -303,8 +304,7 @@ impl Upstream {
         self.cut(details, stream)
     }
 
-    fn fail(&mut self, reason: &str, stream: &Stream) -> Polled {
-        stream.flag(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+    fn fail(&mut self, error: &(dyn std::error::Error + 'static), stream: &Stream) -> Polled {
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.failed();
         }
@@ -312,7 +312,13 @@ impl Upstream {
         if stream.head().is_some_and(Head::is_grpc) {
             stream.served.stats.rq_reset_after_downstream_response_started.inc();
         }
-        tracing::debug!(reason, "the upstream broke off its response");
+        if error.is::<Broken>() {
+            tracing::debug!(%error, "a filter can make nothing of the upstream's response");
+            stream.flag(ResponseFlags::UPSTREAM_PROTOCOL_ERROR);
+            return self.cut("upstream_reset_after_response_started{protocol_error}", stream);
+        }
+        tracing::debug!(%error, "the upstream broke off its response");
+        stream.flag(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
         self.cut("upstream_reset_after_response_started{connection_termination}", stream)
     }
 

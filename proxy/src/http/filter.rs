@@ -6,8 +6,10 @@
 //! ([`RouteTable::said`](crate::route::RouteTable::said)).
 
 mod buffer;
+mod compressor;
 mod cors;
 mod csrf;
+mod decompressor;
 pub(crate) mod ext_authz;
 mod fault;
 mod forward_proxy;
@@ -21,6 +23,7 @@ mod local_rate_limit;
 mod passage;
 mod rate_limit;
 mod rbac;
+mod recoded;
 mod set_filter_state;
 mod stateful_session;
 
@@ -83,6 +86,8 @@ enum Memory {
     GrpcCall(Rc<grpc_stats::Call>),
     /// Of `grpc_web`, if the request is a browser's call.
     WebCall(Rc<grpc_web::WebCall>),
+    /// Of `compressor`: the encodings that the client accepts.
+    Accepts(Option<HeaderValue>),
     /// Of `local_ratelimit`: the bucket that the client is told of.
     LocalRateLimit(Option<Arc<TokenBucket>>),
     /// Of `cors`: the origin whose pages may see the response.
@@ -178,6 +183,11 @@ async fn pass(filter: &HttpFilter, request: &mut Passage<'_>) -> Result<Memory, 
             buffer::request(*limit, name, request).await.map(|()| Memory::Nothing)
         }
         FilterKind::Csrf(policy) => csrf::request(policy, name, request).map(|()| Memory::Nothing),
+        FilterKind::Compressor(config) => Ok(compressor::request(config, name, request)),
+        FilterKind::Decompressor(config) => {
+            decompressor::request(config, request);
+            Ok(Memory::Nothing)
+        }
         FilterKind::GrpcStats(config) => Ok(grpc_stats::request(config, request)),
         FilterKind::GrpcWeb => Ok(grpc_web::request(request)),
         FilterKind::HealthCheck(config) => {
@@ -224,56 +234,43 @@ pub(super) fn response(stream: &Stream, answer: &mut Answering<'_>) {
     let Some(filtered) = stream.filtered() else { return };
     let said = Chosen::said(filtered.route.as_ref(), stream);
     let filters = &stream.served.config().filters;
-    for (filter, memory) in filters.iter().zip(&filtered.memories).rev() {
+    let memories = &filtered.memories;
+    let mut chain = compressor::Chain::new(filters, memories, said);
+    for (filter, memory) in filters.iter().zip(memories).rev() {
         let Some(memory) = memory else { continue };
         let name = &filter.name;
-        match &filter.kind {
-            FilterKind::IstioPeerMetadata(config) => istio::strip_response(*config, answer.headers),
-            FilterKind::HeaderMutation(config) => {
+        match (&filter.kind, memory) {
+            (FilterKind::IstioPeerMetadata(config), _) => {
+                istio::strip_response(*config, answer.headers);
+            }
+            (FilterKind::HeaderMutation(config), _) => {
                 header_mutation::response(config, name, said, stream, answer.headers);
             }
-            FilterKind::Buffer(_) | FilterKind::Csrf(_) | FilterKind::SetFilterState(_) => {}
-            FilterKind::GrpcStats(_) => {
-                if let Memory::GrpcCall(call) = memory {
-                    grpc_stats::response(call, answer);
-                }
+            (FilterKind::Compressor(config), memory) => {
+                compressor::response(config, name, memory, &mut chain, stream, answer);
             }
-            FilterKind::GrpcWeb => {
-                if let Memory::WebCall(call) = memory {
-                    grpc_web::response(call, answer);
-                }
+            (FilterKind::Decompressor(config), _) => decompressor::response(config, stream, answer),
+            (FilterKind::GrpcStats(_), Memory::GrpcCall(call)) => {
+                grpc_stats::response(call, answer);
             }
-            FilterKind::HealthCheck(config) => health_check::response(config, stream, answer),
-            FilterKind::LocalRateLimit(_) => {
-                if let Memory::LocalRateLimit(Some(bucket)) = memory {
-                    local_rate_limit::response(bucket, answer.headers);
-                }
+            (FilterKind::GrpcWeb, Memory::WebCall(call)) => grpc_web::response(call, answer),
+            (FilterKind::HealthCheck(config), _) => health_check::response(config, stream, answer),
+            (FilterKind::LocalRateLimit(_), Memory::LocalRateLimit(Some(bucket))) => {
+                local_rate_limit::response(bucket, answer.headers);
             }
-            FilterKind::Fault(_) => {
-                if let Memory::Fault(injected) = memory {
-                    fault::response(injected, answer);
-                }
+            (FilterKind::Fault(_), Memory::Fault(injected)) => fault::response(injected, answer),
+            (FilterKind::Cors, Memory::Cors(origin)) => {
+                cors::response(name, said, origin.as_ref(), answer.headers);
             }
-            FilterKind::Cors => {
-                if let Memory::Cors(origin) = memory {
-                    cors::response(name, said, origin.as_ref(), answer.headers);
-                }
+            (FilterKind::RateLimit(_), Memory::RateLimit(kept)) => {
+                rate_limit::response(kept, answer.headers);
             }
-            FilterKind::RateLimit(_) => {
-                if let Memory::RateLimit(kept) = memory {
-                    rate_limit::response(kept, answer.headers);
-                }
+            (FilterKind::ExtAuthz(_), Memory::Authorized(promised)) => {
+                ext_authz::response(promised, answer.headers);
             }
-            FilterKind::ExtAuthz(_) => {
-                if let Memory::Authorized(promised) = memory {
-                    ext_authz::response(promised, answer.headers);
-                }
-            }
-            FilterKind::StatefulSession(config) => {
-                if let Memory::Session(wanted) = memory {
-                    let config = stateful_session::effective(config, name, said);
-                    stateful_session::response(config, wanted.as_deref(), stream, answer.headers);
-                }
+            (FilterKind::StatefulSession(config), Memory::Session(wanted)) => {
+                let config = stateful_session::effective(config, name, said);
+                stateful_session::response(config, wanted.as_deref(), stream, answer.headers);
             }
             // Most have nothing to do with answers.
             _ => {}

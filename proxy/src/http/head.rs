@@ -81,6 +81,11 @@ impl Heads {
         heads.first.get()
     }
 
+    /// The first, which is the client's.
+    pub fn first(&self) -> Option<&Head> {
+        self.first.get()
+    }
+
     /// Puts `head` in place of the newest one.
     pub fn put(&self, head: Head) -> &Head {
         let mut heads = self;
@@ -112,5 +117,6 @@ mod tests {
         heads.put(head("/3"));
         assert_eq!(&*heads.newest().unwrap().path, "/3");
         assert_eq!(&*first.path, "/1");
+        assert_eq!(&*heads.first().unwrap().path, "/1");
     }
 }

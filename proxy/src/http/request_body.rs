@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::bad_body::Broken;
 use super::stream::Stream;
 use crate::net::body::{BoxBody, BoxError};
 use crate::telemetry::response_flags::ResponseFlags;
@@ -21,6 +22,8 @@ use crate::telemetry::response_flags::ResponseFlags;
 #[derive(Debug)]
 pub struct ClientBody {
     source: Source,
+    /// Where it is noted if a filter can make nothing of it.
+    stream: Option<Rc<Stream>>,
     /// What filters wanted to see before it goes on, and has yet to go on.
     kept: VecDeque<Bytes>,
     kept_trailers: Option<HeaderMap>,
@@ -46,17 +49,25 @@ pub enum Kept {
 impl ClientBody {
     /// The body of `stream`'s request.
     pub fn new(body: Incoming, stream: Rc<Stream>) -> Self {
+        let noted = Some(Rc::clone(&stream));
         let source = match body.is_end_stream() {
             true => Source::Nothing,
             false => Source::Client(RequestStream { body, stream }),
         };
-        Self { source, kept: VecDeque::new(), kept_trailers: None, passes_trailers: true }
+        Self {
+            source,
+            stream: noted,
+            kept: VecDeque::new(),
+            kept_trailers: None,
+            passes_trailers: true,
+        }
     }
 
     /// A body that is all there.
     pub fn whole(data: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
         Self {
             source: Source::Nothing,
+            stream: None,
             kept: data.into(),
             kept_trailers: trailers,
             passes_trailers: true,
@@ -78,7 +89,7 @@ impl ClientBody {
                 return Ok(Kept::Whole);
             }
             let Some(frame) = self.source.frame().await else { return Ok(Kept::Whole) };
-            match frame?.into_data() {
+            match frame.map_err(|error| self.noted(error))?.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => self.kept.push_back(data),
                 Err(frame) => self.kept_trailers = frame.into_trailers().ok(),
@@ -88,6 +99,14 @@ impl ClientBody {
             }
         }
         Ok(Kept::Beginning)
+    }
+
+    /// An error, noted if it is that of a filter.
+    fn noted(&self, error: BoxError) -> BoxError {
+        if let (Some(stream), Some(broken)) = (&self.stream, error.downcast_ref::<Broken>()) {
+            stream.set_bad_body(broken.body);
+        }
+        error
     }
 
     /// How many bytes are kept.
@@ -113,6 +132,7 @@ impl ClientBody {
         let passes_trailers = self.passes_trailers;
         let nothing = Self {
             source: Source::Nothing,
+            stream: self.stream.clone(),
             kept: VecDeque::new(),
             kept_trailers: None,
             passes_trailers,
@@ -142,7 +162,9 @@ impl Body for ClientBody {
         loop {
             match ready!(Pin::new(&mut this.source).poll_frame(cx)) {
                 Some(Ok(frame)) if frame.is_trailers() && !this.passes_trailers => {}
-                frame => return Poll::Ready(frame),
+                frame => {
+                    return Poll::Ready(frame.map(|it| it.map_err(|error| this.noted(error))));
+                }
             }
         }
     }
@@ -259,6 +281,7 @@ mod tests {
         let frames = frames.into_iter().map(Ok::<_, BoxError>);
         ClientBody {
             source: Source::Filtered(Box::new(StreamBody::new(futures_util::stream::iter(frames)))),
+            stream: None,
             kept: VecDeque::new(),
             kept_trailers: None,
             passes_trailers: true,

@@ -39,7 +39,7 @@ fn answer(
     stream.timeline.own_answer.set(Some(Instant::now()));
     stream.flag(reply.flags);
     stream.set_details(reply.details.clone());
-    let head = stream.head();
+    let head = stream.client_head();
     let grpc = head.is_some_and(super::stream::Head::is_grpc);
     let bodiless = head.is_some_and(|head| head.method == Method::HEAD);
     if let (Some((found, weighted)), Some(table)) = (routed, stream.table()) {

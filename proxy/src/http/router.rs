@@ -22,6 +22,7 @@ pub use self::attempt::InFlight;
 use self::exchange::{Exchange, Source};
 use self::mirror::Mirrors;
 use self::redirect::Followed;
+use super::bad_body::BadBody;
 use super::body::{CutShort, DownstreamBody, Limits};
 use super::filter::Wraps;
 use super::finish::Finish;
@@ -115,9 +116,11 @@ pub async fn forward(
             if let Some(reason) = failure.transport() {
                 stream.upstream.borrow_mut().failure = Some(reason);
             }
-            let reply = failure.reply(attempts > 1);
+            let bad_body = stream.bad_body().map(BadBody::reply);
+            let is_charged = bad_body.is_none() && failure.is_charged();
+            let reply = bad_body.unwrap_or_else(|| failure.reply(attempts > 1));
             let mut reply = exchange.with_alternative_status(reply);
-            if failure.is_charged() {
+            if is_charged {
                 exchange.charge_reply(reply.status);
             }
             if plan.shows_attempts() {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
 
+use super::bad_body::BadBody;
 use super::connection::{Connection, Served};
 use super::dynamic::Dynamic;
 use super::filter::Filtered;
@@ -116,6 +117,7 @@ pub struct Stream {
     ended: Cell<bool>,
     extended_connect: Cell<bool>,
     health_check: Cell<bool>,
+    bad_body: Cell<Option<BadBody>>,
     arrival: RefCell<Option<Waker>>,
     traced: Cell<Option<Traced>>,
     operation: OnceCell<HeaderValue>,
@@ -152,6 +154,7 @@ impl Stream {
             ended: Cell::new(false),
             extended_connect: Cell::new(false),
             health_check: Cell::new(false),
+            bad_body: Cell::new(None),
             arrival: RefCell::new(None),
             traced: Cell::new(None),
             operation: OnceCell::new(),
@@ -185,6 +188,11 @@ impl Stream {
     /// The request's head, once it has been read and normalised; as filters have left it, once they have run.
     pub fn head(&self) -> Option<&Head> {
         self.heads.newest()
+    }
+
+    /// The request's head before filters: the client's, which says what kind of answer it understands.
+    pub fn client_head(&self) -> Option<&Head> {
+        self.heads.first()
     }
 
     /// Fixes the request's head, or puts another one in its place.
@@ -342,6 +350,16 @@ impl Stream {
     /// Notes that it is a health check of this proxy.
     pub fn set_health_check(&self) {
         self.health_check.set(true);
+    }
+
+    /// What is wrong with the request's body, if a filter could make nothing of it.
+    pub fn bad_body(&self) -> Option<BadBody> {
+        self.bad_body.get()
+    }
+
+    /// Notes what is wrong with the request's body.
+    pub fn set_bad_body(&self, body: BadBody) {
+        self.bad_body.set(Some(body));
     }
 
     /// Whether the proxy's part is over: the response is sent whole, or was cut short for a known reason.

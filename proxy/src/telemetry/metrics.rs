@@ -4,6 +4,7 @@
 //! [`ListenerStats`]) and keeps it; from then on counting touches no lock and no memory of another worker.
 
 mod cell;
+mod compression;
 mod prometheus;
 mod rbac;
 mod sample;
@@ -23,16 +24,21 @@ pub use cell::{
     BUCKET_BOUNDS, Counter, Distribution, Gauge, Histogram, SharedCounter, SharedGauge,
     SparseCounter, SparseStatusCodes, StatusClasses, StatusCodes,
 };
+pub use compression::{
+    Compression, CompressorShards, DecompressorShards, compressor_scopes, decompressor_scopes,
+};
 pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Value};
 pub use stats::{
-    AccessLogStats, ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, ClusterStats,
-    ConnectionLimitStats, ConnectionRateStats, CorsStats, CsrfStats, DnsCacheStats, DnsStats,
-    ExtAuthzStats, FaultStats, GrpcAccessLogStats, GrpcStats, GrpcUpstreamStats,
-    HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats, ListenerWorkerStats,
-    LocalRateLimitStats, NetworkAuthzStats, OpenTelemetryStats, ProxyProtocolStats,
-    ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats, ServerStats,
-    SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats, TlsInspectorStats, ZipkinStats,
+    AcceptEncodingStats, AccessLogStats, ClusterAuthzStats, ClusterFaultStats,
+    ClusterRateLimitStats, ClusterStats, CompressorStats, ConnectionLimitStats,
+    ConnectionRateStats, CorsStats, CsrfStats, DecompressionErrorStats, DecompressorStats,
+    DnsCacheStats, DnsStats, ExtAuthzStats, FaultStats, GrpcAccessLogStats, GrpcStats,
+    GrpcUpstreamStats, HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats,
+    ListenerWorkerStats, LocalRateLimitStats, NetworkAuthzStats, OpenTelemetryStats,
+    ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats,
+    ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats, TlsInspectorStats,
+    ZipkinStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -56,6 +62,7 @@ pub struct Metrics {
     cluster_rate_limits: Sharded<ClusterRateLimitStats>,
     cluster_faults: Common<ClusterFaultStats>,
     csrf: Sharded<CsrfStats>,
+    compression: Compression,
     grpc: Sharded<GrpcStats>,
     grpc_web: Sharded<GrpcStats>,
     grpc_upstream: Sharded<GrpcUpstreamStats>,
@@ -238,6 +245,11 @@ impl Metrics {
         self.csrf.shard(Scope::Filter(FilterScope::csrf(stat_prefix)))
     }
 
+    /// What filters that compress and decompress count.
+    pub fn compression(&self) -> &Compression {
+        &self.compression
+    }
+
     /// A fresh shard of `cluster.NAME.grpc.[SERVICE.METHOD.]*` for the calling worker, counted until it is dropped.
     pub fn grpc(&self, call: [&str; 3]) -> Arc<GrpcStats> {
         self.grpc.shard(Scope::Filter(FilterScope::grpc(call)))
@@ -352,6 +364,7 @@ impl Metrics {
         self.cluster_faults.collect(&mut out);
         let csrf = filter(FilterStatistics::Csrf);
         self.csrf.collect(configured.iter().filter(csrf), &mut out);
+        self.compression.collect(configured, &mut out);
         self.grpc.collect(std::iter::empty(), &mut out);
         self.grpc_web.collect(std::iter::empty(), &mut out);
         self.grpc_upstream.collect(std::iter::empty(), &mut out);

@@ -4,16 +4,17 @@ use std::cell::RefCell;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use crate::config::compression::CompressionScope;
 use crate::config::ext_authz::AuthzScope;
 use crate::config::http_filter::SessionScope;
 use crate::config::jwt::StatsScope;
 use crate::config::rbac::StatScope;
 use crate::config::{HashMap, Name};
 use crate::telemetry::metrics::{
-    ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, ConnectionRateStats, CorsStats,
-    CsrfStats, ExtAuthzStats, FaultStats, GrpcStats, GrpcUpstreamStats, JwtAuthnStats,
-    LocalRateLimitStats, Metrics, NetworkAuthzStats, RbacPolicyStats, RbacStats, SessionStats,
-    ShadowRbacStats,
+    ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, CompressorShards,
+    ConnectionRateStats, CorsStats, CsrfStats, DecompressorShards, ExtAuthzStats, FaultStats,
+    GrpcStats, GrpcUpstreamStats, JwtAuthnStats, LocalRateLimitStats, Metrics, NetworkAuthzStats,
+    RbacPolicyStats, RbacStats, SessionStats, ShadowRbacStats,
 };
 
 /// Most shards of a kind that requests name as they like.
@@ -74,6 +75,8 @@ pub struct FilterStats {
     cluster_rate_limits: Shards<ClusterRateLimitStats, (Name, Name)>,
     local_rate_limits: Shards<LocalRateLimitStats>,
     csrf: Shards<CsrfStats>,
+    compressors: Shards<CompressorShards, CompressionScope>,
+    decompressors: Shards<DecompressorShards, CompressionScope>,
     grpc: Shards<GrpcStats, GrpcKey>,
     grpc_web: Shards<GrpcStats, GrpcKey>,
     grpc_upstream: Shards<GrpcUpstreamStats, GrpcKey>,
@@ -98,6 +101,8 @@ impl FilterStats {
             cluster_rate_limits: Shards::default(),
             local_rate_limits: Shards::default(),
             csrf: Shards::default(),
+            compressors: Shards::default(),
+            decompressors: Shards::default(),
             grpc: Shards::default(),
             grpc_web: Shards::default(),
             grpc_upstream: Shards::default(),
@@ -162,6 +167,16 @@ impl FilterStats {
     /// Of `csrf` filters of connection managers with this stat prefix.
     pub fn csrf(&self, stat_prefix: &Name) -> Arc<CsrfStats> {
         self.csrf.get(stat_prefix, || self.metrics.csrf(stat_prefix))
+    }
+
+    /// Of `compressor` filters.
+    pub fn compressor(&self, scope: &CompressionScope) -> Arc<CompressorShards> {
+        self.compressors.get(scope, || self.metrics.compression().compressor(scope))
+    }
+
+    /// Of `decompressor` filters.
+    pub fn decompressor(&self, scope: &CompressionScope) -> Arc<DecompressorShards> {
+        self.decompressors.get(scope, || self.metrics.compression().decompressor(scope))
     }
 
     /// Of gRPC calls; none if there are too many methods.

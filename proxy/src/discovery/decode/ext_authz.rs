@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use xds::envoy::config::core::v3::{ApiVersion, HeaderValue, RuntimeFeatureFlag};
+use xds::envoy::config::core::v3::{ApiVersion, HeaderValue};
 use xds::envoy::extensions::filters::http::ext_authz::v3 as proto;
 use xds::envoy::extensions::filters::http::ext_authz::v3::check_settings::ServiceOverride;
 use xds::envoy::extensions::filters::http::ext_authz::v3::ext_authz::Services;
@@ -17,7 +17,7 @@ use super::header_rules::header_rules;
 use super::matcher::{string_list, string_list_in};
 use super::metadata::metadata_matcher;
 use super::service::{grpc_service, http_uri};
-use super::value::{enumeration, http_status, name, runtime_fraction};
+use super::value::{enumeration, feature, http_status, name, runtime_fraction};
 use crate::config::Name;
 use crate::config::ext_authz::{
     AuthzScope, AuthzService, BodyLimit, CheckSettings, ExtAuthz, HttpAuthz, NetworkAuthz,
@@ -259,11 +259,6 @@ fn body_limit(proto: &proto::BufferSettings) -> Result<BodyLimit> {
         partial: *allow_partial_message,
         as_bytes: *pack_as_bytes,
     })
-}
-
-fn feature(proto: &RuntimeFeatureFlag) -> Result<bool> {
-    let RuntimeFeatureFlag { default_value, runtime_key: _ } = proto;
-    required("default_value", default_value).copied()
 }
 
 /// Which version of the service is meant; there is but one.

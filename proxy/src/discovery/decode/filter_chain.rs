@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prost_types::Any;
+use xds::envoy::config::core::v3::TransportSocket;
 use xds::envoy::config::core::v3::transport_socket::ConfigType as SocketConfig;
-use xds::envoy::config::core::v3::{RuntimeFeatureFlag, TransportSocket};
 use xds::envoy::config::listener::v3::filter::ConfigType as FilterConfig;
 use xds::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
 use xds::envoy::config::listener::v3::{Filter, FilterChain, FilterChainMatch};
@@ -27,7 +27,7 @@ use super::metadata::packed;
 use super::rbac;
 use super::tcp::tcp_proxy;
 use super::tls;
-use super::value::{self, enumeration, limit, non_empty, optional_duration, unless_empty};
+use super::value::{self, enumeration, feature, limit, non_empty, optional_duration, unless_empty};
 use crate::config::Name;
 use crate::config::listener::{self, NetworkFilter, SourceType, TerminalFilter};
 use crate::config::tls::DownstreamTls;
@@ -145,10 +145,7 @@ fn filter_config(any: &Any) -> Result<Decoded> {
 
 fn connection_limit(proto: &ConnectionLimit) -> Result<listener::ConnectionLimit> {
     let ConnectionLimit { stat_prefix, max_connections, delay, runtime_enabled } = proto;
-    let enabled = optional("runtime_enabled", runtime_enabled, |flag| {
-        let RuntimeFeatureFlag { default_value, runtime_key: _ } = flag;
-        required("default_value", default_value).copied()
-    })?;
+    let enabled = optional("runtime_enabled", runtime_enabled, feature)?;
     let max_connections = *required("max_connections", max_connections)?;
     if max_connections == 0 {
         return refuse("max_connections", "must be at least 1");

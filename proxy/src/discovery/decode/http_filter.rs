@@ -23,8 +23,8 @@ use super::extension::{self, message_name, unpack, unsupported};
 use super::source::config_source;
 use super::value::{enumeration, non_empty};
 use super::{
-    cors, ext_authz, fault, forward_proxy, global_rate_limit, grpc_stats, header_mutation, istio,
-    jwt_authn, local_rate_limit, rbac, small_filters, stateful_session,
+    compressor, cors, decompressor, ext_authz, fault, forward_proxy, global_rate_limit, grpc_stats,
+    header_mutation, istio, jwt_authn, local_rate_limit, rbac, small_filters, stateful_session,
 };
 use crate::config::Name;
 use crate::config::http_filter::{self, DiscoveredFilter, FilterKind, FilterOverride, FilterRule};
@@ -166,12 +166,20 @@ fn discovered(proto: &ExtensionConfigSource, stat_prefix: &Name) -> Result<Filte
 }
 
 /// The same, of filters that have little to say.
-fn small_kind(any: &Any) -> Result<Option<FilterKind>> {
+fn small_kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
     if let Some(proto) = unpack(any)? {
         return small_filters::buffer(&proto).map(|it| Some(FilterKind::Buffer(it)));
     }
     if let Some(proto) = unpack(any)? {
         return small_filters::csrf(&proto).map(|it| Some(FilterKind::Csrf(Box::new(it))));
+    }
+    if let Some(proto) = unpack(any)? {
+        let filter = compressor::filter(&proto, stat_prefix);
+        return filter.map(|it| Some(FilterKind::Compressor(Box::new(it))));
+    }
+    if let Some(proto) = unpack(any)? {
+        let filter = decompressor::filter(&proto, stat_prefix);
+        return filter.map(|it| Some(FilterKind::Decompressor(Box::new(it))));
     }
     if let Some(proto) = unpack(any)? {
         return grpc_stats::filter(&proto).map(|it| Some(FilterKind::GrpcStats(Box::new(it))));
@@ -190,7 +198,7 @@ fn small_kind(any: &Any) -> Result<Option<FilterKind>> {
 
 /// What the filter does; none if this version does not have it.
 fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
-    if let Some(kind) = small_kind(any)? {
+    if let Some(kind) = small_kind(any, stat_prefix)? {
         return Ok(Some(kind));
     }
     if let Some(proto) = unpack(any)? {
@@ -291,6 +299,9 @@ fn rule(any: &Any) -> Result<Option<FilterRule>> {
     }
     if let Some(proto) = unpack(any)? {
         return small_filters::csrf(&proto).map(|it| Some(FilterRule::Csrf(Box::new(it))));
+    }
+    if let Some(proto) = unpack(any)? {
+        return compressor::route(&proto).map(|it| Some(FilterRule::Compressor(it)));
     }
     if let Some(proto) = unpack(any)? {
         return small_filters::filter_state(&proto).map(|it| Some(FilterRule::SetFilterState(it)));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use xds::envoy::config::core::v3::{HeaderValueOption, RuntimeFeatureFlag};
+use xds::envoy::config::core::v3::HeaderValueOption;
 use xds::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use xds::envoy::extensions::common::ratelimit::v3::{
     LocalRateLimitDescriptor, VhRateLimitsOptions, XRateLimitHeadersRfcVersion,
@@ -15,7 +15,7 @@ use xds::envoy::r#type::v3::{HttpStatus, TokenBucket};
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::header::to_add;
 use super::rate_limit::{own_rate_limits, stage};
-use super::value::{duration, enumeration, name, runtime_fraction};
+use super::value::{duration, enumeration, feature, name, runtime_fraction};
 use crate::config::header::HeaderChange;
 use crate::config::local_rate_limit::{self, ConnectionRate, DescriptorLimit};
 use crate::config::matcher::Fraction;
@@ -90,10 +90,7 @@ pub(super) fn filter(proto: &LocalRateLimit) -> Result<Arc<local_rate_limit::Loc
 /// The network filter.
 pub(super) fn network_filter(proto: &NetworkLocalRateLimit) -> Result<ConnectionRate> {
     let NetworkLocalRateLimit { stat_prefix, token_bucket, runtime_enabled, share_key } = proto;
-    let enabled = optional("runtime_enabled", runtime_enabled, |flag| {
-        let RuntimeFeatureFlag { default_value, runtime_key: _ } = flag;
-        required("default_value", default_value).copied()
-    })?;
+    let enabled = optional("runtime_enabled", runtime_enabled, feature)?;
     Ok(ConnectionRate {
         stat_prefix: name("stat_prefix", stat_prefix)?,
         bucket: bucket(required("token_bucket", token_bucket)?).at("token_bucket")?,

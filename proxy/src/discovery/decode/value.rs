@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderName;
-use xds::envoy::config::core::v3::RuntimeFractionalPercent;
+use xds::envoy::config::core::v3::{RuntimeFeatureFlag, RuntimeFractionalPercent};
 use xds::envoy::r#type::v3::fractional_percent::DenominatorType;
 use xds::envoy::r#type::v3::{FractionalPercent, HttpStatus, Percent};
 
@@ -123,6 +123,12 @@ pub(super) fn runtime_fraction(proto: &RuntimeFractionalPercent) -> Result<Fract
 /// The enumeration value in `field`.
 pub(super) fn enumeration<E: TryFrom<i32>>(field: &str, proto: i32) -> Result<E> {
     E::try_from(proto).map_err(|_| format!("{proto} is no known value")).at(field)
+}
+
+/// Whether a feature is on: what is written as its default, as runtime values are refused.
+pub(super) fn feature(proto: &RuntimeFeatureFlag) -> Result<bool> {
+    let RuntimeFeatureFlag { default_value, runtime_key: _ } = proto;
+    required("default_value", default_value).copied()
 }
 
 /// The status of HTTP in `field`, or `default`.

@@ -43,6 +43,7 @@ pub(super) async fn request(
             let reply = LocalReply::new(status, "request_payload_too_large");
             stop(reply.body("Payload Too Large"))
         }
+        Err(_) if let Some(bad) = request.stream.bad_body() => stop(bad.reply()),
         Err(error) => {
             tracing::debug!(%error, "a request broke off");
             stop(LocalReply::new(StatusCode::BAD_REQUEST, "http1.codec_error"))

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod cluster;
+mod compression;
 mod connection_limit;
 mod cors;
 mod csrf;
@@ -24,6 +25,9 @@ use super::sample::{Samples, Scope};
 
 pub use access_log::{AccessLogStats, GrpcAccessLogStats};
 pub use cluster::ClusterStats;
+pub use compression::{
+    AcceptEncodingStats, CompressorStats, DecompressionErrorStats, DecompressorStats,
+};
 pub use connection_limit::ConnectionLimitStats;
 pub use cors::CorsStats;
 pub use csrf::CsrfStats;

@@ -11,10 +11,17 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 
 use super::WebCall;
+use crate::http::bad_body::BadBody;
 use crate::net::body::{BoxBody, BoxError};
 
 /// Marks the message that holds the trailers.
 const TRAILERS: u8 = 0x80;
+
+/// What is wrong with a request that is no base64, in Envoy's words.
+const BAD: BadBody = BadBody {
+    details: "grpc_base_64_decode_failed",
+    answer: "Bad gRPC-web request, invalid base64 data.",
+};
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
@@ -38,7 +45,7 @@ fn decode(text: &mut BytesMut) -> Result<Bytes, BoxError> {
     let groups = text.split_to(whole);
     let mut group_of = [0; 3];
     for group in groups.chunks_exact(4) {
-        let length = STANDARD.decode_slice(group, &mut group_of)?;
+        let length = STANDARD.decode_slice(group, &mut group_of).map_err(|_| BAD.error())?;
         decoded.extend_from_slice(group_of.get(..length).unwrap_or_default());
     }
     Ok(decoded.freeze())
@@ -58,7 +65,7 @@ impl Body for Asked {
                 },
                 None if this.rest.has_remaining() => {
                     this.rest.clear();
-                    return Poll::Ready(Some(Err("the base64 ends amid a group".into())));
+                    return Poll::Ready(Some(Err(BAD.error().into())));
                 }
                 other => return Poll::Ready(other),
             };

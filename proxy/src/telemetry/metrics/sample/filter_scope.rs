@@ -36,6 +36,14 @@ pub enum FilterStatistics {
     ClusterRateLimit,
     /// `http.PREFIX.csrf.`
     Csrf,
+    /// `http.MANAGER.compressor.LIBRARY.[DIRECTION.]`
+    Compressor,
+    /// `http.MANAGER.compressor.LIBRARY.`
+    AcceptEncoding,
+    /// `http.MANAGER.decompressor.LIBRARY.DIRECTION.`
+    Decompressor,
+    /// `http.MANAGER.decompressor.LIBRARY.decompressor_library.`
+    DecompressionError,
     /// `cluster.NAME.grpc.[SERVICE.METHOD.]`
     Grpc,
     /// `cluster.NAME.grpc-web.[SERVICE.METHOD.]`
@@ -97,6 +105,11 @@ impl FilterScope {
         Self::new(FilterStatistics::Csrf, [prefix])
     }
 
+    /// Of filters that compress or decompress: of a connection manager, a library, and a part, which may be empty.
+    pub fn compression(kind: FilterStatistics, parts: [&str; 3]) -> Self {
+        Self::new(kind, parts)
+    }
+
     /// Of gRPC calls: of the cluster with this stat name, and of a service and method unless they are empty.
     pub fn grpc(call: [&str; 3]) -> Self {
         Self::new(FilterStatistics::Grpc, call)
@@ -139,6 +152,12 @@ impl FilterScope {
             Of::ClusterAuthz => (dotted("cluster.ext_authz."), [CLUSTER, "", ""]),
             Of::ClusterRateLimit => (dotted("cluster.ratelimit."), [CLUSTER, "", ""]),
             Of::Csrf => ("http.csrf.".into(), [HTTP, "", ""]),
+            Of::Compressor | Of::AcceptEncoding => {
+                (format!("http.compressor.{second}.{}", Dotted(third)).into(), [HTTP, "", ""])
+            }
+            Of::Decompressor | Of::DecompressionError => {
+                (format!("http.decompressor.{second}.{}", Dotted(third)).into(), [HTTP, "", ""])
+            }
             Of::Grpc => ("cluster.grpc.".into(), GRPC),
             Of::GrpcWeb => ("cluster.grpc-web.".into(), GRPC),
             Of::LocalRateLimit => {
@@ -162,6 +181,12 @@ impl fmt::Display for FilterScope {
         };
         match self.kind {
             FilterStatistics::Csrf => write!(f, "http.{first}.csrf."),
+            FilterStatistics::Compressor | FilterStatistics::AcceptEncoding => {
+                write!(f, "http.{first}.compressor.{second}.{}", Dotted(third))
+            }
+            FilterStatistics::Decompressor | FilterStatistics::DecompressionError => {
+                write!(f, "http.{first}.decompressor.{second}.{}", Dotted(third))
+            }
             FilterStatistics::Grpc => call(f, "grpc"),
             FilterStatistics::GrpcWeb => call(f, "grpc-web"),
             FilterStatistics::Fault => write!(f, "http.{first}.fault."),
