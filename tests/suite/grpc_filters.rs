@@ -11,6 +11,8 @@ use harness::{
 on_both!(
     calls_and_messages_are_counted,
     methods_are_counted_by_name_where_that_is_wanted,
+    logs_may_tell_of_messages,
+    calls_are_timed_where_that_is_wanted,
     browsers_get_trailers_in_the_body,
     browsers_may_speak_base64,
     what_is_no_base64_is_refused,
@@ -98,6 +100,59 @@ async fn methods_are_counted_by_name_where_that_is_wanted(program: Program) {
     some.until_stat("cluster.app.grpc.total", |it| it == 1).await;
     all.until_stat("cluster.app.grpc.a_B.C.success", |it| it == 1).await;
     all.until_stat("cluster.app.grpc.a_B.D.request_message_count", |it| it == 1).await;
+}
+
+async fn logs_may_tell_of_messages(program: Program) {
+    let app = service().await;
+    let routes = [Route::prefix("/direct").direct(200, ""), Route::prefix("/").to("app")];
+    let config = json!({"emit_filter_state": true});
+    let bootstrap = Bootstrap::new();
+    let log = bootstrap.file("access.log", "");
+    let state = "%REQ(:path)% %FILTER_STATE(envoy.filters.http.grpc_stats)%";
+    let http = Http::routing(routes).filter("stats", STATS, config).text_log(&log, state);
+    let bootstrap = bootstrap.listener(Listener::new("main", http));
+    let cluster = Cluster::new("app").endpoint(&app).http2();
+    let proxy = bootstrap.cluster(cluster).start(program).await;
+    for (path, messages) in [("/a.B/C", 3), ("/a.B/D", 1), ("/direct/a", 2)] {
+        call(&proxy, path, "0", messages).await;
+    }
+    let lines = harness::eventually("all lines of the log", async || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let lines: Vec<_> = text.lines().map(ToOwned::to_owned).collect();
+        (lines.len() == 3).then_some(lines)
+    });
+    let state = |requests: u32| json!({"requestMessageCount": requests.to_string(), "responseMessageCount": "2"});
+    for (line, (path, requests)) in
+        lines.await.iter().zip([("/a.B/C", Some(3)), ("/a.B/D", Some(1)), ("/direct/a", None)])
+    {
+        let (logged, said) = line.split_once(' ').unwrap();
+        assert_eq!(logged, path);
+        let said: Value = serde_json::from_str(said).unwrap_or_default();
+        assert_eq!(said, requests.map_or(Value::Null, state), "{line}");
+    }
+}
+
+async fn calls_are_timed_where_that_is_wanted(program: Program) {
+    let app = service().await;
+    let config = json!({"stats_for_all_methods": true, "enable_upstream_stats": true});
+    let http = Http::routing([Route::prefix("/").to("app")]).filter("stats", STATS, config);
+    let bootstrap = Bootstrap::new().listener(Listener::new("main", http));
+    let bootstrap = bootstrap.with("stats_flush_interval", "0.1s");
+    let cluster = Cluster::new("app").endpoint(&app).http2();
+    let proxy = bootstrap.cluster(cluster).start(program).await;
+    for _ in 0..3 {
+        call(&proxy, "/S/M", "0", 1).await;
+    }
+    let count = "envoy_cluster_grpc_upstream_rq_time_count{";
+    harness::eventually("the times of three calls", async || {
+        let text = proxy.admin().get("/stats/prometheus").send().await.text();
+        let line = text.lines().find(|line| line.starts_with(count))?;
+        for label in ["grpc_bridge_service=\"S\"", "grpc_bridge_method=\"M\""] {
+            assert!(line.contains(label), "{line}");
+        }
+        line.ends_with(" 3").then_some(())
+    })
+    .await;
 }
 
 fn web(http: Http) -> Http {

@@ -14,6 +14,7 @@ on_both!(
     health_checks_may_go_to_the_upstream,
     a_failing_proxy_tells_everybody,
     filters_without_anything_to_do_do_nothing,
+    what_requests_say_becomes_filter_state,
 );
 
 const BUFFER: &str = "buffer.v3.Buffer";
@@ -195,4 +196,42 @@ async fn filters_without_anything_to_do_do_nothing(program: Program) {
         .filter("state", "set_filter_state.v3.Config", state);
     let proxy = start(program, &app, http).await;
     assert_eq!(proxy.get("/").header("x", "1").send().await.echo().path(), "/");
+}
+
+async fn what_requests_say_becomes_filter_state(program: Program) {
+    let app = Backend::echo("app").await;
+    let value = |key: &str, format: &str| {
+        json!({
+            "object_key": key,
+            "factory_key": "envoy.string",
+            "format_string": {"text_format_source": {"inline_string": format}},
+        })
+    };
+    let mut unless_empty = value("b", "%REQ(y)%");
+    unless_empty["skip_if_empty"] = json!(true);
+    unless_empty["format_string"]["omit_empty_values"] = json!(true);
+    let all = json!([value("a", "%REQ(x)% %REQ(:path)%"), unless_empty, value("c", "%REQ(y)%")]);
+    let own = json!({"on_request_headers": [value("own", "route %REQ(x)%")]});
+    let message = "set_filter_state.v3.Config";
+    let routes =
+        [Route::prefix("/own").to("app").tell("state", message, own), Route::prefix("/").to("app")];
+    let bootstrap = Bootstrap::new();
+    let log = bootstrap.file("access.log", "");
+    let states = ["a", "b", "c", "own"].map(|key| format!("%FILTER_STATE({key}:PLAIN)%"));
+    let http = Http::routing(routes)
+        .filter("state", message, json!({"on_request_headers": all}))
+        .text_log(&log, &format!("{}|%FILTER_STATE(a)%", states.join("|")));
+    let proxy = bootstrap
+        .listener(Listener::new("main", http))
+        .cluster(Cluster::new("app").endpoint(&app))
+        .start(program)
+        .await;
+    proxy.get("/1").header("x", "1").send().await;
+    proxy.get("/own").header("x", "2").header("y", "3").send().await;
+    let lines = harness::eventually("both lines of the log", async || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        (text.lines().count() == 2).then_some(text)
+    });
+    let expected = ["1 /1|-|-|-|\"1 /1\"", "2 /own|3|3|route 2|\"2 /own\""];
+    assert_eq!(lines.await.lines().collect::<Vec<_>>(), expected);
 }

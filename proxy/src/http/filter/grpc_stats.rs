@@ -56,20 +56,19 @@ impl Call {
         }
     }
 
-    /// Puts the counts into filter state.
+    /// Puts the counts into filter state, as Envoy's message `FilterObject` is in JSON: large numbers are texts.
     fn tell(&self, dynamic: &mut Dynamic) {
-        let counts = [
-            ("request_message_count", &self.requests),
-            ("response_message_count", &self.responses),
-        ];
+        let counts =
+            [("requestMessageCount", &self.requests), ("responseMessageCount", &self.responses)];
         if let Some(Value::Object(told)) = dynamic.state_mut(STATE) {
             for (name, count) in counts {
                 if let Some(value) = told.get_mut(name) {
-                    *value = count.get().into();
+                    *value = count.get().to_string().into();
                 }
             }
         } else {
-            let told = counts.map(|(name, count)| (name.to_owned(), count.get().into()));
+            let told =
+                counts.map(|(name, count)| (name.to_owned(), count.get().to_string().into()));
             dynamic.set_state(STATE, Map::from_iter(told).into());
         }
     }
@@ -98,26 +97,24 @@ pub(super) fn request(config: &Config, request: &mut Passage<'_>) -> Memory {
     let stream = request.stream;
     let clusters = &stream.served.snapshot.clusters;
     let cluster = request.cluster().and_then(|name| clusters.get(name));
-    let (mut stats, mut upstream) = (None, None);
-    if let (Some(cluster), Some((service, method))) = (cluster, method(&head.path)) {
-        let worker: &Worker = &stream.connection.worker;
-        let (service, method) = match &config.methods {
-            GrpcMethods::All => (service, method),
-            GrpcMethods::These(known)
-                if known.get(service).is_some_and(|it| it.contains(method)) =>
-            {
-                (service, method)
-            }
-            GrpcMethods::These(_) => ("", ""),
-        };
-        let service = match config.replaces_dots {
-            true => service.replace('.', "_").into(),
-            false => service.into(),
-        };
-        let key = (Arc::clone(&cluster.config.stat_name), service, method.into());
-        stats = worker.filter_stats.grpc(&key);
-        upstream = config.upstream.then(|| worker.filter_stats.grpc_upstream(&key)).flatten();
-    }
+    let (Some(cluster), Some((service, method))) = (cluster, method(&head.path)) else {
+        return Memory::Nothing;
+    };
+    let worker: &Worker = &stream.connection.worker;
+    let (service, method) = match &config.methods {
+        GrpcMethods::All => (service, method),
+        GrpcMethods::These(known) if known.get(service).is_some_and(|it| it.contains(method)) => {
+            (service, method)
+        }
+        GrpcMethods::These(_) => ("", ""),
+    };
+    let service = match config.replaces_dots {
+        true => service.replace('.', "_").into(),
+        false => service.into(),
+    };
+    let key = (Arc::clone(&cluster.config.stat_name), service, method.into());
+    let stats = worker.filter_stats.grpc(&key);
+    let upstream = config.upstream.then(|| worker.filter_stats.grpc_upstream(&key)).flatten();
     if stats.is_none() && !config.emits_state {
         return Memory::Nothing;
     }
