@@ -64,6 +64,7 @@ fn table(count: usize, value: &str) -> RouteTable {
         response_headers: HeaderMutations::default(),
         decorator: None,
         tracing: None,
+        stat_prefix: None,
         request_body_buffer_limit: None,
         metadata: None,
     };

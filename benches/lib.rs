@@ -101,6 +101,7 @@ pub fn shared(snapshot: Snapshot) -> Shared {
         fails_health_checks: Arc::default(),
         local_limits: Arc::default(),
         service_cluster: "benches".into(),
+        strip_fragments: false,
         reporters,
     }
 }

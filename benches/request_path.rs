@@ -124,6 +124,7 @@ async fn through_proxy(bootstrap: &str) -> Client {
     let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let downstream = Downstream {
         id: 0,
+        pipe: None,
         local: nowhere,
         direct_local: nowhere,
         original_dst: None,

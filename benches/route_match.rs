@@ -96,6 +96,7 @@ fn table(kind: &Kind, size: usize) -> RouteTable {
             response_headers: HeaderMutations::default(),
             decorator: None,
             tracing: None,
+            stat_prefix: None,
             request_body_buffer_limit: None,
             metadata: None,
         })

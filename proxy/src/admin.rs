@@ -19,7 +19,6 @@ mod same_site;
 pub mod server_info;
 mod stats;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
@@ -27,6 +26,7 @@ use tokio::net::TcpListener;
 
 use crate::cluster::Clusters;
 use crate::config::Name;
+use crate::config::address::HostAddress;
 use crate::discovery::dump::ConfigDump;
 use crate::snapshot::SnapshotCell;
 use crate::telemetry::access_log::AccessLogger;
@@ -86,7 +86,7 @@ pub trait Control: Send + Sync {
     fn state(&self) -> State;
 
     /// Listeners by name with the addresses they are bound to.
-    fn listeners(&self) -> Vec<(Name, SocketAddr)>;
+    fn listeners(&self) -> Vec<(Name, HostAddress)>;
 
     /// Begins to drain listeners.
     fn drain_listeners(&self, drain: Drain);

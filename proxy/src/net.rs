@@ -4,6 +4,7 @@ pub mod body;
 pub mod copy;
 pub mod grpc;
 mod hostname;
+pub mod listening;
 pub mod own_address;
 pub mod proxy_protocol;
 pub mod readable;

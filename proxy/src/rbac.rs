@@ -8,11 +8,13 @@ use std::net::SocketAddr;
 
 use serde_json::{Map, Value};
 
+use crate::config::address::CidrRange;
 use crate::config::expression::Expression;
 use crate::config::format;
 use crate::config::matcher::{RequestHead, StringMatcher};
 use crate::config::metadata::{Metadata, Values};
 use crate::config::rbac::{Action, Condition, Policy, Rules};
+use crate::net::listening::known;
 use crate::tls::peer::PeerInfo;
 
 /// The namespace of `access_log_hint` in metadata.
@@ -99,7 +101,7 @@ impl Condition {
             Self::Header(matcher) => request.is_some_and(|it| matcher.matches(&it.head)),
             Self::Path(matcher) => request.is_some_and(|it| matcher.matches(it.path.as_bytes())),
             Self::Template(form) => request.is_some_and(|it| form.is_match(it.path)),
-            Self::Destination(range) => range.contains(facts.destination.ip()),
+            Self::Destination(range) => is_in(range, facts.destination),
             Self::Port(port) => facts.destination.port() == *port,
             Self::Ports(ports) => ports.contains(&facts.destination.port().into()),
             Self::ServerName(matcher) => {
@@ -115,15 +117,20 @@ impl Condition {
                 let is_named = |name| tls.certificate().is_some_and(|it| it.is_named(name));
                 name.as_ref().is_none_or(is_named)
             }),
-            Self::Source(range) => range.contains(facts.source.ip()),
-            Self::DirectRemote(range) => range.contains(facts.direct_remote.ip()),
-            Self::Remote(range) => range.contains(facts.remote.ip()),
+            Self::Source(range) => is_in(range, facts.source),
+            Self::DirectRemote(range) => is_in(range, facts.direct_remote),
+            Self::Remote(range) => is_in(range, facts.remote),
             Self::FilterState(key, matcher) => {
                 let object = (facts.filter_state)(key);
                 object.is_some_and(|text| matcher.matches(text.as_bytes()))
             }
         }
     }
+}
+
+/// A Unix socket is in no range, not even in that of everything.
+fn is_in(range: &CidrRange, address: SocketAddr) -> bool {
+    known(address.ip()).is_some_and(|ip| range.contains(ip))
 }
 
 /// Whether one of the names of the client's certificate matches: its URIs, its DNS names, its subject.

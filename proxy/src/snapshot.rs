@@ -11,6 +11,7 @@ use arc_swap::{ArcSwap, Cache};
 use tokio::sync::watch;
 
 use crate::cluster::ClusterSpec;
+use crate::config::address::HostAddress;
 use crate::config::cluster::Discovery;
 use crate::config::dns::Resolver;
 use crate::config::http::{FixedHeaders, HttpConnectionManager};
@@ -156,8 +157,8 @@ impl Http {
 
 impl Listener {
     /// Whether `address` is one of its own, as configured.
-    pub fn is_at(&self, address: SocketAddr) -> bool {
-        self.config.addresses.iter().any(|own| own.address == address)
+    pub fn is_at(&self, address: &HostAddress) -> bool {
+        self.config.addresses.iter().any(|own| own.address == *address)
     }
 }
 
@@ -188,9 +189,9 @@ impl Snapshot {
     /// The listener whose connections arrive at `address` (as configured, port 0 for any), where `name` was
     /// the last that did so. A socket may pass from one listener to another, and connections arrive
     /// before its accept loop is told: then the address decides.
-    pub fn listener(&self, name: &str, address: SocketAddr) -> Option<&Arc<Listener>> {
+    pub fn listener(&self, name: &str, address: &HostAddress) -> Option<&Arc<Listener>> {
         let last = self.listeners.get(name);
-        if last.is_some_and(|listener| listener.is_at(address)) || address.port() == 0 {
+        if last.is_some_and(|listener| listener.is_at(address)) || address.asks_for_any_port() {
             return last;
         }
         self.listeners.values().find(|listener| listener.is_at(address)).or(last)
@@ -212,7 +213,8 @@ impl Snapshot {
         let mut compatible = Vec::new();
         for listener in self.listeners.values() {
             for ListenAddress { address, options } in &listener.config.addresses {
-                self.destinations.insert(*address, Arc::clone(listener));
+                let Some(address) = address.ip() else { continue };
+                self.destinations.insert(address, Arc::clone(listener));
                 if options.ipv4_compat && address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) {
                     let ipv4 = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
                     compatible.push((ipv4, listener));

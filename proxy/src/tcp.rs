@@ -3,7 +3,9 @@
 mod ahead;
 mod facts;
 mod ledger;
+mod line;
 mod reach;
+mod tunnel;
 
 use std::cell::{OnceCell, RefCell};
 use std::pin::Pin;
@@ -20,13 +22,14 @@ use crate::drain::connections::Membership;
 use crate::http::connection::Downstream;
 use crate::http::stream::Upstream;
 use crate::net::copy::{self, Broken, End, Side, Until};
-use crate::pool::Dedicated;
+use crate::pool::Usage;
 use crate::snapshot::FilterChain;
 use crate::telemetry::metrics::TcpStats;
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::worker::{Held, Moment, Worker};
 use ahead::{Ahead, Reached};
 use ledger::Ledger;
+use line::Line;
 
 /// A client's connection that is to be carried on.
 #[derive(Debug)]
@@ -169,17 +172,16 @@ impl Session {
         // Connections may last for days: none keeps an old configuration.
         drop(snapshot);
         let Some(reached) = reached else { return Ending::Unreached };
-        let Reached { mut endpoint, depends_on, greeting } = reached;
+        let Reached { mut line, usage, buffer_limit: most, depends_on, greeting } = reached;
         if self.proxy.log_on_connected {
             self.log(LogKind::TcpUpstreamConnected);
         }
         self.ledger.touch();
-        let limit = buffer_limit(self.buffer_limit, endpoint.buffer_limit);
-        let Dedicated { stream, usage, .. } = &mut endpoint;
-        let meter = self.ledger.with(usage);
+        let limit = buffer_limit(self.buffer_limit, most);
+        let meter = self.ledger.with(usage.as_ref());
         let copying = async {
             ahead::greet(client, &greeting, &meter).await?;
-            copy::copy(client, stream, Until::BothEnd, limit, &meter).await
+            copy::copy(client, &mut line, Until::BothEnd, limit, &meter).await
         };
         let ending = tokio::select! {
             copied = copying => match copied {
@@ -190,23 +192,28 @@ impl Session {
             () = ahead::host_fails(depends_on) => Ending::HostFailed,
         };
         match &ending {
-            Ending::Broken(broken) => self.broken(broken, client, &endpoint),
+            Ending::Broken(broken) => self.broken(broken, client, (&line, usage.as_ref())),
             ending => {
-                if matches!(ending, Ending::Whole(Side::Upstream)) {
+                if let (Ending::Whole(Side::Upstream), Some(usage)) = (ending, &usage) {
                     usage.ended_by_peer();
                 }
-                say_goodbye(&mut endpoint.stream).await;
+                say_goodbye(&mut line).await;
             }
+        }
+        if let Line::Tunnel(tunnel) = &line {
+            self.note_end(tunnel);
         }
         ending
     }
 
     /// Passes on to the other side that one was reset; of any other end it knows already.
-    fn broken<S: End>(&self, broken: &Broken, client: &S, endpoint: &Dedicated) {
+    fn broken<S: End>(&self, broken: &Broken, client: &S, (line, usage): (&Line, Option<&Usage>)) {
         let other = match broken.side {
-            Side::Downstream => endpoint.stream.socket(),
+            Side::Downstream => line.socket(),
             Side::Upstream => {
-                endpoint.usage.ended_by_peer();
+                if let Some(usage) = usage {
+                    usage.ended_by_peer();
+                }
                 client.socket()
             }
         };

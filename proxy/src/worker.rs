@@ -66,6 +66,8 @@ pub struct Shared {
     pub local_limits: Arc<LocalLimits>,
     /// The cluster that this proxy belongs to (`--service-cluster`).
     pub service_cluster: Name,
+    /// Whether the fragment of a path is taken off; otherwise its request is refused.
+    pub strip_fragments: bool,
     /// Who collects spans.
     pub reporters: Arc<Reporters>,
 }

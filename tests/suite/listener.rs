@@ -28,6 +28,7 @@ on_both!(
     clients_may_use_several_paths,
 );
 
+mod pipe;
 mod server_first;
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";

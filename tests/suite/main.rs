@@ -86,6 +86,7 @@ mod protocols;
 mod rate_limit;
 mod rbac;
 mod retry;
+mod route_stats;
 mod router_check;
 mod routing;
 mod small_filters;

@@ -1,6 +1,8 @@
 //! The path that is matched is the path that is forwarded, and no spelling slips past a route.
 
-use harness::{Backend, Bootstrap, Cluster, Http, Program, Proxy, RawConnection, Route};
+use harness::{
+    Backend, Bootstrap, Cluster, Http, Program, Proxy, RawConnection, Route, Value, json,
+};
 
 on_both!(
     dot_segments_are_resolved,
@@ -10,6 +12,7 @@ on_both!(
     the_port_of_the_host_is_stripped,
     the_trailing_dot_of_the_host_is_stripped,
     a_fragment_is_refused,
+    a_fragment_may_be_taken_off,
     absolute_form_takes_the_host_of_the_target,
 );
 
@@ -112,6 +115,29 @@ async fn a_fragment_is_refused(program: Program) {
     let proxy = echoing(program, &app, |http| http).await;
     assert_eq!(status_of(&proxy, "/a#b").await, "400");
     assert_eq!(app.count(), 0);
+}
+
+async fn a_fragment_may_be_taken_off(program: Program) {
+    let app = Backend::echo("app").await;
+    let with = async |rejects: Value| {
+        let values = json!({"envoy.reloadable_features.http_reject_path_with_fragment": rejects});
+        let layers = json!([{"name": "global config", "static_layer": values}]);
+        Bootstrap::routing([Route::prefix("/").to("app")])
+            .with("layered_runtime.layers", layers)
+            .cluster(Cluster::new("app").endpoint(&app))
+            .start(program)
+            .await
+    };
+    let proxy = with(false.into()).await;
+    for (asked, got) in [("/a#b", "/a"), ("/a?c=d#b?e", "/a?c=d"), ("/#", "/")] {
+        assert_eq!(status_of(&proxy, asked).await, "200", "{asked}");
+        assert_eq!(app.calls().last().unwrap().path, got);
+    }
+    // A text is none of the switch's positions.
+    for rejects in [Value::from("false"), true.into()] {
+        let proxy = with(rejects).await;
+        assert_eq!(status_of(&proxy, "/a#b").await, "400");
+    }
 }
 
 async fn absolute_form_takes_the_host_of_the_target(program: Program) {

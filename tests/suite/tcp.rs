@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 mod filters;
 mod policies;
+mod tunnel;
 
 on_both!(
     bytes_pass_both_ways_and_are_counted,

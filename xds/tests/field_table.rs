@@ -15,10 +15,10 @@ never accepted and then silently not followed.
 
 An ignored field's value is not looked at.
 
-Of runtime values, a `static_layer` may have `envoy.resource_limits.listener.NAME.connection_limit`;
-`tracing.opentelemetry.min_flush_spans` and `flush_interval_ms`, and the same of `tracing.zipkin`;
-`envoy.reloadable_features.http_reject_path_with_fragment`, if it is true; and, without effect, keys that begin with
-`re2.` or `envoy.deprecated_features`, `envoy.reloadable_features.no_extension_lookup_by_name` and
+Of runtime values, a `static_layer` may have `envoy.resource_limits.listener.NAME.connection_limit` and
+`overload.global_downstream_max_connections`; `tracing.opentelemetry.min_flush_spans` and `flush_interval_ms`, and the
+same of `tracing.zipkin`; `envoy.reloadable_features.http_reject_path_with_fragment`; and, without effect, keys that
+begin with `re2.` or `envoy.deprecated_features`, `envoy.reloadable_features.no_extension_lookup_by_name` and
 `envoy.reloadable_features.google_grpc_disable_tls_13`. All others are refused.
 
 Types from `google.protobuf` are read in their usual YAML form. This file is made from the `.proto` files of crate

@@ -5,11 +5,10 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::AdminState;
-use super::listeners::socket_address;
+use super::listeners::address;
 use super::parameters::Parameters;
 use super::reply::Reply;
 use crate::cluster::{ClusterView, HealthFlags, HostView};
-use crate::config::address::HostAddress;
 use crate::config::endpoint::{HealthStatus, Locality};
 
 pub(super) fn answer(state: &AdminState, parameters: &Parameters) -> Reply {
@@ -203,14 +202,6 @@ fn health_status(host: &HostView) -> Value {
             HealthStatus::Degraded => "DEGRADED",
         },
     }))
-}
-
-/// Envoy's `core.v3.Address`.
-fn address(address: &HostAddress) -> Value {
-    match address {
-        HostAddress::Ip(address) => socket_address(*address),
-        HostAddress::Pipe(path) => json!({"pipe": {"path": &**path}}),
-    }
 }
 
 /// Envoy's `type.v3.Percent`.

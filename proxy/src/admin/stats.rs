@@ -13,6 +13,7 @@ use crate::config::ext_authz::AuthzScope;
 use crate::config::http_filter::{FilterKind, HttpFilter};
 use crate::config::listener::{ListenerFilter, ListenerFilterKind, NetworkFilter};
 use crate::config::rbac::RbacFilter;
+use crate::config::route::{OTHER_REQUESTS, RouteConfig};
 use crate::snapshot::{ConnectionLimiter, FilterChain, Snapshot, Terminal};
 use crate::telemetry::metrics::{
     self, Buckets, FilterScope, Sample, Scope, Value, compressor_scopes, decompressor_scopes,
@@ -150,10 +151,26 @@ fn chain_scopes(chain: &FilterChain) -> Vec<Scope> {
             scopes.push(Scope::http(&http.config.stat_prefix));
             let own = |filter| http_filter_scopes(filter, &http.config.stat_prefix);
             scopes.extend(http.config.filters.iter().flat_map(own));
+            scopes.extend(http.routes.iter().flat_map(|table| host_scopes(table.config())));
         }
         Terminal::Tcp(tcp) => scopes.push(Scope::tcp(&tcp.stat_prefix)),
     }
     scopes
+}
+
+/// What the routes and virtual clusters of a table count under.
+fn host_scopes(table: &RouteConfig) -> Vec<Scope> {
+    let mut scopes = Vec::new();
+    for host in &table.virtual_hosts {
+        let prefixes = host.routes.iter().filter_map(|route| route.stat_prefix.as_ref());
+        scopes.extend(prefixes.map(|prefix| FilterScope::route(&host.name, prefix)));
+        if !host.virtual_clusters.is_empty() {
+            let names = host.virtual_clusters.iter().map(|cluster| &cluster.name);
+            let names = names.chain([&*OTHER_REQUESTS]);
+            scopes.extend(names.map(|name| FilterScope::virtual_cluster(&host.name, name)));
+        }
+    }
+    scopes.into_iter().map(Scope::Filter).collect()
 }
 
 /// What an HTTP filter of a connection manager with this `stat_prefix` counts under.

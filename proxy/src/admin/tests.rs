@@ -1,5 +1,6 @@
 //! The API over a real socket, held against what a real Envoy 1.40 answers.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::server_info::CommandLine;
 use super::*;
+use crate::config::address::HostAddress;
 use crate::config::bootstrap::Node;
 use crate::discovery::{Assembler, Sources};
 use crate::snapshot::Snapshot;
@@ -25,8 +27,8 @@ impl Control for Proxy {
         if self.failing.load(Ordering::Relaxed) { State::Draining } else { State::Live }
     }
 
-    fn listeners(&self) -> Vec<(Name, SocketAddr)> {
-        vec![("l1".into(), "127.0.0.1:19802".parse().unwrap())]
+    fn listeners(&self) -> Vec<(Name, HostAddress)> {
+        vec![("l1".into(), HostAddress::parse("127.0.0.1:19802"))]
     }
 
     fn drain_listeners(&self, drain: Drain) {

@@ -61,6 +61,13 @@ impl HostAddress {
     }
 }
 
+impl HostAddress {
+    /// Whether it is to be listened on, on a port that the system chooses.
+    pub fn asks_for_any_port(&self) -> bool {
+        matches!(self, Self::Ip(address) if address.port() == 0)
+    }
+}
+
 impl From<SocketAddr> for HostAddress {
     fn from(address: SocketAddr) -> Self {
         Self::Ip(address)

@@ -37,6 +37,9 @@ pub struct Bootstrap {
     pub overload: Overload,
     /// `tracing`, and what run-time values say of it.
     pub tracing: tracing::Defaults,
+    /// `http_reject_path_with_fragment: false` of the runtime: the fragment of a path is taken off, rather than the
+    /// request refused.
+    pub strip_fragments: bool,
     /// `dynamic_resources.lds_config`
     pub lds: Option<FileSource>,
     /// `dynamic_resources.cds_config`

@@ -34,8 +34,8 @@ pub struct HttpConnectionManager {
     pub xff_num_trusted_hops: u32,
     /// Whether the peer's address is left out of `x-forwarded-for`.
     pub skip_xff_append: bool,
-    /// `internal_address_config`: addresses that count as internal; empty means none, as in Envoy 1.40.
-    pub internal_addresses: Vec<CidrRange>,
+    /// `internal_address_config`: who counts as internal.
+    pub internal_addresses: InternalAddresses,
     /// Whether an IPv4 peer is written as mapped IPv6.
     pub represent_ipv4_as_mapped: bool,
     /// What to do with `x-forwarded-client-cert`.
@@ -111,6 +111,15 @@ impl HttpConnectionManager {
             logged: logged.into(),
         }
     }
+}
+
+/// Envoy `InternalAddressConfig`; nobody by default, as in Envoy 1.40.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InternalAddresses {
+    /// `cidr_ranges`
+    pub ranges: Vec<CidrRange>,
+    /// `unix_sockets`: those who come over one.
+    pub unix_sockets: bool,
 }
 
 /// Envoy `CodecType`.

@@ -2,13 +2,12 @@
 
 pub mod filter;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
 use super::access_log::AccessLog;
-use super::address::CidrRange;
+use super::address::{CidrRange, HostAddress};
 use super::dns::Cache;
 use super::ext_authz::NetworkAuthz;
 use super::http::HttpConnectionManager;
@@ -19,6 +18,7 @@ use super::metadata::Packed;
 use super::rbac::NetworkRbac;
 use super::tcp::TcpProxy;
 use super::tls::DownstreamTls;
+use crate::net::listening;
 use crate::net::socket::ListenOptions;
 
 pub use filter::{ListenerFilter, ListenerFilterKind};
@@ -64,9 +64,9 @@ pub struct Listener {
 
 impl Listener {
     /// `address`
-    pub fn main_address(&self) -> SocketAddr {
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.addresses.first().map_or(nowhere, |main| main.address)
+    pub fn main_address(&self) -> &HostAddress {
+        const NOWHERE: HostAddress = HostAddress::Ip(listening::NOWHERE);
+        self.addresses.first().map_or(&NOWHERE, |main| &main.address)
     }
 }
 
@@ -74,7 +74,7 @@ impl Listener {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     /// Where; port 0 asks for any.
-    pub address: SocketAddr,
+    pub address: HostAddress,
     /// How its sockets are opened.
     pub options: ListenOptions,
 }

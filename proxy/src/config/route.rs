@@ -3,7 +3,7 @@
 mod rewrite;
 mod stream_duration;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,6 +91,9 @@ pub struct VirtualHost {
     pub metadata: Option<Packed>,
 }
 
+/// The virtual cluster of requests that match none, where there are any.
+pub static OTHER_REQUESTS: LazyLock<Name> = LazyLock::new(|| "other".into());
+
 /// Envoy `VirtualCluster`: a name for requests that match all of `headers`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VirtualCluster {
@@ -129,6 +132,8 @@ pub struct Route {
     pub decorator: Option<Box<Decorator>>,
     /// `tracing`, in place of what the connection manager says.
     pub tracing: Option<Box<RouteTracing>>,
+    /// `stat_prefix`: what its requests are counted under; none if they are not.
+    pub stat_prefix: Option<Name>,
     /// Body bytes kept for retries; none means the virtual host's.
     pub request_body_buffer_limit: Option<u64>,
     /// `metadata`

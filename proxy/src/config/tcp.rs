@@ -4,8 +4,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
+
 use super::Name;
 use super::access_log::AccessLog;
+use super::format::Format;
+use super::header::HeaderChange;
 use super::subset::MetadataMatch;
 
 /// Envoy `filters.network.tcp_proxy.v3.TcpProxy`.
@@ -27,6 +31,8 @@ pub struct TcpProxy {
     pub max_connect_attempts: NonZeroU32,
     /// `backoff_options`: the wait between attempts.
     pub backoff: Option<Backoff>,
+    /// `tunneling_config`: connections are carried by HTTP.
+    pub tunneling: Option<Box<Tunneling>>,
     /// Whether the cluster picks by a hash of the client's address (`hash_policy.source_ip`).
     pub hash_source_ip: bool,
     /// Its access logs.
@@ -35,6 +41,21 @@ pub struct TcpProxy {
     pub log_on_connected: bool,
     /// `access_log_options.access_log_flush_interval`: a line that often, too.
     pub log_interval: Option<Duration>,
+}
+
+/// Envoy `TcpProxy.TunnelingConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tunneling {
+    /// `hostname`: host and port that are asked for.
+    pub hostname: Format,
+    /// `post_path`, with `use_post`: the path of a POST in place of a CONNECT.
+    pub post_path: Option<PathAndQuery>,
+    /// `headers_to_add` to the request.
+    pub headers_to_add: Vec<HeaderChange>,
+    /// `propagate_response_headers` into the filter state.
+    pub propagate_response_headers: bool,
+    /// `propagate_response_trailers` into the filter state.
+    pub propagate_response_trailers: bool,
 }
 
 /// Where connections go.

@@ -34,7 +34,9 @@ pub fn admit(
     let extended = worker.with_random(|random| upgrade::from_extended_connect(&mut parts, random));
     stream.set_extended_connect(extended);
     let refused = |reject: Reject| refuse(stream, version, reject);
+    let strips = worker.shared.strip_fragments;
     let checked = match offence {
+        Some(Offence::Fragment) if strips => protocol::check(&parts, &config.http1, &config.limits),
         Some(offence) => Err(offence.reject()),
         None => protocol::check(&parts, &config.http1, &config.limits),
     };
@@ -45,7 +47,7 @@ pub fn admit(
         host::stripped(authority, config.strip_port, config.strip_trailing_host_dot, port);
     let authority: Box<str> = authority.into();
     let checked = checked.map(drop);
-    let target = target(&parts);
+    let target = target(&parts, strips);
     let path = path::canonical(&target, &config.path);
     let mut headers = std::mem::take(&mut parts.headers);
     let action = config.limits.underscores;
@@ -72,10 +74,14 @@ fn refuse(stream: &Stream, version: Version, reject: Reject) -> Box<LocalReply> 
     Box::new(reply)
 }
 
-/// Path and query as the client sent them; the authority for CONNECT.
-fn target(parts: &Parts) -> Cow<'static, str> {
+/// Path and query as the client sent them, without a fragment if `strips`; the authority for CONNECT.
+fn target(parts: &Parts, strips: bool) -> Cow<'static, str> {
     match parts.uri.path_and_query() {
-        Some(target) => Cow::Owned(target.as_str().to_owned()),
+        Some(target) => {
+            let end = target.as_str().find('#').filter(|_| strips);
+            let target = end.and_then(|end| target.as_str().get(..end)).unwrap_or(target.as_str());
+            Cow::Owned(target.to_owned())
+        }
         None => Cow::Borrowed(if parts.method == Method::CONNECT { "" } else { "/" }),
     }
 }

@@ -16,12 +16,14 @@ use super::io::Signals;
 use super::open_connection::OpenConnection;
 use super::trace::Tracer;
 use crate::config::Name;
+use crate::config::address::HostAddress;
 use crate::config::http::HttpConnectionManager;
 use crate::config::listener::TrafficDirection;
 use crate::config::local_rate_limit::LocalRateLimit;
 use crate::drain::Phase;
 use crate::drain::connections::{Control, Membership};
 use crate::net;
+use crate::net::listening::NOWHERE;
 use crate::net::proxy_protocol::Tlv;
 use crate::route::local_limit::LocalLimiter;
 use crate::snapshot::{FilterChain, Http};
@@ -35,6 +37,8 @@ use crate::worker::{Held, Worker};
 pub struct Downstream {
     /// Unique on its worker.
     pub id: u64,
+    /// The Unix socket it came over. Where its addresses are [`NOWHERE`], they are shown as this path.
+    pub pipe: Option<Name>,
     /// Our address.
     pub local: SocketAddr,
     /// The address of the socket itself.
@@ -62,9 +66,17 @@ pub struct Downstream {
 }
 
 impl Downstream {
+    /// One of its addresses, to be shown.
+    pub fn shown(&self, address: SocketAddr) -> HostAddress {
+        match &self.pipe {
+            Some(path) if address == NOWHERE => HostAddress::Pipe(Name::clone(path)),
+            _ => HostAddress::Ip(address),
+        }
+    }
+
     /// What may show of it at endpoints.
     pub fn client(&self) -> Client {
-        let ends = Some((self.remote, self.local));
+        let ends = Some((self.remote, self.local)).filter(|ends| ends.0 != NOWHERE);
         Client { ends, tlvs: self.tlvs.clone(), origin: self.origin }
     }
 }

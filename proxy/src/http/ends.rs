@@ -101,22 +101,28 @@ fn downstream(
     operator: &Operator,
     out: &mut Vec<u8>,
 ) -> Option<bool> {
+    let shown =
+        |ip, with_port, out: &mut Vec<u8>| host_address(&downstream.shown(ip), with_port, out);
+    // Of a Unix socket it is empty, not absent.
+    let port = |ip: SocketAddr, out: &mut Vec<u8>| {
+        downstream.shown(ip).ip().is_none_or(|ip| number(ip.port().into(), out))
+    };
     Some(match operator {
-        Operator::DownstreamLocalAddress => address(downstream.local, true, out),
-        Operator::DownstreamLocalAddressWithoutPort => address(downstream.local, false, out),
-        Operator::DownstreamLocalPort => number(downstream.local.port().into(), out),
-        Operator::DownstreamRemoteAddress => address(client, true, out),
-        Operator::DownstreamRemoteAddressWithoutPort => address(client, false, out),
-        Operator::DownstreamRemotePort => number(client.port().into(), out),
-        Operator::DownstreamDirectRemoteAddress => address(downstream.direct_remote, true, out),
+        Operator::DownstreamLocalAddress => shown(downstream.local, true, out),
+        Operator::DownstreamLocalAddressWithoutPort => shown(downstream.local, false, out),
+        Operator::DownstreamLocalPort => port(downstream.local, out),
+        Operator::DownstreamRemoteAddress => shown(client, true, out),
+        Operator::DownstreamRemoteAddressWithoutPort => shown(client, false, out),
+        Operator::DownstreamRemotePort => port(client, out),
+        Operator::DownstreamDirectRemoteAddress => shown(downstream.direct_remote, true, out),
         Operator::DownstreamDirectRemoteAddressWithoutPort => {
-            address(downstream.direct_remote, false, out)
+            shown(downstream.direct_remote, false, out)
         }
         Operator::DownstreamDirectLocalAddress { with_port } => {
-            address(downstream.direct_local, *with_port, out)
+            shown(downstream.direct_local, *with_port, out)
         }
-        Operator::DownstreamDirectLocalPort => number(downstream.direct_local.port().into(), out),
-        Operator::DownstreamDirectRemotePort => number(downstream.direct_remote.port().into(), out),
+        Operator::DownstreamDirectLocalPort => port(downstream.direct_local, out),
+        Operator::DownstreamDirectRemotePort => port(downstream.direct_remote, out),
         Operator::RequestedServerName => {
             downstream.server_name.as_deref().is_some_and(|name| text(name, out))
         }

@@ -16,6 +16,7 @@ use http::{HeaderMap, Uri};
 use super::names;
 use crate::config::http::HttpConnectionManager;
 use crate::config::matcher::joined;
+use crate::net::listening::known;
 
 /// What is known of a client's connection; made once per connection.
 #[derive(Debug, Clone)]
@@ -23,7 +24,8 @@ pub struct Downstream {
     remote: SocketAddr,
     tls: bool,
     remote_text: HeaderValue,
-    forwarded_for: HeaderValue,
+    /// None for one that came over a Unix socket.
+    forwarded_for: Option<HeaderValue>,
     local_port: u16,
 }
 
@@ -48,7 +50,7 @@ impl Downstream {
             remote: SocketAddr::new(ip, remote.port()),
             tls,
             remote_text: address_value(ip),
-            forwarded_for: address_value(forwarded_for),
+            forwarded_for: known(ip).map(|_| address_value(forwarded_for)),
             local_port: local.port(),
         }
     }
@@ -84,8 +86,10 @@ pub fn apply(
         last_address(headers, config.xff_num_trusted_hops)
     };
     describe_connection(headers, config, downstream);
+    let internal = &config.internal_addresses;
     let internal = found.is_some_and(|found| {
-        found.alone && config.internal_addresses.iter().any(|range| range.contains(found.ip))
+        let is_internal = |ip| internal.ranges.iter().any(|range| range.contains(ip));
+        found.alone && known(found.ip).map_or(internal.unix_sockets, is_internal)
     });
     let caller = Caller {
         address: match found {
@@ -150,8 +154,10 @@ fn trust_peer(
     let ip = before
         .and_then(|skip| last_address(headers, skip))
         .map_or(downstream.remote.ip(), |found| found.ip);
-    if !config.skip_xff_append {
-        append(headers, names::X_FORWARDED_FOR, &downstream.forwarded_for, b",");
+    if !config.skip_xff_append
+        && let Some(address) = &downstream.forwarded_for
+    {
+        append(headers, names::X_FORWARDED_FOR, address, b",");
     }
     // Without a trusted proxy in front, nobody else may say how the client connected.
     if config.xff_num_trusted_hops == 0 {
@@ -168,7 +174,7 @@ fn last_address(headers: &HeaderMap, skip: u32) -> Option<Found> {
     let value = joined(headers, &names::X_FORWARDED_FOR)?;
     let mut entries = value.rsplit(|byte| *byte == b',');
     let entry = entries.nth(usize::try_from(skip).ok()?)?;
-    let ip = std::str::from_utf8(entry).ok()?.trim().parse().ok()?;
+    let ip = known(std::str::from_utf8(entry).ok()?.trim().parse().ok()?)?;
     Some(Found { ip, alone: skip == 0 && entries.next().is_none() })
 }
 
@@ -229,7 +235,7 @@ fn remove_claims(headers: &mut HeaderMap, edge: bool) {
 fn mark(headers: &mut HeaderMap, caller: Caller, downstream: &Downstream) {
     if caller.internal {
         headers.insert(names::X_ENVOY_INTERNAL, HeaderValue::from_static("true"));
-    } else if caller.edge {
+    } else if caller.edge && known(caller.address.ip()).is_some() {
         let address = if caller.address.ip() == downstream.remote.ip() {
             downstream.remote_text.clone()
         } else {
@@ -308,7 +314,7 @@ mod tests {
             use_remote_address: false,
             xff_num_trusted_hops: 0,
             skip_xff_append: false,
-            internal_addresses: Vec::new(),
+            internal_addresses: InternalAddresses::default(),
             represent_ipv4_as_mapped: false,
             forward_client_cert: ForwardClientCert::Sanitize,
             client_cert_details: ClientCertDetails::default(),
@@ -364,7 +370,8 @@ mod tests {
     }
 
     fn internal_tens(mut config: HttpConnectionManager) -> HttpConnectionManager {
-        config.internal_addresses = vec![CidrRange::new("10.0.0.0".parse().unwrap(), 8).unwrap()];
+        config.internal_addresses.ranges =
+            vec![CidrRange::new("10.0.0.0".parse().unwrap(), 8).unwrap()];
         config
     }
 

@@ -83,9 +83,7 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
 
 fn inspect(head: &[u8]) -> Option<Offence> {
     let mut lines = head.split(|byte| *byte == b'\n');
-    if lines.next()?.contains(&b'#') {
-        return Some(Offence::Fragment);
-    }
+    let fragment = lines.next()?.contains(&b'#').then_some(Offence::Fragment);
     let (mut length, mut coding) = (false, false);
     for line in lines {
         // Two first letters decide about nearly every header.
@@ -95,7 +93,8 @@ fn inspect(head: &[u8]) -> Option<Offence> {
             _ => {}
         }
     }
-    (length && coding).then_some(Offence::TwoFramings)
+    // The worse one: a fragment may be forgiven.
+    (length && coding).then_some(Offence::TwoFramings).or(fragment)
 }
 
 fn names(line: &[u8], name: &[u8]) -> bool {
@@ -130,6 +129,9 @@ mod tests {
         );
         guard.restart();
         assert_eq!(guard.feed(b"GET /a#b HTTP/1.1\r\n\r\n"), Some(Offence::Fragment));
+        guard.restart();
+        let both = b"POST /a#b HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n";
+        assert_eq!(guard.feed(both), Some(Offence::TwoFramings), "a fragment hides nothing");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod hash;
 pub mod mirror;
 pub mod redirect;
 pub mod request;
+mod tally;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use self::attempt::InFlight;
 use self::exchange::{Exchange, Source};
 use self::mirror::Mirrors;
 use self::redirect::Followed;
+use self::tally::Tally;
 use super::bad_body::BadBody;
 use super::body::{CutShort, DownstreamBody, Limits};
 use super::filter::Wraps;
@@ -83,7 +85,9 @@ pub async fn forward(
     let Some(cluster) = cluster(&plan) else {
         return Ok(Forwarded::Answered(plan.answer(finish, no_cluster(&plan))));
     };
+    let tally = Tally::new(&plan);
     if let Some(reply) = drop_overload::dropped(&plan, &cluster) {
+        tally.answered(reply.status.as_u16());
         return Ok(Forwarded::Answered(plan.answer(finish, reply)));
     }
     let protocol = match wanted_upgrade(&plan) {
@@ -101,7 +105,7 @@ pub async fn forward(
     }
     let mut mirrors = Mirrors::new(&plan, upgrading);
     let source = Source::new(&plan, &cluster, body, upgrading, &mut mirrors);
-    let mut exchange = Exchange::new(plan, cluster, outgoing, source, overrides, mirrors);
+    let mut exchange = Exchange::new(plan, (cluster, tally), outgoing, source, overrides, mirrors);
     let result = exchange.run().await;
     let attempts = exchange.attempts();
     let response = match result {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::stream::{Head, Stream};
 use crate::config::route::{Action, Route, RouteAction};
+use crate::net::listening::known;
 use crate::route::weighted::{self, Target};
 use crate::route::{Circumstances, Found, RouteTable, TlsPresence};
 
@@ -52,7 +53,7 @@ impl<'a> Way<'a> {
             None => Destination::Nowhere,
             Some(route) => match &route.action {
                 Action::Forward(action) => {
-                    let client = Some(stream.client.get().ip());
+                    let client = known(stream.client.get().ip());
                     let target = weighted::target(action, &view, client, stream.random());
                     Destination::Cluster(route, action, target)
                 }

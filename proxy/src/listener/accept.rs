@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::admission;
@@ -15,8 +15,10 @@ use super::balance::{Place, Seat};
 use super::first_words::FirstWords;
 use super::receive::receive;
 use crate::config::Name;
+use crate::config::address::HostAddress;
 use crate::drain::Phase;
 use crate::drain::connections::ConnectionSet;
+use crate::net::listening::Listening;
 use crate::worker::Worker;
 
 /// Pause after the process ran out of file descriptors; accepting at once again would only spin.
@@ -26,7 +28,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Acceptor {
     listener: RefCell<Name>,
-    pub(super) address: SocketAddr,
+    pub(super) address: HostAddress,
     stop: Notify,
     closed: Cell<bool>,
     /// Who speaks first on connections that arrive here.
@@ -37,7 +39,7 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// A socket of `listener`, which configures it as `address`.
-    pub fn new(listener: Name, address: SocketAddr) -> Self {
+    pub fn new(listener: Name, address: HostAddress) -> Self {
         let listener = RefCell::new(listener);
         Self {
             listener,
@@ -67,6 +69,14 @@ impl Acceptor {
         self.connections.advance_present(Phase::Draining);
     }
 
+    /// The path it is at, if it is a Unix socket.
+    pub(super) fn pipe(&self) -> Option<Name> {
+        match &self.address {
+            HostAddress::Ip(_) => None,
+            HostAddress::Pipe(path) => Some(Arc::clone(path)),
+        }
+    }
+
     /// The listener it accepts for.
     pub(super) fn listener(&self) -> Name {
         Arc::clone(&self.listener.borrow())
@@ -75,7 +85,7 @@ impl Acceptor {
 
 /// Accepts connections until `acceptor` is closed, then takes what already waits in the socket's queue,
 /// so that closing it resets nobody.
-pub async fn run(worker: Rc<Worker>, acceptor: Rc<Acceptor>, socket: TcpListener, mut seat: Seat) {
+pub async fn run(worker: Rc<Worker>, acceptor: Rc<Acceptor>, socket: Listening, mut seat: Seat) {
     loop {
         let arrived = tokio::select! {
             biased;
@@ -115,7 +125,7 @@ fn place(
     remote: SocketAddr,
 ) -> io::Result<Option<(TcpStream, Place)>> {
     let snapshot = worker.snapshot();
-    let listener = snapshot.listener(&acceptor.listener(), acceptor.address);
+    let listener = snapshot.listener(&acceptor.listener(), &acceptor.address);
     if listener.is_some_and(|listener| listener.config.exact_balance) {
         seat.assign(stream, remote)
     } else {
@@ -127,14 +137,14 @@ fn place(
 async fn accept(
     worker: &Worker,
     acceptor: &Acceptor,
-    socket: &TcpListener,
+    socket: &Listening,
 ) -> io::Result<(TcpStream, SocketAddr)> {
     admission::relieved(worker, acceptor).await;
     socket.accept().await
 }
 
 /// A connection that has already arrived, if there is one.
-async fn accept_waiting(socket: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+async fn accept_waiting(socket: &Listening) -> Option<io::Result<(TcpStream, SocketAddr)>> {
     std::future::poll_fn(|cx| {
         std::task::Poll::Ready(match socket.poll_accept(cx) {
             std::task::Poll::Ready(accepted) => Some(accepted),

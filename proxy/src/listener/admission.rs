@@ -43,6 +43,6 @@ pub(super) fn admit(worker: &Worker, acceptor: &Acceptor) -> Option<Permit> {
 
 fn listener(worker: &Worker, acceptor: &Acceptor) -> Option<Arc<Listener>> {
     let snapshot = worker.snapshot();
-    let listener = snapshot.listener(&acceptor.listener(), acceptor.address)?;
+    let listener = snapshot.listener(&acceptor.listener(), &acceptor.address)?;
     Some(Arc::clone(&listener.config))
 }

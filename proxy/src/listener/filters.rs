@@ -12,8 +12,10 @@ use std::rc::Rc;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use crate::config::Name;
 use crate::config::listener::filter::OriginalSrc;
 use crate::config::listener::{Listener, ListenerFilter, ListenerFilterKind};
+use crate::net::listening::NOWHERE;
 use crate::net::proxy_protocol::Tlv;
 use crate::telemetry::metrics::ListenerStats;
 use crate::upstream::client::Origin;
@@ -25,6 +27,8 @@ use tls_inspector::Inspection;
 /// What is known of a connection whose filter chain is not chosen yet. Listener filters add to it.
 #[derive(Debug)]
 pub(super) struct Seen {
+    /// The Unix socket it came over; then its addresses are [`NOWHERE`] until a filter knows better.
+    pub(super) pipe: Option<Name>,
     /// The address it was made to.
     pub(super) local: SocketAddr,
     /// The address of the socket itself.
@@ -49,9 +53,10 @@ pub(super) struct Seen {
 
 impl Seen {
     /// What the socket itself says.
-    pub(super) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+    pub(super) fn new(local: SocketAddr, remote: SocketAddr, pipe: Option<Name>) -> Self {
         let (local, remote) = (canonical(local), canonical(remote));
         Self {
+            pipe,
             local,
             direct_local: local,
             original_dst: None,
@@ -67,6 +72,9 @@ impl Seen {
 
     /// Has connections made for this one come from its client's address (Envoy `original_src`).
     pub(super) fn keep_source(&mut self, config: OriginalSrc) {
+        if self.remote == NOWHERE {
+            return;
+        }
         let mut address = self.remote;
         address.set_port(0);
         self.origin = Some(Origin { address, mark: config.mark });

@@ -5,7 +5,6 @@
 //! the one that takes the address over, so that nobody who connects meanwhile is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -13,8 +12,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::access_logs::Sinks;
 use super::balance::{self, Seat};
+use crate::config::address::HostAddress;
 use crate::config::listener::{ListenAddress, Listener, TrafficDirection};
 use crate::config::{Invalid, Name};
+use crate::net::listening::Bound;
 use crate::net::socket::{self, BindError, ListenOptions};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
@@ -29,10 +30,10 @@ pub enum Command {
         /// The listener's name in the snapshot.
         name: Name,
         /// Its address in the snapshot: port 0 asks for any.
-        address: SocketAddr,
+        address: HostAddress,
         /// This worker's own socket, and its seat among the workers that have one; none for a listener that
         /// others hand connections to.
-        socket: Option<(TcpListener, Seat)>,
+        socket: Option<(Bound, Seat)>,
     },
     /// The socket `id` is another listener's from now on: drain the connections of the one before.
     Pass {
@@ -74,13 +75,13 @@ pub struct Manager {
 }
 
 /// A listener's name, and one of its addresses as configured: port 0 asks for any.
-type Place = (Name, SocketAddr);
+type Place = (Name, HostAddress);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Open {
     id: u64,
     /// As given by the system.
-    bound: SocketAddr,
+    bound: HostAddress,
     /// Whether there is a socket.
     is_bound: bool,
     options: ListenOptions,
@@ -90,16 +91,18 @@ struct Open {
 }
 
 impl Open {
-    /// Whether it is what `listener` asks for at one of its addresses.
-    fn serves(&self, listener: &Listener, options: &ListenOptions) -> bool {
-        self.is_bound == listener.bind_to_port && self.options == *options
+    /// Whether it is what `listener` asks for at one of its addresses. A path is bound once and stays as it is: a
+    /// second socket there would take it from the first before it is known whether that may go.
+    fn serves(&self, listener: &Listener, at: &ListenAddress) -> bool {
+        let is_path = matches!(at.address, HostAddress::Pipe(_));
+        self.is_bound == listener.bind_to_port && (is_path || self.options == at.options)
     }
 }
 
 /// Sockets for a snapshot that is not published yet. Dropping it closes those that are new.
 #[derive(Debug, Default)]
 pub struct Prepared {
-    bound: Vec<(Place, Open, Vec<TcpListener>)>,
+    bound: Vec<(Place, Open, Vec<Bound>)>,
     /// To whom a socket passes, and from whom.
     passed: Vec<(Name, Place)>,
 }
@@ -124,8 +127,8 @@ impl Manager {
         listeners.sort_by(|a, b| a.name.cmp(&b.name));
         for listener in listeners {
             for (index, at) in listener.addresses.iter().enumerate() {
-                let place = (Arc::clone(&listener.name), at.address);
-                if self.open.get(&place).is_some_and(|open| open.serves(listener, &at.options)) {
+                let place = (Arc::clone(&listener.name), at.address.clone());
+                if self.open.get(&place).is_some_and(|open| open.serves(listener, at)) {
                     continue;
                 }
                 if let Some(heirloom) = self.left_by(listener, at, next) {
@@ -135,7 +138,7 @@ impl Manager {
                 let (open, sockets) =
                     self.bind(listener, at, workers).map_err(|reason| CannotListen {
                         listener: Arc::clone(&listener.name),
-                        error: Invalid::new(field(index), reason.to_string()),
+                        error: Invalid::new(field(index, &at.address), reason.to_string()),
                     })?;
                 prepared.bound.push((place, open, sockets));
             }
@@ -149,20 +152,18 @@ impl Manager {
         listener: &Listener,
         at: &ListenAddress,
         workers: NonZeroUsize,
-    ) -> Result<(Open, Vec<TcpListener>), BindError> {
+    ) -> Result<(Open, Vec<Bound>), BindError> {
         let ours = |((_, address), open): (&Place, &Open)| {
             *address == at.address && open.is_bound && !open.stopped
         };
-        let is_ours = at.address.port() != 0 && self.open.iter().any(ours);
-        let sockets = if listener.bind_to_port {
-            socket::listen(at.address, &at.options, workers, is_ours)?
-        } else {
-            Vec::new()
+        let is_ours = !at.address.asks_for_any_port() && self.open.iter().any(ours);
+        let (sockets, bound) = match listener.bind_to_port {
+            true => sockets(at, workers, is_ours)?,
+            false => (Vec::new(), None),
         };
-        let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
         let open = Open {
             id: self.next_id,
-            bound: bound.unwrap_or(at.address),
+            bound: bound.unwrap_or_else(|| at.address.clone()),
             is_bound: listener.bind_to_port,
             options: at.options.clone(),
             inbound: false,
@@ -179,14 +180,15 @@ impl Manager {
             let owner = next.listeners.get(name).map(|owner| &owner.config);
             let stays = |owner: &Arc<Listener>| {
                 let mut addresses = owner.addresses.iter();
-                addresses.any(|it| it.address == at.address && open.serves(owner, &it.options))
+                addresses.any(|it| it.address == at.address && open.serves(owner, it))
             };
             !open.stopped && !owner.is_some_and(stays)
         };
-        let found =
-            self.open.iter().filter(|_| at.address.port() != 0).find(|((name, address), open)| {
-                *address == at.address && open.serves(listener, &at.options) && is_left(name, open)
-            });
+        let found = self.open.iter().filter(|_| !at.address.asks_for_any_port()).find(
+            |((name, address), open)| {
+                *address == at.address && open.serves(listener, at) && is_left(name, open)
+            },
+        );
         found.map(|(place, _)| place.clone())
     }
 
@@ -210,14 +212,15 @@ impl Manager {
                 let name = Arc::clone(&name);
                 let socket = sockets.next();
                 // A worker that is gone has stopped serving; the others go on.
+                let address = address.clone();
                 let _ = worker.send(Command::Listen { id, name, address, socket });
             }
             changed.insert((name, address), open);
         }
         let is_kept = |(name, address): &Place| {
             let listener = published.listeners.get(name);
-            let stays = listener.is_some_and(|it| it.is_at(*address));
-            stays && !changed.contains_key(&(Arc::clone(name), *address))
+            let stays = listener.is_some_and(|it| it.is_at(address));
+            stays && !changed.contains_key(&(Arc::clone(name), address.clone()))
         };
         let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
             before.into_iter().partition(|(place, _)| is_kept(place));
@@ -271,16 +274,49 @@ impl Manager {
     }
 
     /// The listeners and the addresses they are bound to.
-    pub fn addresses(&self) -> Vec<(Name, SocketAddr)> {
-        self.open.iter().map(|((name, _), open)| (Arc::clone(name), open.bound)).collect()
+    pub fn addresses(&self) -> Vec<(Name, HostAddress)> {
+        self.open.iter().map(|((name, _), open)| (Arc::clone(name), open.bound.clone())).collect()
     }
 }
 
+/// The sockets of all workers for one address, and what the system says it is. Those of a path are one, of which
+/// each worker has a handle.
+fn sockets(
+    at: &ListenAddress,
+    workers: NonZeroUsize,
+    ours: bool,
+) -> Result<(Vec<Bound>, Option<HostAddress>), BindError> {
+    let path = match &at.address {
+        HostAddress::Pipe(path) => path,
+        HostAddress::Ip(address) => {
+            let sockets = socket::listen(*address, &at.options, workers, ours)?;
+            let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
+            return Ok((sockets.into_iter().map(Bound::from).collect(), bound.map(Into::into)));
+        }
+    };
+    let socket = socket::unix::listen(path, &at.options)?;
+    let mut sockets = Vec::new();
+    for _ in 1..workers.get() {
+        let handle = socket.try_clone().map_err(|source| BindError {
+            address: (**path).into(),
+            check: "check `ulimit -n`",
+            source,
+        })?;
+        sockets.push(Bound::Unix(handle));
+    }
+    sockets.push(Bound::Unix(socket));
+    Ok((sockets, None))
+}
+
 /// The field of a listener's address.
-fn field(index: usize) -> String {
-    match index.checked_sub(1) {
-        None => "address.socket_address.port_value".to_owned(),
-        Some(index) => format!("additional_addresses[{index}].address.socket_address.port_value"),
+fn field(index: usize, address: &HostAddress) -> String {
+    let place = match index.checked_sub(1) {
+        None => "address".to_owned(),
+        Some(index) => format!("additional_addresses[{index}].address"),
+    };
+    match address {
+        HostAddress::Ip(_) => place + ".socket_address.port_value",
+        HostAddress::Pipe(_) => place + ".pipe.path",
     }
 }
 

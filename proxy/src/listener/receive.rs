@@ -17,6 +17,7 @@ use super::race::{self, Start};
 use super::serve::{self, Arrival, Serving};
 use crate::drain::connections::Membership;
 use crate::filter_chain::ConnectionFacts;
+use crate::net::listening::NOWHERE;
 use crate::snapshot::{FilterChain, Listener, Snapshot};
 use crate::telemetry::metrics::{ListenerStats, ListenerWorkerStats};
 use crate::worker::{Moment, Worker};
@@ -32,16 +33,22 @@ pub(super) async fn receive(
     counted: impl Any,
 ) -> io::Result<Serving> {
     let began = Moment::now();
-    stream.set_nodelay(true)?;
-    let local = stream.local_addr()?;
+    let pipe = acceptor.pipe();
+    let local = match pipe {
+        Some(_) => NOWHERE,
+        None => {
+            stream.set_nodelay(true)?;
+            stream.local_addr()?
+        }
+    };
     let snapshot = worker.snapshot();
     let Some(mut listener) =
-        snapshot.listener(&acceptor.listener(), acceptor.address).map(Arc::clone)
+        snapshot.listener(&acceptor.listener(), &acceptor.address).map(Arc::clone)
     else {
         return Err(io::Error::other("its listener is gone"));
     };
     let mut stats = worker.listener_stats(&listener.config.stat_prefix);
-    let mut seen = Seen::new(local, remote);
+    let mut seen = Seen::new(local, remote, pipe);
     let start = Start { worker, acceptor, listener: &listener, snapshot: &snapshot, stats: &stats };
     let (mut stream, mut raced) = race::run(&start, stream, &mut seen).await?;
     if let Some(heir) = handed_on(&listener, &snapshot, &seen) {

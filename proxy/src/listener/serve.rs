@@ -123,6 +123,7 @@ pub(super) fn downstream(
 ) -> Downstream {
     Downstream {
         id: worker.next_id(),
+        pipe: seen.pipe.clone(),
         local: seen.local,
         direct_local: seen.direct_local,
         original_dst: seen.original_dst,

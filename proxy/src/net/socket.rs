@@ -1,6 +1,7 @@
-//! TCP sockets: listening ones, one per worker for the same address, and the options of connected ones.
+//! Listening sockets, of TCP one per worker for the same address, and the options of connected ones.
 
 pub mod option;
+pub mod unix;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -25,6 +26,8 @@ pub struct ListenOptions {
     pub freebind: bool,
     /// Whether clients may use several paths (Envoy `enable_mptcp`).
     pub mptcp: bool,
+    /// The permissions of a Unix socket's file; 0 leaves them to the umask (Envoy `Pipe.mode`).
+    pub mode: u32,
     /// Others, in the order they are set (Envoy `socket_options`).
     pub others: Vec<SocketOption>,
 }
@@ -40,7 +43,7 @@ impl ListenOptions {
 #[error("cannot listen on {address}: {source}; {check}")]
 pub struct BindError {
     /// The address as configured.
-    pub address: SocketAddr,
+    pub address: Box<str>,
     /// What to look at.
     pub check: &'static str,
     /// The system's answer.
@@ -60,7 +63,11 @@ pub fn listen(
     count: NonZeroUsize,
     ours: bool,
 ) -> Result<Vec<TcpListener>, BindError> {
-    let explain = |source: io::Error| BindError { address, check: check(&source), source };
+    let explain = |source: io::Error| BindError {
+        address: address.to_string().into(),
+        check: check(&source),
+        source,
+    };
     if !ours {
         bind(address, options, false).map_err(explain)?;
     }

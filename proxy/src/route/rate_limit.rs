@@ -14,6 +14,7 @@ use crate::config::rate_limit::{
     Action, HitsAddend, MetadataKey, MetadataSource, RateLimit, VirtualHostLimits,
 };
 use crate::config::route::{self, Route, VirtualHost};
+use crate::net::listening::known;
 
 /// Most hits one request may be.
 const MOST_HITS: f64 = 1_000_000_000.0;
@@ -164,11 +165,13 @@ fn entry<'a>(action: &'a Action, of: Subject<'a>) -> Described<'a> {
             unless_absent(key, parameter(of.head, name), *skip_if_absent)
         }
         Action::RemoteAddress => {
-            Described::As("remote_address", of.client.to_canonical().to_string().into())
+            let client = known(of.client.to_canonical()).map(|client| client.to_string().into());
+            unless_absent("remote_address", client, false)
         }
         Action::MaskedRemoteAddress { v4, v6 } => {
-            let client = of.client.to_canonical();
-            let block = CidrRange::new(client, if client.is_ipv4() { *v4 } else { *v6 });
+            let block = known(of.client.to_canonical()).and_then(|client| {
+                CidrRange::new(client, if client.is_ipv4() { *v4 } else { *v6 })
+            });
             let block = block.map(|block| block.to_string().into());
             unless_absent("masked_remote_address", block, false)
         }

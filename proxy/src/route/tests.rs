@@ -81,6 +81,7 @@ pub(super) fn route(matcher: RouteMatch) -> Route {
         response_headers: HeaderMutations::default(),
         decorator: None,
         tracing: None,
+        stat_prefix: None,
         request_body_buffer_limit: None,
         metadata: None,
     }

@@ -1,6 +1,5 @@
 //! What the admin API may do to the process: orders go to the main loop, which obeys them one by one.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -9,6 +8,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::admin::{self, Drain, State};
 use crate::config::Name;
+use crate::config::address::HostAddress;
 use crate::listener::manager::Manager;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::Shared;
@@ -89,7 +89,7 @@ impl admin::Control for Control {
         }
     }
 
-    fn listeners(&self) -> Vec<(Name, SocketAddr)> {
+    fn listeners(&self) -> Vec<(Name, HostAddress)> {
         self.manager.lock().addresses()
     }
 

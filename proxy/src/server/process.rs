@@ -191,6 +191,7 @@ fn share(
         fails_health_checks: Arc::default(),
         local_limits: Arc::default(),
         service_cluster: node.cluster.as_str().into(),
+        strip_fragments: bootstrap.strip_fragments,
         reporters,
     };
     Ok((shared, Chores { wanted_keys, outboxes }))

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use crate::drain::{Phase, Watch};
 use crate::listener::accept::{self, Acceptor};
 use crate::listener::manager::Command;
+use crate::net::listening::Listening;
 use crate::worker::{Shared, Worker};
 
 /// A running worker thread.
@@ -98,9 +99,8 @@ fn obey(worker: &Rc<Worker>, sockets: &mut Sockets, command: Command) {
     sockets.retain(|_, socket| !Acceptor::is_done(socket));
     match command {
         Command::Listen { id, name, address, socket } => {
-            let watched = socket.map(|(socket, seat)| {
-                Ok::<_, std::io::Error>((tokio::net::TcpListener::from_std(socket)?, seat))
-            });
+            let watched = socket
+                .map(|(socket, seat)| Ok::<_, std::io::Error>((Listening::new(socket)?, seat)));
             let listener = match watched.transpose() {
                 Ok(listener) => listener,
                 Err(error) => {

@@ -9,11 +9,12 @@ use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Session;
+use super::line::Line;
 use crate::cluster::Watch;
 use crate::drain::connections::Membership;
 use crate::http::connection::Downstream;
 use crate::net::copy::{Broken, Meter, Side};
-use crate::pool::Dedicated;
+use crate::pool::Usage;
 use crate::snapshot::FilterChain;
 use crate::worker::Held;
 
@@ -38,7 +39,11 @@ enum Dialed {
 /// An endpoint that is reached, and what it has said.
 #[derive(Debug)]
 pub(super) struct Reached {
-    pub(super) endpoint: Dedicated,
+    pub(super) line: Line,
+    /// What is counted of its connection; none if a pool counts it.
+    pub(super) usage: Option<Usage>,
+    /// `per_connection_buffer_limit_bytes` of the cluster.
+    pub(super) buffer_limit: u32,
     /// The host whose failure ends the connection, if it does.
     pub(super) depends_on: Option<Watch>,
     pub(super) greeting: Vec<u8>,
@@ -77,7 +82,7 @@ impl Session {
             let mut ahead = self.ahead.0.borrow_mut();
             let Dialed::Yes(Some(reached)) = &mut *ahead else { return Poll::Pending };
             let mut buffer = ReadBuf::new(&mut room);
-            let read = Pin::new(&mut reached.endpoint.stream).poll_read(cx, &mut buffer);
+            let read = Pin::new(&mut reached.line).poll_read(cx, &mut buffer);
             match read {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     reached.greeting.extend_from_slice(buffer.filled());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::{Refusal, Session};
 use crate::config::format::{Facts, Operator, TimePoint, millis};
 use crate::config::matcher::RequestHead;
@@ -64,6 +66,10 @@ impl Facts for Session {
             _ => ends::write(&self.downstream, self.downstream.remote, upstream, operator, out)
                 .unwrap_or(false),
         }
+    }
+
+    fn with_filter_state(&self, key: &str, read: &mut dyn FnMut(&Value)) {
+        self.downstream.dynamic.borrow().state(key).into_iter().for_each(read);
     }
 
     fn with_metadata(&self, of: MetadataOf, read: &mut dyn FnMut(&Metadata)) {

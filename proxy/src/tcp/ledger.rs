@@ -74,7 +74,7 @@ impl Ledger {
     }
 
     /// Counts what moves to and from the endpoint of `usage`.
-    pub(super) fn with<'a>(&'a self, usage: &'a Usage) -> Both<'a> {
+    pub(super) fn with<'a>(&'a self, usage: Option<&'a Usage>) -> Both<'a> {
         Both { ledger: self, usage }
     }
 
@@ -103,7 +103,7 @@ impl Drop for Ledger {
 /// A session's counts, and those of its connection to the endpoint.
 pub(super) struct Both<'a> {
     ledger: &'a Ledger,
-    usage: &'a Usage,
+    usage: Option<&'a Usage>,
 }
 
 impl Meter for Both<'_> {
@@ -115,7 +115,11 @@ impl Meter for Both<'_> {
                 ledger.received.set(ledger.received.get() + bytes);
                 ledger.stats.downstream_cx_rx_bytes_total.add(bytes);
             }
-            Side::Upstream => self.usage.received(bytes),
+            Side::Upstream => {
+                if let Some(usage) = self.usage {
+                    usage.received(bytes);
+                }
+            }
         }
     }
 
@@ -127,7 +131,11 @@ impl Meter for Both<'_> {
                 ledger.sent.set(ledger.sent.get() + bytes);
                 ledger.stats.downstream_cx_tx_bytes_total.add(bytes);
             }
-            Side::Upstream => self.usage.sent(bytes),
+            Side::Upstream => {
+                if let Some(usage) = self.usage {
+                    usage.sent(bytes);
+                }
+            }
         }
     }
 

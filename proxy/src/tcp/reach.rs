@@ -4,12 +4,18 @@ use std::rc::Rc;
 
 use super::Session;
 use super::ahead::Reached;
+use super::line::Line;
+use super::tunnel::TunnelError;
 use crate::cluster::{DynamicHost, HostId, LocalCluster, LocalHost, Outcome, PickContext};
 use crate::config::cluster::Discovery;
 use crate::config::listener::NetworkFilter;
 use crate::config::route::Priority;
 use crate::config::subset::MetadataMatch;
+use crate::config::tcp::Tunneling;
 use crate::http::forward_proxy;
+use crate::net::listening::known;
+use crate::pool::Dedicated;
+use crate::pool::circuit_breaker::ConnectionPermit;
 use crate::route;
 use crate::telemetry::response_flags::ResponseFlags;
 use crate::upstream::failure::ConnectError;
@@ -45,17 +51,16 @@ impl Session {
         wanted: Option<&MetadataMatch>,
         failed: &mut Vec<HostId>,
     ) -> Result<Reached, Again> {
-        let Some(permit) = cluster.breaker(Priority::Default).try_connection() else {
-            cluster.stats.upstream_cx_overflow.inc();
-            self.flag(ResponseFlags::UPSTREAM_OVERFLOW);
-            return Err(Again(false));
+        let means = match &self.proxy.tunneling {
+            Some(config) => Means::Tunnel(config, cluster.spec().config.buffer_limit),
+            None => Means::Connection(self.permit(cluster)?),
         };
         if failed.len() >= self.proxy.max_connect_attempts.get() as usize {
             cluster.stats.upstream_cx_connect_attempts_exceeded.inc();
             self.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             return Err(Again(false));
         }
-        let hash = self.proxy.hash_source_ip.then(|| self.downstream.remote.ip());
+        let hash = known(self.downstream.remote.ip()).filter(|_| self.proxy.hash_source_ip);
         let dynamic = self.name_host(cluster).await?;
         let context = PickContext {
             omit: &[],
@@ -82,15 +87,10 @@ impl Session {
         // From before it is reached: it may fail while the connection is being made.
         let cuts = cluster.spec().config.hosts.close_connections_on_failure;
         let depends_on = cuts.then(|| host.watch());
-        match host.dedicate(permit, &self.downstream.client()).await {
-            Ok(connection) => {
+        match self.open(&host, means).await {
+            Ok(open) => {
                 cluster.observe(&host, Outcome::Response(200));
-                let mut facts = self.upstream.borrow_mut();
-                facts.local = connection.local_address;
-                facts.remote = connection.remote_address;
-                facts.tls.clone_from(&connection.peer);
-                drop(facts);
-                Ok(Reached { endpoint: connection, depends_on, greeting: Vec::new() })
+                Ok(Reached { depends_on, ..open })
             }
             Err(error) => {
                 self.note_failure(cluster, &host, &error)?;
@@ -98,6 +98,34 @@ impl Session {
                 Err(Again(true))
             }
         }
+    }
+
+    /// Counts one connection more in the circuit breaker.
+    fn permit(&self, cluster: &LocalCluster) -> Result<ConnectionPermit, Again> {
+        cluster.breaker(Priority::Default).try_connection().ok_or_else(|| {
+            cluster.stats.upstream_cx_overflow.inc();
+            self.flag(ResponseFlags::UPSTREAM_OVERFLOW);
+            Again(false)
+        })
+    }
+
+    /// The way to `host`.
+    async fn open(&self, host: &LocalHost, means: Means<'_>) -> Result<Reached, TunnelError> {
+        let (line, usage, buffer_limit, ends) = match means {
+            Means::Tunnel(config, buffer_limit) => {
+                let (tunnel, ends) = self.tunnel(config, host).await?;
+                (Line::Tunnel(Box::new(tunnel)), None, buffer_limit, ends)
+            }
+            Means::Connection(permit) => {
+                let Dedicated { stream, local_address, remote_address, peer, buffer_limit, usage } =
+                    host.dedicate(permit, &self.downstream.client()).await?;
+                let ends = (local_address, remote_address, peer);
+                (Line::Direct(stream), Some(usage), buffer_limit, ends)
+            }
+        };
+        let mut facts = self.upstream.borrow_mut();
+        (facts.local, facts.remote, facts.tls) = ends;
+        Ok(Reached { line, usage, buffer_limit, depends_on: None, greeting: Vec::new() })
     }
 
     /// The endpoint that the connection names itself, if the cluster's endpoints are found so.
@@ -133,16 +161,16 @@ impl Session {
         &self,
         cluster: &LocalCluster,
         host: &LocalHost,
-        error: &ConnectError,
+        error: &TunnelError,
     ) -> Result<(), Again> {
         tracing::debug!(connection = self.downstream.id, host = %host.address(), %error, "cannot connect");
         self.upstream.borrow_mut().failure = error.transport_failure();
         let outcome = match error {
-            ConnectError::Overflow(_) => {
+            TunnelError::Connect(ConnectError::Overflow(_)) => {
                 self.flag(ResponseFlags::UPSTREAM_OVERFLOW);
                 return Err(Again(false));
             }
-            ConnectError::Timeout => Outcome::Timeout,
+            TunnelError::Connect(ConnectError::Timeout) => Outcome::Timeout,
             _ => Outcome::Failed,
         };
         self.flag(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
@@ -170,6 +198,14 @@ impl Session {
         };
         (name, own.or(self.proxy.metadata_match.as_deref()))
     }
+}
+
+/// How an endpoint is reached.
+enum Means<'a> {
+    /// By a connection of its own.
+    Connection(ConnectionPermit),
+    /// Through a tunnel, whose cluster has this `per_connection_buffer_limit_bytes`.
+    Tunnel(&'a Tunneling, u32),
 }
 
 /// An attempt failed; whether another may be made.

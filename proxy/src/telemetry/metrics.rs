@@ -37,8 +37,8 @@ pub use stats::{
     GrpcUpstreamStats, HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats,
     ListenerWorkerStats, LocalRateLimitStats, NetworkAuthzStats, OpenTelemetryStats,
     ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats,
-    ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats, TlsInspectorStats,
-    ZipkinStats,
+    RouteStats, ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats,
+    TlsInspectorStats, ZipkinStats,
 };
 pub use text::{Buckets, json, text};
 
@@ -63,6 +63,7 @@ pub struct Metrics {
     cluster_faults: Common<ClusterFaultStats>,
     csrf: Sharded<CsrfStats>,
     compression: Compression,
+    routes: Sharded<RouteStats>,
     grpc: Sharded<GrpcStats>,
     grpc_web: Sharded<GrpcStats>,
     grpc_upstream: Sharded<GrpcUpstreamStats>,
@@ -250,6 +251,16 @@ impl Metrics {
         &self.compression
     }
 
+    /// A fresh shard of `vhost.HOST.route.PREFIX.*` for the calling worker, counted until it is dropped.
+    pub fn route(&self, host: &str, prefix: &str) -> Arc<RouteStats> {
+        self.routes.shard(Scope::Filter(FilterScope::route(host, prefix)))
+    }
+
+    /// A fresh shard of `vhost.HOST.vcluster.NAME.*` for the calling worker, counted until it is dropped.
+    pub fn virtual_cluster(&self, host: &str, name: &str) -> Arc<RouteStats> {
+        self.routes.shard(Scope::Filter(FilterScope::virtual_cluster(host, name)))
+    }
+
     /// A fresh shard of `cluster.NAME.grpc.[SERVICE.METHOD.]*` for the calling worker, counted until it is dropped.
     pub fn grpc(&self, call: [&str; 3]) -> Arc<GrpcStats> {
         self.grpc.shard(Scope::Filter(FilterScope::grpc(call)))
@@ -365,6 +376,7 @@ impl Metrics {
         let csrf = filter(FilterStatistics::Csrf);
         self.csrf.collect(configured.iter().filter(csrf), &mut out);
         self.compression.collect(configured, &mut out);
+        self.routes.collect(kind(is_of_host), &mut out);
         self.grpc.collect(std::iter::empty(), &mut out);
         self.grpc_web.collect(std::iter::empty(), &mut out);
         self.grpc_upstream.collect(std::iter::empty(), &mut out);
@@ -410,6 +422,12 @@ impl Metrics {
             .gauge_total("downstream_cx_active", |scope| matches!(scope, Scope::Listener(_)));
         self.server.total_connections.set(open);
     }
+}
+
+/// Whether it belongs to a route or a virtual cluster.
+fn is_of_host(scope: &Scope) -> bool {
+    use FilterStatistics::{Route, VirtualCluster};
+    matches!(scope, Scope::Filter(it) if matches!(it.kind(), Route | VirtualCluster))
 }
 
 fn is_rbac(scope: &Scope, part: &Part) -> bool {

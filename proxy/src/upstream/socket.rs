@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, SockAddr, SockRef, Type};
+use socket2::{Domain, SockRef, Type};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -19,7 +19,7 @@ use super::failure::ConnectError;
 use crate::config::address::HostAddress;
 use crate::config::connecting::{BindConfig, Connecting, TcpKeepalive};
 use crate::net::socket::option::State;
-use crate::net::socket::{set_keepalive, set_nodelay};
+use crate::net::socket::{set_keepalive, set_nodelay, unix};
 
 /// A connected socket: TCP, or Unix, which the runtime's type for TCP reads and writes just as well.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Socket {
     async fn finish(socket: socket2::Socket, address: &HostAddress) -> io::Result<Self> {
         let target = match address {
             HostAddress::Ip(address) => (*address).into(),
-            HostAddress::Pipe(path) => unix(path)?,
+            HostAddress::Pipe(path) => unix::address(path)?,
         };
         match socket.connect(&target) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
@@ -171,14 +171,6 @@ fn take_over(socket: &socket2::Socket, origin: Origin) -> io::Result<()> {
     }
     // On an IPv6 socket this means IPv6, too.
     socket.set_ip_transparent_v4(true)
-}
-
-/// The address of a Unix socket; `@` stands for the NUL that begins an abstract name.
-fn unix(path: &str) -> io::Result<SockAddr> {
-    match path.strip_prefix('@') {
-        Some(name) => SockAddr::unix(format!("\0{name}")),
-        None => SockAddr::unix(path),
-    }
 }
 
 impl Observer {

@@ -14,7 +14,7 @@ use crate::telemetry::metrics::{
     ClusterAuthzStats, ClusterFaultStats, ClusterRateLimitStats, CompressorShards,
     ConnectionRateStats, CorsStats, CsrfStats, DecompressorShards, ExtAuthzStats, FaultStats,
     GrpcStats, GrpcUpstreamStats, JwtAuthnStats, LocalRateLimitStats, Metrics, NetworkAuthzStats,
-    RbacPolicyStats, RbacStats, SessionStats, ShadowRbacStats,
+    RbacPolicyStats, RbacStats, RouteStats, SessionStats, ShadowRbacStats,
 };
 
 /// Most shards of a kind that requests name as they like.
@@ -81,6 +81,8 @@ pub struct FilterStats {
     grpc_web: Shards<GrpcStats, GrpcKey>,
     grpc_upstream: Shards<GrpcUpstreamStats, GrpcKey>,
     connection_rates: Shards<ConnectionRateStats>,
+    routes: Shards<RouteStats, (Name, Name)>,
+    virtual_clusters: Shards<RouteStats, (Name, Name)>,
 }
 
 impl FilterStats {
@@ -107,6 +109,8 @@ impl FilterStats {
             grpc_web: Shards::default(),
             grpc_upstream: Shards::default(),
             connection_rates: Shards::default(),
+            routes: Shards::default(),
+            virtual_clusters: Shards::default(),
         }
     }
 
@@ -202,6 +206,18 @@ impl FilterStats {
     /// Of network filters of the same name.
     pub fn connection_rate(&self, stat_prefix: &Name) -> Arc<ConnectionRateStats> {
         self.connection_rates.get(stat_prefix, || self.metrics.connection_rate(stat_prefix))
+    }
+
+    /// Of routes with this stat prefix in the virtual host called `host`.
+    pub fn route(&self, host: &Name, prefix: &Name) -> Arc<RouteStats> {
+        let key = (Arc::clone(host), Arc::clone(prefix));
+        self.routes.get(&key, || self.metrics.route(host, prefix))
+    }
+
+    /// Of a virtual cluster of the virtual host called `host`.
+    pub fn virtual_cluster(&self, host: &Name, name: &Name) -> Arc<RouteStats> {
+        let key = (Arc::clone(host), Arc::clone(name));
+        self.virtual_clusters.get(&key, || self.metrics.virtual_cluster(host, name))
     }
 
     /// Of sessions.

@@ -22,8 +22,8 @@ pub(super) fn addresses(state: &State) -> Vec<Located> {
         let name = &listener.value.name;
         for (index, ListenAddress { address, .. }) in listener.value.addresses.iter().enumerate() {
             // Port 0 asks for any free port.
-            if address.port() != 0
-                && let Some(other) = taken.insert(*address, name)
+            if !address.asks_for_any_port()
+                && let Some(other) = taken.insert(address, name)
             {
                 let reason = format!("{address} is the address of listener {other:?} already");
                 let field = match index.checked_sub(1) {

@@ -46,7 +46,7 @@ pub(super) fn upstream(proto: &Address) -> Result<config::address::Address> {
     })
 }
 
-/// A Unix socket to connect to.
+/// The path of a Unix socket.
 fn pipe(proto: &Pipe) -> Result<HostAddress> {
     let Pipe { path, mode: _ } = proto;
     let path = non_empty("path", path)?;
@@ -73,11 +73,33 @@ pub(super) fn port_number(field: &str, port: u32) -> Result<u16> {
     u16::try_from(port).map_err(|_| String::from("a port is at most 65535")).at(field)
 }
 
-/// A literal address to listen on, and whether it is to take IPv4 as well.
-pub(super) fn listening(proto: &Address) -> Result<(SocketAddr, bool)> {
+/// An address to listen on.
+pub(super) struct Listening {
+    /// Where.
+    pub(super) address: HostAddress,
+    /// Whether it is to take IPv4 as well.
+    pub(super) ipv4_compat: bool,
+    /// The permissions of a Unix socket; 0 if they are not said.
+    pub(super) mode: u32,
+}
+
+/// A literal address to listen on.
+pub(super) fn listening(proto: &Address) -> Result<Listening> {
+    let Address { address } = proto;
+    if let AddressKind::Pipe(proto) = required("", address)? {
+        let Pipe { path, mode } = proto;
+        let address = pipe(proto).at("pipe")?;
+        if *mode > 0o777 {
+            return refuse("pipe.mode", "must be at most 511, which is 0777");
+        }
+        if *mode != 0 && path.starts_with('@') {
+            return refuse("pipe.mode", "a name in the abstract namespace has no permissions");
+        }
+        return Ok(Listening { address, ipv4_compat: false, mode: *mode });
+    }
     let HostPort { host, port, ipv4_compat } = host_port(proto)?;
-    let address = ip(host, port).at("socket_address")?;
-    Ok((address, ipv4_compat))
+    let address = ip(host, port).at("socket_address")?.into();
+    Ok(Listening { address, ipv4_compat, mode: 0 })
 }
 
 /// A literal address to connect to.

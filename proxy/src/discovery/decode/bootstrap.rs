@@ -17,14 +17,13 @@ use super::dns::ResolverFields;
 use super::errors::{At, Result, both, each, optional, refuse};
 use super::listener::listener;
 use super::overload::overload_manager;
-use super::runtime::{Runtime, layered_runtime};
+use super::runtime::layered_runtime;
 use super::source::{file_source, no_management_server};
 use super::tls::secret;
 use super::tracing::default_provider;
 use super::value::unless_empty;
 use crate::config::cluster::Cluster;
 use crate::config::connecting::BindConfig;
-use crate::config::overload::Overload;
 use crate::config::sharing::Parts;
 use crate::config::source::FileSource;
 use crate::config::{self, Name};
@@ -72,10 +71,8 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
             ),
         ),
     )?;
-    let (runtime, overload) = values;
+    let (mut runtime, overload) = (values.0.unwrap_or_default(), values.1.unwrap_or_default());
     let (lds, cds) = sources.unwrap_or_default();
-    let Runtime { listener_limits, tracing } = runtime.unwrap_or_default();
-    let overload = Overload { listener_limits, ..overload.unwrap_or_default() };
     let provider = traces.flatten().map(Arc::new);
     let Manager { local_cluster, bind } = manager.unwrap_or_default();
     defined(local_cluster.as_ref(), &resources.clusters)?;
@@ -85,8 +82,9 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         admin: admin.flatten(),
         upstream_bind_config: bind.map(Arc::new),
         resolver: resolver.unwrap_or_default(),
-        overload,
-        tracing: config::tracing::Defaults { provider, ..tracing },
+        overload: runtime.limit(overload),
+        tracing: config::tracing::Defaults { provider, ..runtime.tracing },
+        strip_fragments: runtime.strip_fragments,
         lds,
         cds,
         ..resources
@@ -177,12 +175,13 @@ fn admin(proto: &Admin) -> Result<Option<config::bootstrap::Admin>> {
     if !access_log_path.is_empty() {
         access_logs.push(Arc::new(default_file(access_log_path)?));
     }
-    let address = optional("address", address, listening)?;
-    Ok(address.map(|(address, ipv4_compat)| config::bootstrap::Admin {
-        address,
-        ipv4_compat,
-        access_logs,
-    }))
+    optional("address", address, |proto| {
+        let at = listening(proto)?;
+        let Some(address) = at.address.ip() else {
+            return refuse("pipe", "the admin API is not served on Unix sockets");
+        };
+        Ok(config::bootstrap::Admin { address, ipv4_compat: at.ipv4_compat, access_logs })
+    })
 }
 
 fn node(proto: &Node) -> config::bootstrap::Node {

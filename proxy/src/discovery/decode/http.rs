@@ -29,10 +29,10 @@ use super::tracing::tracing;
 use super::value::{
     bounded, duration_in_ms, enumeration, limit, name, optional_duration, unless_empty,
 };
-use crate::config::address::CidrRange;
 use crate::config::http::{
-    self, ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpLimits, LogOptions,
-    PathNormalisation, RequestIdOptions, RouteSource, ServerHeaderTransformation, StripPort,
+    self, ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpLimits,
+    InternalAddresses, LogOptions, PathNormalisation, RequestIdOptions, RouteSource,
+    ServerHeaderTransformation, StripPort,
 };
 use crate::config::source::ResourceSource;
 
@@ -193,9 +193,12 @@ fn request_ids(
     })
 }
 
-fn internal_addresses(proto: Option<&InternalAddressConfig>) -> Result<Vec<CidrRange>> {
-    let Some(InternalAddressConfig { cidr_ranges }) = proto else { return Ok(Vec::new()) };
-    each("cidr_ranges", cidr_ranges, cidr_range).at("internal_address_config")
+fn internal_addresses(proto: Option<&InternalAddressConfig>) -> Result<InternalAddresses> {
+    let Some(InternalAddressConfig { unix_sockets, cidr_ranges }) = proto else {
+        return Ok(InternalAddresses::default());
+    };
+    let ranges = each("cidr_ranges", cidr_ranges, cidr_range).at("internal_address_config")?;
+    Ok(InternalAddresses { ranges, unix_sockets: *unix_sockets })
 }
 
 fn header_value(field: &str, text: &str) -> Result<Option<Box<str>>> {

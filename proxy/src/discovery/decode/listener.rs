@@ -1,7 +1,7 @@
 //! Listeners and their listener filters.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use xds::envoy::config::listener::v3::listener::connection_balance_config::{
 use xds::envoy::config::listener::v3::{AdditionalAddress, FilterChain, Listener, ListenerFilter};
 
 use super::access_log::access_log;
-use super::address::listening;
+use super::address::{Listening, listening};
 use super::errors::{At, Result, each, optional, refuse, required};
 use super::filter_chain::filter_chain;
 use super::listener_filter::listener_filter;
@@ -24,6 +24,7 @@ use super::overlap::overlap;
 use super::socket_option::{keepalive_options, socket_option};
 use super::value::{bounded, enumeration, limit, unless_empty};
 use crate::config::Name;
+use crate::config::address::HostAddress;
 use crate::config::listener::{
     self, FilterChainMatch, ListenAddress, ListenerFilterKind, TrafficDirection,
 };
@@ -61,6 +62,7 @@ pub(super) fn listener(proto: &Listener) -> Result<listener::Listener> {
         transparent: *transparent == Some(true),
         freebind: *freebind == Some(true),
         mptcp: *enable_mptcp,
+        mode: 0,
         others: each("socket_options", socket_options, socket_option)?,
     };
     let addresses =
@@ -126,20 +128,20 @@ fn exact_balance(proto: Option<&ConnectionBalanceConfig>, bind_to_port: bool) ->
     Ok(true)
 }
 
-/// An address to listen on, and whether it takes IPv4 as well.
-fn checked(address: &Option<Address>) -> Result<(SocketAddr, bool)> {
-    let (address, ipv4_compat) = listening(required("address", address)?).at("address")?;
-    let may_be = match address.ip() {
-        IpAddr::V6(ip) => ip.is_unspecified() || ip.to_ipv4_mapped().is_some(),
-        IpAddr::V4(_) => false,
+/// An address to listen on.
+fn checked(address: &Option<Address>) -> Result<Listening> {
+    let at = listening(required("address", address)?).at("address")?;
+    let may_be = match at.address.ip().map(|address| address.ip()) {
+        Some(IpAddr::V6(ip)) => ip.is_unspecified() || ip.to_ipv4_mapped().is_some(),
+        Some(IpAddr::V4(_)) | None => false,
     };
-    if ipv4_compat && !may_be {
+    if at.ipv4_compat && !may_be {
         return refuse(
             "address.socket_address.ipv4_compat",
             "only the address '::' and IPv4 addresses mapped to IPv6 can be compatible",
         );
     }
-    Ok((address, ipv4_compat))
+    Ok(at)
 }
 
 /// All addresses of a listener, each opened with `options` and `keepalive` or with some of its own.
@@ -151,11 +153,21 @@ fn listen_addresses(
 ) -> Result<Vec<ListenAddress>> {
     let at =
         |address: &Option<Address>, others: &[SocketOption], keepalive: Option<&TcpKeepalive>| {
-            let (address, ipv4_compat) = checked(address)?;
+            let Listening { address, ipv4_compat, mode } = checked(address)?;
+            let is_path = matches!(address, HostAddress::Pipe(_));
+            for (field, asked) in [
+                ("transparent", options.transparent),
+                ("freebind", options.freebind),
+                ("enable_mptcp", options.mptcp),
+            ] {
+                if is_path && asked {
+                    return refuse(field, "means nothing to a Unix socket");
+                }
+            }
             let others = [others, &keepalive_options(keepalive)?].concat();
             Ok(ListenAddress {
                 address,
-                options: ListenOptions { ipv4_compat, others, ..options.clone() },
+                options: ListenOptions { ipv4_compat, mode, others, ..options.clone() },
             })
         };
     let main = at(main, &options.others, keepalive)?;

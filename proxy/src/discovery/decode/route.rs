@@ -19,7 +19,8 @@ use super::retry::retry_policy;
 use super::route_action::route_action;
 use super::route_match::route_match;
 use super::tracing::{decorator, route_tracing};
-use super::value::{enumeration, header_name, name};
+use super::value::{enumeration, header_name, name, unless_empty};
+use crate::config::Name;
 use crate::config::header::HeaderMutations;
 use crate::config::route::{self, Action, RequireTls, RouteConfig};
 
@@ -173,6 +174,7 @@ fn decode_route(proto: &Route, longest_body: usize) -> Result<route::Route> {
         metadata: said,
         decorator: span_name,
         tracing,
+        stat_prefix,
         typed_per_filter_config,
         request_headers_to_add,
         request_headers_to_remove,
@@ -198,6 +200,7 @@ fn decode_route(proto: &Route, longest_body: usize) -> Result<route::Route> {
         response_headers,
         decorator: optional("decorator", span_name, decorator)?.map(Box::new),
         tracing: optional("tracing", tracing, route_tracing)?.map(Box::new),
+        stat_prefix: unless_empty(stat_prefix).map(Name::from),
         request_body_buffer_limit: request_body_buffer_limit
             .or(per_request_buffer_limit_bytes.map(u64::from)),
         metadata: said.as_ref().and_then(metadata::metadata),

@@ -10,18 +10,21 @@ use xds::envoy::config::bootstrap::v3::{LayeredRuntime, RuntimeLayer};
 
 use super::errors::{At, Result, each, refuse, required};
 use super::value::non_empty;
+use crate::config::overload::Overload;
 use crate::config::tracing::Defaults;
 use crate::config::{HashMap, Name};
 
 /// Keys that begin with these allow deprecated fields, and limit Envoy's regex engine.
 const WITHOUT_EFFECT: [&str; 2] = ["envoy.deprecated_features", "re2."];
-/// Switches between versions of Envoy's code that mean nothing here, or mean what is done here if they have this
-/// value. docs/FIELDS.md lists them.
-const FEATURES: [(&str, Option<bool>); 3] = [
-    ("envoy.reloadable_features.google_grpc_disable_tls_13", None),
-    ("envoy.reloadable_features.http_reject_path_with_fragment", Some(true)),
-    ("envoy.reloadable_features.no_extension_lookup_by_name", None),
+/// Switches between versions of Envoy's code that mean nothing here. docs/FIELDS.md lists them.
+const FEATURES: [&str; 2] = [
+    "envoy.reloadable_features.google_grpc_disable_tls_13",
+    "envoy.reloadable_features.no_extension_lookup_by_name",
 ];
+/// Whether a path with a fragment is refused; otherwise the fragment is taken off.
+const REJECT_FRAGMENT: &str = "envoy.reloadable_features.http_reject_path_with_fragment";
+/// How many connections all listeners may have together, unless the overload manager says so.
+const MOST_CONNECTIONS: &str = "overload.global_downstream_max_connections";
 /// When spans are sent.
 const TRACING: [&str; 4] = [
     "tracing.opentelemetry.flush_interval_ms",
@@ -37,14 +40,33 @@ const LISTENER_LIMIT: &str = "envoy.resource_limits.listener.";
 pub(super) struct Runtime {
     /// Connection limits, by listener.
     pub(super) listener_limits: HashMap<Name, u64>,
+    /// How many connections all listeners may have together.
+    pub(super) max_connections: Option<u64>,
     /// When spans are sent.
     pub(super) tracing: Defaults,
+    /// Whether fragments are taken off paths.
+    pub(super) strip_fragments: bool,
+}
+
+impl Runtime {
+    /// `overload` with the limits that are set here.
+    pub(super) fn limit(&mut self, overload: Overload) -> Overload {
+        Overload {
+            listener_limits: std::mem::take(&mut self.listener_limits),
+            max_connections: overload.max_connections.or(self.max_connections),
+            ..overload
+        }
+    }
 }
 
 /// One value that means something here.
 enum Setting {
     /// The connection limit of a listener.
     ListenerLimit(Name, u64),
+    /// How many connections all listeners may have together.
+    MaxConnections(u64),
+    /// Whether a path with a fragment is refused.
+    RejectFragment(bool),
     /// A number about the sending of spans.
     Tracing(&'static str, u64),
 }
@@ -67,6 +89,8 @@ pub(super) fn layered_runtime(proto: &LayeredRuntime) -> Result<Runtime> {
             Setting::ListenerLimit(listener, limit) => {
                 runtime.listener_limits.insert(listener, limit);
             }
+            Setting::MaxConnections(limit) => runtime.max_connections = Some(limit),
+            Setting::RejectFragment(rejects) => runtime.strip_fragments = !rejects,
             Setting::Tracing(key, number) => about_spans(&mut runtime.tracing, key, number),
         }
     }
@@ -108,28 +132,22 @@ fn flatten<'a>(prefix: &str, object: &'a Struct, all: &mut Vec<(String, &'a Valu
     }
 }
 
-/// A boolean as runtime layers have it: also as a text.
-fn truth(value: &Value) -> Option<bool> {
-    match &value.kind {
-        Some(Kind::BoolValue(truth)) => Some(*truth),
-        Some(Kind::StringValue(text)) => text.parse().ok(),
-        _ => None,
-    }
-}
-
 /// What a value sets; nothing if it has no effect here.
 fn setting(key: &str, value: &Value) -> Result<Option<Setting>> {
     let field = format!("[{key:?}]");
-    if WITHOUT_EFFECT.iter().any(|prefix| key.starts_with(prefix)) {
+    if WITHOUT_EFFECT.iter().any(|prefix| key.starts_with(prefix)) || FEATURES.contains(&key) {
         return Ok(None);
     }
-    if let Some((_, followed)) = FEATURES.iter().find(|(feature, _)| *feature == key) {
-        return match followed {
-            Some(followed) if truth(value) != Some(*followed) => {
-                refuse(&field, format!("only {followed} is supported by this version"))
-            }
-            _ => Ok(None),
+    if key == REJECT_FRAGMENT {
+        return match &value.kind {
+            Some(Kind::BoolValue(rejects)) => Ok(Some(Setting::RejectFragment(*rejects))),
+            // As in Envoy, such a text switches nothing.
+            Some(Kind::StringValue(text)) if matches!(&**text, "true" | "false") => Ok(None),
+            _ => refuse(&field, "must be true or false"),
         };
+    }
+    if key == MOST_CONNECTIONS {
+        return Ok(Some(Setting::MaxConnections(number(&field, value)?)));
     }
     if let Some(key) = TRACING.iter().find(|known| **known == key) {
         return Ok(Some(Setting::Tracing(key, number(&field, value)?)));
@@ -145,9 +163,15 @@ fn setting(key: &str, value: &Value) -> Result<Option<Setting>> {
     Ok(Some(Setting::ListenerLimit(listener.into(), number(&field, value)?)))
 }
 
+/// A number as runtime layers have it: also as a text.
 fn number(field: &str, value: &Value) -> Result<u64> {
-    match &value.kind {
-        Some(Kind::NumberValue(number)) if *number >= 0.0 => Ok(*number as u64),
-        _ => refuse(field, "must be a number that is not negative"),
+    let number = match &value.kind {
+        Some(Kind::NumberValue(number)) if *number >= 0.0 => Some(*number as u64),
+        Some(Kind::StringValue(text)) => text.parse().ok(),
+        _ => None,
+    };
+    match number {
+        Some(number) => Ok(number),
+        None => refuse(field, "must be a number that is not negative"),
     }
 }

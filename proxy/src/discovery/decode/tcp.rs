@@ -4,22 +4,27 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use serde_json::{Map, Value};
 use xds::envoy::config::core::v3::BackoffStrategy;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::weighted_cluster::ClusterWeight;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
-    ClusterSpecifier, TcpAccessLogOptions, WeightedCluster,
+    ClusterSpecifier, TcpAccessLogOptions, TunnelingConfig, WeightedCluster,
 };
 use xds::envoy::r#type::v3::HashPolicy;
 use xds::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp};
 
 use super::access_log::access_log;
 use super::errors::{At, Result, each, optional, refuse, required};
-use super::subset;
-use super::value::{duration_in_ms, limit, name, percent, positive_duration};
+use super::value::{
+    duration_in_ms, limit, name, non_empty, percent, positive_duration, unless_empty,
+};
+use super::{header, subset};
+use crate::config::format::Format;
+use crate::config::header::HeaderChange;
 use crate::config::subset::MetadataMatch;
-use crate::config::tcp::{self, Backoff, TcpCluster, TcpWeighted};
+use crate::config::tcp::{self, Backoff, TcpCluster, TcpWeighted, Tunneling};
 
 /// Envoy's default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -35,6 +40,7 @@ pub(super) fn tcp_proxy(proto: &TcpProxy) -> Result<tcp::TcpProxy> {
         max_connect_attempts,
         backoff_options,
         hash_policy,
+        tunneling_config,
         max_downstream_connection_duration: max_duration,
         max_downstream_connection_duration_jitter_percentage: jitter,
         access_log_flush_interval,
@@ -71,10 +77,42 @@ pub(super) fn tcp_proxy(proto: &TcpProxy) -> Result<tcp::TcpProxy> {
         )?,
         max_connect_attempts,
         backoff: optional("backoff_options", backoff_options, backoff)?,
+        tunneling: optional("tunneling_config", tunneling_config, tunneling)?.map(Box::new),
         hash_source_ip: !each("hash_policy", hash_policy, source_ip)?.is_empty(),
         access_logs: each("access_log", logs, |log| access_log(log).map(Arc::new))?,
         log_on_connected: flush.on_connected,
         log_interval: flush.interval,
+    })
+}
+
+fn tunneling(proto: &TunnelingConfig) -> Result<Tunneling> {
+    let TunnelingConfig {
+        hostname,
+        use_post,
+        headers_to_add,
+        propagate_response_headers,
+        post_path,
+        propagate_response_trailers,
+    } = proto;
+    if !use_post && !post_path.is_empty() {
+        return refuse("post_path", "a CONNECT has no path: set use_post, or leave it out");
+    }
+    if !use_post && *propagate_response_trailers {
+        return refuse(
+            "propagate_response_trailers",
+            "those after a CONNECT are not seen by this version: set use_post, or leave it out",
+        );
+    }
+    let path = unless_empty(post_path).unwrap_or_else(|| "/".into());
+    let path = PathAndQuery::try_from(&*path).map_err(|_| format!("{path:?} is no path"));
+    Ok(Tunneling {
+        hostname: Format::parse(non_empty("hostname", hostname)?).at("hostname")?,
+        post_path: Some(path.at("post_path")?).filter(|_| *use_post),
+        headers_to_add: each("headers_to_add", headers_to_add, |header| {
+            header::to_add(header).map(HeaderChange::Add)
+        })?,
+        propagate_response_headers: *propagate_response_headers,
+        propagate_response_trailers: *propagate_response_trailers,
     })
 }
 

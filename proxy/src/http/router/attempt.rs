@@ -8,6 +8,7 @@ use http_body::Body as _;
 
 use super::exchange::Exchange;
 use super::failure::Failure;
+use super::tally::Tally;
 use crate::cluster::health_check::IMMEDIATE_FAIL;
 use crate::cluster::{DynamicHost, LocalCluster, LocalHost, Outcome, OverrideHost, PickContext};
 use crate::config::cluster::Discovery;
@@ -39,6 +40,7 @@ pub struct Answer {
 pub struct InFlight {
     cluster: Rc<LocalCluster>,
     host: Rc<LocalHost>,
+    tally: Tally,
     arrived: Option<Instant>,
     span: Attempt,
 }
@@ -49,6 +51,7 @@ impl InFlight {
         self.span.completed();
         if let Some(arrived) = self.arrived {
             self.cluster.stats.upstream_rq_time.record(millis(arrived.elapsed()));
+            self.tally.completed(arrived);
         }
     }
 
@@ -67,6 +70,7 @@ impl InFlight {
     /// Counts a response that was given up by the proxy.
     pub fn expired(&self) {
         self.cluster.stats.upstream_rq_timeout.inc();
+        self.tally.timed_out();
     }
 }
 
@@ -265,6 +269,7 @@ impl Exchange<'_> {
                 Protocol::Http2 => Version::HTTP_2,
             });
         }
+        self.tally.sent();
         let sent_at = Instant::now();
         timeline.upstream_begin.set(Some(sent_at));
         let sent = self.within(begin, lease.send(request)).await?;
@@ -275,6 +280,7 @@ impl Exchange<'_> {
             let in_flight = InFlight {
                 cluster: Rc::clone(&self.cluster),
                 host: Rc::clone(host),
+                tally: self.tally.clone(),
                 arrived: timeline.request_end.get(),
                 span: Attempt::default(),
             };

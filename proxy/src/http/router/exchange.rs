@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::hash::Hashed;
 use super::mirror::{Mirrors, Tee};
 use super::request::Outgoing;
+use super::tally::Tally;
 use crate::cluster::{HostId, LocalCluster};
 use crate::config::cluster::UpstreamProtocol;
 use crate::config::overload::Timer;
@@ -106,6 +107,7 @@ impl Source {
 pub struct Exchange<'a> {
     pub(super) plan: Plan<'a>,
     pub(super) cluster: Rc<LocalCluster>,
+    pub(super) tally: Tally,
     pub(super) outgoing: Outgoing<'a>,
     pub(super) timeouts: Timeouts,
     pub(super) avoid: Vec<HostId>,
@@ -129,7 +131,7 @@ impl<'a> Exchange<'a> {
     /// An exchange before its first attempt.
     pub fn new(
         plan: Plan<'a>,
-        cluster: Rc<LocalCluster>,
+        (cluster, tally): (Rc<LocalCluster>, Tally),
         outgoing: Outgoing<'a>,
         source: Source,
         overrides: Overrides,
@@ -161,6 +163,7 @@ impl<'a> Exchange<'a> {
             retry_permit: None,
             plan,
             cluster,
+            tally,
             outgoing,
             timeouts,
             source,
@@ -254,6 +257,7 @@ impl<'a> Exchange<'a> {
             let stats = &self.cluster.stats;
             let Some(permit) = self.breaker().try_retry() else {
                 stats.upstream_rq_retry_overflow.inc();
+                self.tally.retry_overflowed();
                 self.plan.stream.flag(ResponseFlags::UPSTREAM_OVERFLOW);
                 return result;
             };
@@ -261,6 +265,7 @@ impl<'a> Exchange<'a> {
                 stats.retried.record(answer.response.status().as_u16());
             }
             stats.upstream_rq_retry.inc();
+            self.tally.retried();
             match asked {
                 true => stats.upstream_rq_retry_backoff_ratelimited.inc(),
                 false => stats.upstream_rq_retry_backoff_exponential.inc(),
@@ -295,7 +300,10 @@ impl<'a> Exchange<'a> {
     fn expired(&self, expired: Expired) -> Failure {
         let (cluster, http) = (&self.cluster.stats, &self.plan.stream.served.stats);
         match expired {
-            Expired::Route => cluster.upstream_rq_timeout.inc(),
+            Expired::Route => {
+                cluster.upstream_rq_timeout.inc();
+                self.tally.timed_out();
+            }
             Expired::PerTry => cluster.upstream_rq_per_try_timeout.inc(),
             Expired::PerTryIdle => cluster.upstream_rq_per_try_idle_timeout.inc(),
             Expired::Idle => http.downstream_rq_idle_timeout.inc(),
@@ -326,10 +334,14 @@ impl<'a> Exchange<'a> {
         match decision {
             Decision::No(Refusal::LimitExceeded) => {
                 stats.upstream_rq_retry_limit_exceeded.inc();
+                self.tally.retries_exceeded();
                 self.plan.stream.flag(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             }
             Decision::No(Refusal::BodyNotKept) => stats.retry_or_shadow_abandoned.inc(),
-            _ if result.is_ok() && self.attempts() > 1 => stats.upstream_rq_retry_success.inc(),
+            _ if result.is_ok() && self.attempts() > 1 => {
+                stats.upstream_rq_retry_success.inc();
+                self.tally.retry_succeeded();
+            }
             _ => {}
         }
     }
@@ -345,6 +357,7 @@ impl<'a> Exchange<'a> {
     /// Counts what the client gets in place of a response.
     pub(super) fn charge_reply(&self, status: StatusCode) {
         self.cluster.stats.response(status.as_u16(), self.plan.stream.internal.get());
+        self.tally.answered(status.as_u16());
     }
 
     /// A timeout may be answered with 204 if a trusted caller asked for that.

@@ -9,6 +9,7 @@ use super::Plan;
 use super::request::Outgoing;
 use crate::cluster::LocalCluster;
 use crate::config::cluster::LbPolicy;
+use crate::net::listening::known;
 use crate::route::{cookie, hash};
 
 /// What hash policies make of a request.
@@ -31,7 +32,7 @@ impl Hashed {
         let cookies = RefCell::new(Vec::new());
         let keys = hash::Keys {
             head: &outgoing.head.view(),
-            client: Some(plan.stream.client.get().ip()),
+            client: known(plan.stream.client.get().ip()),
             cookie: &|wanted| {
                 let value = hash::cookie_value(downstream.remote, downstream.local);
                 let (ttl, path) = (wanted.ttl?, &wanted.path);

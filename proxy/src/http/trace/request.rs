@@ -6,6 +6,7 @@ use http::HeaderValue;
 
 use super::tags::{self, Outcome};
 use super::{Tracer, asked_operation, operation, trace_state};
+use crate::config::address::HostAddress;
 use crate::config::tracing::Provider;
 use crate::http::ends;
 use crate::http::names::{
@@ -101,7 +102,12 @@ fn of_request(stream: &Stream, tracer: &Tracer, head: &Head, tags: &mut Tags) {
     tags.set(tag::DOWNSTREAM_CLUSTER, or_none(header(X_ENVOY_DOWNSTREAM_SERVICE_CLUSTER)));
     tags.set(tag::USER_AGENT, or_none(header(http::header::USER_AGENT)));
     tags.set(tag::PROTOCOL, ends::version(head.version));
-    tags.set(tag::PEER_ADDRESS, stream.connection.downstream.direct_remote.ip().to_string());
+    let downstream = &stream.connection.downstream;
+    let peer = match downstream.shown(downstream.direct_remote) {
+        HostAddress::Ip(address) => address.ip().to_string(),
+        HostAddress::Pipe(path) => path.to_string(),
+    };
+    tags.set(tag::PEER_ADDRESS, peer);
     if let Some(id) = header(X_CLIENT_TRACE_ID) {
         tags.set(tag::CLIENT_TRACE_ID, id);
     }

@@ -3,6 +3,8 @@
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
+use std::net::{SocketAddr, TcpListener};
+
 use crate::snapshot;
 
 /// A manager with one worker that only listens to what it is told.
@@ -10,7 +12,7 @@ struct World {
     manager: Manager,
     told: UnboundedReceiver<Command>,
     /// Sockets stay open until the worker would close them.
-    sockets: Vec<(u64, TcpListener)>,
+    sockets: Vec<(u64, Bound)>,
 }
 
 impl World {
@@ -30,7 +32,7 @@ impl World {
             told.push(match command {
                 Command::Listen { id, name, address, socket } => {
                     self.sockets.extend(socket.map(|(socket, _)| (id, socket)));
-                    format!("listen {id} {name} {}", place(listeners, address))
+                    format!("listen {id} {name} {}", place(listeners, &address))
                 }
                 Command::Pass { id, to } => format!("pass {id} {to}"),
                 Command::Stop { id } => {
@@ -51,8 +53,8 @@ impl World {
 }
 
 /// The position of the listener that is at `address`.
-fn place(listeners: &[(&str, SocketAddr)], address: SocketAddr) -> usize {
-    listeners.iter().position(|(_, at)| *at == address).unwrap()
+fn place(listeners: &[(&str, SocketAddr)], address: &HostAddress) -> usize {
+    listeners.iter().position(|(_, at)| HostAddress::Ip(*at) == *address).unwrap()
 }
 
 fn snapshot(listeners: &[(&str, SocketAddr)]) -> Snapshot {
@@ -60,7 +62,7 @@ fn snapshot(listeners: &[(&str, SocketAddr)]) -> Snapshot {
         config: Arc::new(Listener {
             name: name.into(),
             addresses: vec![ListenAddress {
-                address,
+                address: address.into(),
                 options: ListenOptions { backlog: 16, ..ListenOptions::default() },
             }],
             bind_to_port: true,
@@ -111,7 +113,7 @@ fn a_renamed_listener_keeps_its_socket() {
     let mut world = World::new();
     world.publish(&[("old", one)]);
     assert_eq!(world.publish(&[("new", one)]), ["pass 0 new"]);
-    assert_eq!(world.manager.addresses(), [("new".into(), one)]);
+    assert_eq!(world.manager.addresses(), [("new".into(), one.into())]);
     assert_eq!(world.counts(), [2, 0, 1]);
     assert_eq!(world.publish(&[("old", one)]), ["pass 0 old"], "and back");
     assert_eq!(world.publish(&[]), ["stop 0"]);
@@ -123,7 +125,7 @@ fn two_listeners_swap_their_sockets() {
     let mut world = World::new();
     world.publish(&[("a", one), ("b", two)]);
     assert_eq!(world.publish(&[("a", two), ("b", one)]), ["pass 1 a", "pass 0 b"]);
-    assert_eq!(world.manager.addresses(), [("a".into(), two), ("b".into(), one)]);
+    assert_eq!(world.manager.addresses(), [("a".into(), two.into()), ("b".into(), one.into())]);
     assert_eq!(world.counts(), [2, 2, 0]);
 }
 
@@ -153,7 +155,7 @@ fn a_refused_snapshot_moves_nothing() {
     let refused = world.manager.prepare(&snapshot(&[("new", one), ("other", two)])).unwrap_err();
     assert_eq!(&*refused.listener, "other");
     assert!(world.told.try_recv().is_err());
-    assert_eq!(world.manager.addresses(), [("old".into(), one)]);
+    assert_eq!(world.manager.addresses(), [("old".into(), one.into())]);
 }
 
 #[test]
@@ -170,11 +172,30 @@ fn a_stopped_listener_has_no_socket_to_pass_on() {
 fn connections_find_the_listener_of_their_address() {
     let [one, two] = addresses();
     let found = |listeners: &[(&str, SocketAddr)], name: &str, address| {
-        snapshot(listeners).listener(name, address).map(|it| it.config.name.to_string())
+        snapshot(listeners)
+            .listener(name, &HostAddress::Ip(address))
+            .map(|it| it.config.name.to_string())
     };
     assert_eq!(found(&[("a", one), ("b", two)], "a", one).unwrap(), "a");
     assert_eq!(found(&[("new", one)], "old", one).unwrap(), "new");
     assert_eq!(found(&[("a", two), ("b", one)], "a", one).unwrap(), "b");
     assert_eq!(found(&[("a", two)], "a", one).unwrap(), "a", "what still waits in the old queue");
     assert_eq!(found(&[("b", two)], "a", one), None);
+}
+
+#[test]
+fn the_workers_share_the_socket_of_a_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("in.sock");
+    let options = ListenOptions { backlog: 16, ..ListenOptions::default() };
+    let at = ListenAddress { address: HostAddress::parse(path.to_str().unwrap()), options };
+    let two = NonZeroUsize::new(2).unwrap();
+    let (sockets, _) = sockets(&at, two, false).unwrap();
+    assert_eq!(sockets.len(), 2);
+    let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let accepts = |socket: &Bound| match socket {
+        Bound::Unix(socket) => socket.accept().is_ok(),
+        Bound::Tcp(_) => false,
+    };
+    assert_eq!([accepts(&sockets[1]), accepts(&sockets[0])], [true, false], "one connection");
 }

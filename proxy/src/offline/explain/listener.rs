@@ -8,9 +8,11 @@ use super::cluster::Bound;
 use super::report::{Choice, Other, Step};
 use super::route::{self, Verdict};
 use super::{Arguments, chain};
+use crate::config::address::HostAddress;
 use crate::config::listener::ListenerFilterKind;
 use crate::discovery::{Assembler, Written};
 use crate::filter_chain::ConnectionFacts;
+use crate::net::listening::NOWHERE;
 use crate::snapshot::{FilterChain, Listener, Terminal};
 
 /// Where a request has come to.
@@ -32,13 +34,13 @@ pub(super) fn explain(
     let mut listeners: Vec<&Arc<Listener>> = assembler.snapshot().listeners.values().collect();
     listeners.sort_by(|a, b| a.config.name.cmp(&b.config.name));
     let mut step = Step { kind: "listener", ..Step::default() };
-    let has_port = listeners.iter().any(|it| address(it, asked).port() == asked.port);
+    let has_port = listeners.iter().any(|it| port(&address(it, asked)) == Some(asked.port));
     for listener in listeners {
         let at = address(listener, asked);
-        let port = at.port();
+        let port = port(&at);
         let is_wanted = match &arguments.listener {
             Some(name) => **name == *listener.config.name,
-            None => !has_port || port == asked.port,
+            None => !has_port || port == Some(asked.port),
         };
         let name = format!("{} on {at}", listener.config.name);
         let place = assembler.place(Written::Listener(&listener.config.name), "");
@@ -57,7 +59,7 @@ pub(super) fn explain(
             why
         } else {
             let mut details = Vec::new();
-            if port != asked.port {
+            if port != Some(asked.port) {
                 details.push(format!("no listener has port {}: asked as if it had", asked.port));
             }
             if listener.config.use_original_dst {
@@ -85,9 +87,15 @@ pub(super) fn explain(
 }
 
 /// The listener's address that a connection is made to: the one with the port asked for, or the first.
-fn address(listener: &Listener, asked: &Asked) -> SocketAddr {
-    let mut all = listener.config.addresses.iter().map(|it| it.address);
-    all.find(|it| it.port() == asked.port).unwrap_or_else(|| listener.config.main_address())
+fn address(listener: &Listener, asked: &Asked) -> HostAddress {
+    let mut all = listener.config.addresses.iter().map(|it| &it.address);
+    let found = all.find(|it| port(it) == Some(asked.port));
+    found.unwrap_or_else(|| listener.config.main_address()).clone()
+}
+
+/// Its port, if it has one.
+fn port(address: &HostAddress) -> Option<u16> {
+    address.ip().map(|address| address.port())
 }
 
 /// Why no chain of the listener could serve what is asked, as far as TLS goes.
@@ -114,7 +122,7 @@ struct Facts {
 impl Facts {
     fn new(listener: &Listener, asked: &Asked) -> Self {
         let config = &listener.config;
-        let at = address(listener, asked);
+        let at = address(listener, asked).ip().unwrap_or(NOWHERE);
         let ip = match at.ip() {
             ip if !ip.is_unspecified() => ip,
             _ => asked.host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),

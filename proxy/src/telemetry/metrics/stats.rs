@@ -16,6 +16,7 @@ mod listener_filter;
 mod local_rate_limit;
 mod rate_limit;
 mod rbac;
+mod route;
 mod server;
 mod session;
 mod tcp;
@@ -43,6 +44,7 @@ pub use listener_filter::{
 pub use local_rate_limit::{ConnectionRateStats, LocalRateLimitStats};
 pub use rate_limit::ClusterRateLimitStats;
 pub use rbac::{RbacPolicyStats, RbacStats, ShadowRbacStats};
+pub use route::RouteStats;
 pub use server::{DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
 pub use session::SessionStats;
 pub use tcp::TcpStats;

@@ -204,7 +204,7 @@ fn an_edge_proxys_listener() {
     let http = manager(listener, 0);
     assert!(http.use_remote_address && http.append_x_forwarded_port && http.path.merge_slashes);
     assert_eq!((http.xff_num_trusted_hops, &*http.server_name), (1, "envoy"));
-    assert_eq!(http.internal_addresses[0].to_string(), "10.0.0.0/8");
+    assert_eq!(http.internal_addresses.ranges[0].to_string(), "10.0.0.0/8");
     assert_eq!(http.via.as_deref(), Some("edge"));
     assert_eq!(http.path.escaped_slashes, EscapedSlashes::UnescapeAndRedirect);
     assert_eq!((http.strip_port, http.strip_trailing_host_dot), (StripPort::Any, true));

@@ -1,6 +1,5 @@
 //! What an authorization service is asked: a request or a connection in the words of `envoy.service.auth.v3`.
 
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use http::Version;
@@ -11,6 +10,7 @@ use xds::envoy::config::core::v3::socket_address::PortSpecifier;
 use xds::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request, TlsSession};
 use xds::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 
+use crate::config::address::HostAddress;
 use crate::config::ext_authz::{BodyLimit, Tells};
 use crate::config::metadata::Metadata;
 use crate::http::connection::Downstream;
@@ -91,7 +91,7 @@ fn source(downstream: &Downstream, certificate: bool) -> Peer {
     let peer = downstream.tls.as_ref().and_then(|tls| tls.certificate());
     let pem = peer.filter(|_| certificate).map(Certificate::url_encoded_pem);
     Peer {
-        address: Some(address(downstream.remote)),
+        address: Some(address(&downstream.shown(downstream.remote))),
         principal: peer.map(principal).unwrap_or_default(),
         certificate: pem.unwrap_or_default().to_owned(),
         ..Peer::default()
@@ -101,7 +101,7 @@ fn source(downstream: &Downstream, certificate: bool) -> Peer {
 fn destination(downstream: &Downstream) -> Peer {
     let own = downstream.tls.as_ref().and_then(|tls| tls.local());
     Peer {
-        address: Some(address(downstream.local)),
+        address: Some(address(&downstream.shown(downstream.local))),
         principal: own.map(principal).unwrap_or_default(),
         ..Peer::default()
     }
@@ -118,7 +118,14 @@ fn tls_session(downstream: &Downstream, told: bool) -> Option<TlsSession> {
     told.then(|| TlsSession { sni: sni.to_owned() })
 }
 
-fn address(address: SocketAddr) -> core::Address {
+fn address(address: &HostAddress) -> core::Address {
+    let address = match address {
+        HostAddress::Ip(address) => address,
+        HostAddress::Pipe(path) => {
+            let pipe = core::Pipe { path: path.to_string(), ..core::Pipe::default() };
+            return core::Address { address: Some(Address::Pipe(pipe)) };
+        }
+    };
     let socket = core::SocketAddress {
         address: address.ip().to_string(),
         port_specifier: Some(PortSpecifier::PortValue(address.port().into())),

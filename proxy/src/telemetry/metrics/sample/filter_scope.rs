@@ -4,9 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::smallvec;
+
 use super::{AllLabels, Dotted, HTTP, sanitized};
 
 const CLUSTER: &str = "envoy_cluster_name";
+const VIRTUAL_HOST: &str = "envoy_virtual_host";
 const GRPC: [&str; 3] = [CLUSTER, "envoy_grpc_bridge_service", "envoy_grpc_bridge_method"];
 
 /// What stands before the names of one filter's statistics.
@@ -52,6 +55,10 @@ pub enum FilterStatistics {
     LocalRateLimit,
     /// `local_rate_limit.PREFIX.`
     ConnectionRate,
+    /// `vhost.HOST.route.PREFIX.`
+    Route,
+    /// `vhost.HOST.vcluster.NAME.`
+    VirtualCluster,
 }
 
 impl FilterScope {
@@ -130,6 +137,16 @@ impl FilterScope {
         Self::new(FilterStatistics::ConnectionRate, [prefix])
     }
 
+    /// Of the routes with this stat prefix in the virtual host of this name.
+    pub fn route(host: &str, prefix: &str) -> Self {
+        Self::new(FilterStatistics::Route, [host, prefix])
+    }
+
+    /// Of a virtual cluster of the virtual host of this name.
+    pub fn virtual_cluster(host: &str, name: &str) -> Self {
+        Self::new(FilterStatistics::VirtualCluster, [host, name])
+    }
+
     /// Which statistics they are.
     pub fn kind(&self) -> FilterStatistics {
         self.kind
@@ -166,10 +183,34 @@ impl FilterScope {
             Of::ConnectionRate => {
                 ("local_rate_limit.".into(), ["envoy_local_ratelimit_prefix", "", ""])
             }
+            Of::Route => return host_family(first, "route", "envoy_route", second),
+            Of::VirtualCluster => {
+                let (name, mut labels) =
+                    host_family(first, "vcluster", "envoy_virtual_cluster", second);
+                labels.reverse();
+                return (name, labels);
+            }
         };
         let labels = labels.into_iter().zip([&**first, second, third]).rev();
         (name, labels.filter(|(label, value)| !label.is_empty() && !value.is_empty()).collect())
     }
+}
+
+/// The Prometheus name and labels of a part of a virtual host. As Envoy has it, a label ends at the first dot, and
+/// the part's own is only found where the host's name has none.
+fn host_family<'a>(
+    host: &'a str,
+    kind: &str,
+    label: &'static str,
+    part: &'a str,
+) -> (Cow<'static, str>, AllLabels<'a>) {
+    if let Some((host, rest)) = host.split_once('.') {
+        let name = format!("vhost.{rest}.{kind}.{part}.");
+        return (name.into(), smallvec![(VIRTUAL_HOST, host)]);
+    }
+    let (value, rest) = part.split_once('.').unwrap_or((part, ""));
+    let name = format!("vhost.{kind}.{}", Dotted(rest));
+    (name.into(), smallvec![(VIRTUAL_HOST, host), (label, value)])
 }
 
 impl fmt::Display for FilterScope {
@@ -205,6 +246,42 @@ impl fmt::Display for FilterScope {
             }
             FilterStatistics::LocalRateLimit => write!(f, "{first}.http_local_rate_limit."),
             FilterStatistics::ConnectionRate => write!(f, "local_rate_limit.{first}."),
+            FilterStatistics::Route => write!(f, "vhost.{first}.route.{second}."),
+            FilterStatistics::VirtualCluster => write!(f, "vhost.{first}.vcluster.{second}."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Envoy 1.40 has them.
+    #[test]
+    fn parts_of_virtual_hosts_are_called_as_envoy_calls_them() {
+        for (scope, name, family, labels) in [
+            (
+                FilterScope::route("vh", "a.b/c"),
+                "vhost.vh.route.a.b/c.",
+                "vhost.route.b/c.",
+                &[(VIRTUAL_HOST, "vh"), ("envoy_route", "a")][..],
+            ),
+            (
+                FilterScope::route("a.b:80", "p"),
+                "vhost.a.b_80.route.p.",
+                "vhost.b_80.route.p.",
+                &[(VIRTUAL_HOST, "a")],
+            ),
+            (
+                FilterScope::virtual_cluster("vh", "other"),
+                "vhost.vh.vcluster.other.",
+                "vhost.vcluster.",
+                &[("envoy_virtual_cluster", "other"), (VIRTUAL_HOST, "vh")],
+            ),
+        ] {
+            assert_eq!(scope.to_string(), name);
+            let (shown, shown_labels) = scope.family();
+            assert_eq!((&*shown, &*shown_labels), (family, labels), "{name}");
         }
     }
 }
