@@ -49,6 +49,7 @@ mod csrf;
 mod differences;
 mod dns;
 mod drain;
+mod envoy_examples;
 mod examples;
 mod explain;
 mod ext_authz;
