@@ -1,6 +1,6 @@
 //! What is wrong with a mesh, or looks like a mistake: findings with their place and the fix.
 //!
-//! [`objects`] looks at each object alone; [`rules`] are Istio's analyzers, which look at several together. Neither
+//! [`objects`] looks at each object alone; [`mod@rules`] are Istio's analyzers, which look at several together. Neither
 //! changes anything nor fails: whatever the mesh holds, the answer is a list.
 
 pub mod code;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::process;
-use crate::config::rbac::{Part, StatScope};
+use crate::config::rbac::Part;
 use stats::Group;
 
 pub use cell::{
@@ -209,21 +209,6 @@ impl Metrics {
     /// The statistics `http.STAT_PREFIX.fault.CLUSTER.*`, of all workers, shown while somebody holds them.
     pub fn cluster_faults(&self, stat_prefix: &str, cluster: &str) -> Arc<ClusterFaultStats> {
         self.cluster_faults.get(Scope::Filter(FilterScope::cluster_fault(stat_prefix, cluster)))
-    }
-
-    /// A fresh shard of verdicts of rules for the calling worker, counted until it is dropped.
-    pub fn rbac(&self, scope: &StatScope) -> Arc<RbacStats> {
-        self.rbac.shard(Scope::rbac(scope))
-    }
-
-    /// A fresh shard of verdicts of shadow rules for the calling worker, counted until it is dropped.
-    pub fn shadow_rbac(&self, scope: &StatScope) -> Arc<ShadowRbacStats> {
-        self.shadow_rbac.shard(Scope::rbac(scope))
-    }
-
-    /// A fresh shard of one policy for the calling worker, counted until it is dropped.
-    pub fn rbac_policy(&self, scope: &StatScope) -> Arc<RbacPolicyStats> {
-        self.rbac_policies.shard(Scope::rbac(scope))
     }
 
     /// A fresh shard of `http.MANAGER.jwt_authn.[PREFIX.]*` for the calling thread, counted until it is dropped.

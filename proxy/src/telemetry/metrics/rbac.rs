@@ -1,12 +1,31 @@
-//! How what is counted of policies is named.
+//! What is counted of policies: its shards, and how it is named.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use smallvec::smallvec;
 
-use super::sample::{AllLabels, HTTP};
+use super::sample::{AllLabels, HTTP, Scope};
+use super::{Metrics, RbacPolicyStats, RbacStats, ShadowRbacStats};
 use crate::config::rbac::{Part, StatScope};
+
+impl Metrics {
+    /// A fresh shard of verdicts of rules for the calling worker, counted until it is dropped.
+    pub fn rbac(&self, scope: &StatScope) -> Arc<RbacStats> {
+        self.rbac.shard(Scope::rbac(scope))
+    }
+
+    /// A fresh shard of verdicts of shadow rules for the calling worker, counted until it is dropped.
+    pub fn shadow_rbac(&self, scope: &StatScope) -> Arc<ShadowRbacStats> {
+        self.shadow_rbac.shard(Scope::rbac(scope))
+    }
+
+    /// A fresh shard of one policy for the calling worker, counted until it is dropped.
+    pub fn rbac_policy(&self, scope: &StatScope) -> Arc<RbacPolicyStats> {
+        self.rbac_policies.shard(Scope::rbac(scope))
+    }
+}
 
 /// What stands before a statistic's own name in `/stats`.
 pub(super) fn write(scope: &StatScope, f: &mut fmt::Formatter<'_>) -> fmt::Result {
