@@ -30,3 +30,10 @@ pub async fn within_patience<T>(what: &str, work: impl Future<Output = T>) -> T 
         Err(_) => panic!("took longer than {PATIENCE:?}: {what}"),
     }
 }
+
+/// Whether a proxy that was to wait for `wait` has done so, when it `took` this long. A tick less is enough:
+/// Envoy's timers count from the kernel's coarse clock, which is up to one old.
+pub fn has_waited(took: Duration, wait: Duration) -> bool {
+    const TICK: Duration = Duration::from_millis(10);
+    took + TICK >= wait
+}
