@@ -1,11 +1,12 @@
 //! Private keys: made, read, and written so that only their owner can read them.
 
-use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::{fmt, fs};
 
-use rcgen::{KeyPair, RsaKeySize};
+use rcgen::{KeyPair, PublicKeyData, RsaKeySize, SignatureAlgorithm, SigningKey};
+use x509_parser::pem::Pem;
 
 use crate::Error;
 
@@ -19,11 +20,21 @@ pub enum KeyKind {
     EcdsaP384,
     /// RSA with 2048 bits, for peers that know nothing else.
     Rsa2048,
+    /// Ed25519. Some peers, Envoy's default build among them, cannot use it for TLS.
+    Ed25519,
 }
 
 /// A private key.
-#[derive(Debug)]
-pub struct Key(KeyPair);
+pub struct Key {
+    pair: KeyPair,
+    pem: String,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(self.pair.algorithm()).finish()
+    }
+}
 
 impl Key {
     /// Makes a new key.
@@ -34,18 +45,29 @@ impl Key {
             KeyKind::Rsa2048 => {
                 KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048)
             }
+            KeyKind::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
         };
-        pair.map(Self).map_err(Error::Key)
+        let pair = pair.map_err(Error::Key)?;
+        Ok(Self { pem: pair.serialize_pem(), pair })
     }
 
-    /// Reads PKCS #8 in PEM.
+    /// Reads PKCS #8, PKCS #1 (RSA) or SEC 1 (ECDSA) in PEM: the first block that is a private key,
+    /// since openssl may put a curve's parameters before it.
     pub fn from_pem(pem: &str) -> Result<Self, Error> {
-        KeyPair::from_pem(pem).map(Self).map_err(Error::Key)
+        let none = || Error::Key(rcgen::Error::CouldNotParseKeyPair);
+        let mut blocks = Pem::iter_from_buffer(pem.as_bytes()).map_while(Result::ok);
+        let block = blocks.find(|block| block.label.ends_with("PRIVATE KEY")).ok_or_else(none)?;
+        let pair = KeyPair::try_from(block.contents.as_slice()).map_err(Error::Key)?;
+        let (begin, end) =
+            (format!("-----BEGIN {}-----", block.label), format!("-----END {}-----", block.label));
+        let body = pem.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end));
+        let (body, _) = body.ok_or_else(none)?;
+        Ok(Self { pair, pem: format!("{begin}{body}{end}\n") })
     }
 
-    /// PKCS #8 in PEM.
+    /// The key in PEM: PKCS #8, or the form in which it was read.
     pub fn to_pem(&self) -> String {
-        self.0.serialize_pem()
+        self.pem.clone()
     }
 
     /// Reads the key in the file at `path`.
@@ -53,13 +75,21 @@ impl Key {
         let file = |source| Error::File { path: path.to_owned(), source };
         Self::from_pem(&fs::read_to_string(path).map_err(file)?)
     }
+}
 
-    pub(crate) fn pair(&self) -> &KeyPair {
-        &self.0
+impl PublicKeyData for Key {
+    fn der_bytes(&self) -> &[u8] {
+        self.pair.der_bytes()
     }
 
-    pub(crate) fn into_pair(self) -> KeyPair {
-        self.0
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.pair.algorithm()
+    }
+}
+
+impl SigningKey for Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.pair.sign(message)
     }
 }
 
@@ -74,6 +104,7 @@ pub fn write_private(path: &Path, pem: &str) -> Result<(), Error> {
     let mut target =
         options.write(true).create_new(true).mode(0o600).open(&beside).map_err(file)?;
     target.write_all(pem.as_bytes()).map_err(file)?;
+    target.sync_all().map_err(file)?;
     fs::rename(&beside, path).map_err(file)
 }
 
@@ -85,10 +116,17 @@ mod tests {
 
     #[test]
     fn a_key_survives_its_text_form() {
-        for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048] {
+        for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048, KeyKind::Ed25519] {
             let pem = Key::generate(kind).unwrap().to_pem();
             assert_eq!(Key::from_pem(&pem).unwrap().to_pem(), pem, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_key_does_not_print_itself() {
+        let key = Key::generate(KeyKind::default()).unwrap();
+        let body = key.to_pem().lines().nth(1).unwrap().to_owned();
+        assert!(!format!("{key:?}").contains(&body));
     }
 
     #[test]

@@ -39,6 +39,33 @@ pub enum ParseError {
 }
 
 impl SpiffeId {
+    /// The id that Istio gives the workloads of a service account:
+    /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
+    ///
+    /// As Istio does, an `@` in the trust domain becomes a dot.
+    pub fn of_service_account(
+        trust_domain: &str,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<Self, ParseError> {
+        let name = |part: &str| if part.contains('/') { Err(ParseError::Path) } else { Ok(()) };
+        name(namespace)?;
+        name(service_account)?;
+        if trust_domain.contains('/') {
+            return Err(ParseError::TrustDomain);
+        }
+        let trust_domain = trust_domain.replace('@', ".");
+        format!("{SCHEME}{trust_domain}/ns/{namespace}/sa/{service_account}").parse()
+    }
+
+    /// The namespace and the service account, if the path is `/ns/<namespace>/sa/<service account>`
+    /// and nothing else.
+    pub fn service_account(&self) -> Option<(&str, &str)> {
+        let (namespace, account) = self.path().strip_prefix("/ns/")?.split_once("/sa/")?;
+        let one = |part: &str| !part.contains('/');
+        (one(namespace) && one(account)).then_some((namespace, account))
+    }
+
     /// The authority that vouches for the id. Compare it as a whole: `example.org.evil` begins with
     /// `example.org` and is another trust domain.
     pub fn trust_domain(&self) -> &str {
@@ -164,6 +191,22 @@ mod tests {
         assert_eq!(parse(&format!("spiffe://t/{longest}p")), Err(ParseError::TooLong));
     }
 
+    #[test]
+    fn a_service_account_has_one_id() {
+        let id = SpiffeId::of_service_account("td@acme.org", "shop", "cart").unwrap();
+        assert_eq!(id.as_str(), "spiffe://td.acme.org/ns/shop/sa/cart");
+        assert_eq!(id.service_account(), Some(("shop", "cart")));
+        for text in ["/ns/shop", "/ns/shop/sa", "/ns/a/b/sa/c", "/ns/a/sa/b/c", "/sa/b/ns/c", ""] {
+            let other = parse(&format!("spiffe://td{text}")).unwrap();
+            assert_eq!(other.service_account(), None, "{text:?}");
+        }
+        for (domain, namespace, account) in
+            [("a/ns/x", "b", "c"), ("a", "b/sa/x", "c"), ("a", "b", "c/d"), ("a", "", "c")]
+        {
+            SpiffeId::of_service_account(domain, namespace, account).unwrap_err();
+        }
+    }
+
     proptest! {
         #[test]
         fn every_well_formed_id_is_taken_and_printed_back(
@@ -180,6 +223,16 @@ mod tests {
                 let odd = |byte: u8| !byte.is_ascii_alphanumeric() && !b"./-_:".contains(&byte);
                 prop_assert!(!id.as_str().bytes().any(odd));
             }
+        }
+
+        #[test]
+        fn a_service_account_is_read_back(
+            names in ("[a-z0-9.-]{1,20}", "[a-z0-9-]{1,20}", "[a-z0-9-]{1,20}")
+        ) {
+            let (domain, namespace, account) = names;
+            let id = SpiffeId::of_service_account(&domain, &namespace, &account).unwrap();
+            prop_assert_eq!(id.trust_domain(), domain);
+            prop_assert_eq!(id.service_account(), Some((namespace.as_str(), account.as_str())));
         }
     }
 }
