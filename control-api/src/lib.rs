@@ -12,6 +12,8 @@ pub mod analyze;
 
 pub mod validate;
 
+pub mod translate;
+
 pub mod source;
 
 pub mod model;

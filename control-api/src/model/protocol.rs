@@ -55,7 +55,8 @@ impl Protocol {
         }
     }
 
-    fn named(name: &str) -> Self {
+    /// The protocol of this name, in lower case; what follows a `-` does not count.
+    pub fn named(name: &str) -> Self {
         if name.starts_with("grpc-web") {
             return Self::GrpcWeb;
         }

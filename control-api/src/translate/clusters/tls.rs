@@ -1,0 +1,229 @@
+//! TLS to endpoints: what a rule says, or else the mesh's own mTLS to those that accept it.
+
+use prost_types::Struct;
+use xds::envoy::config::cluster::v3::cluster::{DiscoveryType, TransportSocketMatch};
+use xds::envoy::config::core::v3::api_config_source::ApiType;
+use xds::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use xds::envoy::config::core::v3::data_source::Specifier;
+use xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
+use xds::envoy::config::core::v3::{
+    ApiConfigSource, ApiVersion, ConfigSource, DataSource, GrpcService, TransportSocket,
+};
+use xds::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
+use xds::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
+use xds::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, TlsParameters,
+    UpstreamTlsContext,
+};
+use xds::envoy::r#type::matcher::v3::StringMatcher;
+use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+
+use super::{Draft, Outbound};
+use crate::model::Mesh;
+use crate::model::istio::destination_rule::{ClientTlsSettings, SimpleLb, TlsMode, TrafficPolicy};
+use crate::model::istio::peer_authentication::{Mode, PeerAuthentication};
+use crate::translate::endpoints::{self, Endpoint};
+use crate::translate::proxy::Role;
+use crate::translate::service::Resolution;
+use crate::translate::values;
+
+/// The cluster that hands out the proxy's own secrets.
+const SECRETS: &str = "sds-grpc";
+
+/// Sets the transport sockets. `sni` is what the mesh's own TLS asks for.
+pub(super) fn apply(
+    draft: &mut Draft,
+    outbound: &Outbound<'_>,
+    policy: Option<&TrafficPolicy>,
+    endpoints: &[Endpoint],
+    sni: &str,
+) {
+    let identities = || match outbound.service.subject_alt_names.as_slice() {
+        [] => endpoints::identities(endpoints),
+        names => names.to_vec(),
+    };
+    let Some(tls) = policy.and_then(|it| it.tls.as_ref()) else {
+        if wants_mtls(outbound, policy, endpoints) {
+            let mesh_tls = mesh_tls(draft, identities(), sni);
+            if draft.is(DiscoveryType::OriginalDst) {
+                draft.cluster.transport_socket = Some(mesh_tls);
+            } else {
+                draft.cluster.transport_socket_matches = where_accepted(mesh_tls);
+            }
+        }
+        return;
+    };
+    let socket = match tls.mode {
+        TlsMode::Disable => None,
+        TlsMode::IstioMutual => {
+            let sni = if tls.sni.is_empty() { sni } else { &tls.sni };
+            let given = Some(tls.subject_alt_names.clone()).filter(|it| !it.is_empty());
+            Some(mesh_tls(draft, given.unwrap_or_else(identities), sni))
+        }
+        TlsMode::Simple | TlsMode::Mutual => own_tls(draft, outbound, tls),
+    };
+    draft.cluster.transport_socket = socket;
+}
+
+/// Whether the mesh's own mTLS is tried where no rule says anything.
+fn wants_mtls(
+    outbound: &Outbound<'_>,
+    policy: Option<&TrafficPolicy>,
+    endpoints: &[Endpoint],
+) -> bool {
+    let service = outbound.service;
+    if service.external || !outbound.mesh.config.enable_auto_mtls {
+        return false;
+    }
+    let simple = policy.and_then(|it| it.load_balancer.as_ref()).and_then(|it| it.simple);
+    let passthrough =
+        service.resolution == Resolution::Passthrough || simple == Some(SimpleLb::Passthrough);
+    // Nobody can tell which endpoint the client chose: all accept it, or it is not tried.
+    if passthrough && (endpoints.is_empty() || endpoints.iter().any(|it| !it.mtls)) {
+        return false;
+    }
+    namespace_mode(outbound.mesh, service.namespace()) != Mode::Disable
+}
+
+/// What a namespace's, or the whole mesh's, `PeerAuthentication` demands; `Unset` if there is none.
+fn namespace_mode(mesh: &Mesh, namespace: &str) -> Mode {
+    let of = |namespace: &str| {
+        mesh.all::<PeerAuthentication>()
+            .filter(|it| it.namespace() == namespace && it.spec.selector.is_none())
+            .find_map(|it| it.spec.mtls.as_ref().map(|it| it.mode))
+            .filter(|mode| *mode != Mode::Unset)
+    };
+    of(namespace).or_else(|| of(&mesh.config.root_namespace)).unwrap_or_default()
+}
+
+/// mTLS to endpoints that say that they accept it, and plain bytes to the others.
+fn where_accepted(mesh_tls: TransportSocket) -> Vec<TransportSocketMatch> {
+    let plain = values::transport_socket("envoy.transport_sockets.raw_buffer", &RawBuffer {});
+    vec![
+        TransportSocketMatch {
+            name: "tlsMode-istio".to_owned(),
+            r#match: Some(values::fields([("tlsMode", values::text("istio"))])),
+            transport_socket: Some(mesh_tls),
+        },
+        TransportSocketMatch {
+            name: "tlsMode-disabled".to_owned(),
+            r#match: Some(Struct::default()),
+            transport_socket: Some(plain),
+        },
+    ]
+}
+
+/// TLS with the mesh's certificates.
+fn mesh_tls(draft: &Draft, names: Vec<String>, sni: &str) -> TransportSocket {
+    let alpn: &[&str] = if draft.is_http2() { &["istio", "h2"] } else { &["istio"] };
+    let root = SdsSecretConfig { name: "ROOTCA".to_owned(), sds_config: Some(secrets(true)) };
+    let own = SdsSecretConfig { name: "default".to_owned(), sds_config: Some(secrets(true)) };
+    let context = CommonTlsContext {
+        alpn_protocols: alpn.iter().map(ToString::to_string).collect(),
+        tls_certificate_sds_secret_configs: vec![own],
+        validation_context_type: Some(validation(names, String::new(), root)),
+        ..versions()
+    };
+    socket(context, sni)
+}
+
+/// TLS with certificates from files beside the proxy. None for a client certificate by name: sidecars may not read
+/// secrets, unless a rule is for them alone.
+fn own_tls(
+    draft: &mut Draft,
+    outbound: &Outbound<'_>,
+    tls: &ClientTlsSettings,
+) -> Option<TransportSocket> {
+    if !tls.credential_name.is_empty() && outbound.proxy.role == Role::Sidecar {
+        return None;
+    }
+    let (mut context, unchecked) = (versions(), tls.insecure_skip_verify == Some(true));
+    if tls.mode == TlsMode::Mutual {
+        context.tls_certificate_sds_secret_configs = vec![SdsSecretConfig {
+            name: format!("file-cert:{}~{}", tls.client_certificate, tls.private_key),
+            sds_config: Some(secrets(false)),
+        }];
+    }
+    let names = match tls.subject_alt_names.as_slice() {
+        [] => outbound.service.subject_alt_names.clone(),
+        names => names.to_vec(),
+    };
+    let root = if tls.ca_certificates.is_empty() { "system" } else { &tls.ca_certificates };
+    context.validation_context_type = Some(if unchecked {
+        ValidationContextType::ValidationContext(CertificateValidationContext::default())
+    } else {
+        let name = format!("file-root:{root}");
+        let root = SdsSecretConfig { name, sds_config: Some(secrets(false)) };
+        validation(names, tls.ca_crl.clone(), root)
+    });
+    if draft.is_http2() {
+        context.alpn_protocols = vec!["h2".to_owned()];
+    }
+    if tls.sni.is_empty() {
+        let options = draft.http().upstream_http_protocol_options.get_or_insert_default();
+        options.auto_sni = true;
+        options.auto_san_validation = tls.subject_alt_names.is_empty() && !unchecked;
+    }
+    Some(socket(context, &tls.sni))
+}
+
+fn versions() -> CommonTlsContext {
+    CommonTlsContext {
+        tls_params: Some(TlsParameters {
+            tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+            tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+            ..TlsParameters::default()
+        }),
+        ..CommonTlsContext::default()
+    }
+}
+
+fn validation(names: Vec<String>, crl: String, root: SdsSecretConfig) -> ValidationContextType {
+    let exact = |name| StringMatcher {
+        match_pattern: Some(MatchPattern::Exact(name)),
+        ..StringMatcher::default()
+    };
+    let crl = Some(crl).filter(|it| !it.is_empty()).map(|file| DataSource {
+        specifier: Some(Specifier::Filename(file)),
+        ..DataSource::default()
+    });
+    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(CertificateValidationContext {
+            match_subject_alt_names: names.into_iter().map(exact).collect(),
+            crl,
+            ..CertificateValidationContext::default()
+        }),
+        validation_context_sds_secret_config: Some(root),
+    })
+}
+
+fn socket(context: CommonTlsContext, sni: &str) -> TransportSocket {
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(context),
+        sni: sni.to_owned(),
+        ..UpstreamTlsContext::default()
+    };
+    values::transport_socket("envoy.transport_sockets.tls", &context)
+}
+
+/// Where secrets come from. The proxy's own are waited for however long it takes.
+fn secrets(wait: bool) -> ConfigSource {
+    let target = EnvoyGrpc { cluster_name: SECRETS.to_owned(), ..EnvoyGrpc::default() };
+    let service = GrpcService {
+        target_specifier: Some(TargetSpecifier::EnvoyGrpc(target)),
+        ..GrpcService::default()
+    };
+    ConfigSource {
+        initial_fetch_timeout: wait.then(prost_types::Duration::default),
+        resource_api_version: ApiVersion::V3.into(),
+        config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
+            api_type: ApiType::Grpc.into(),
+            transport_api_version: ApiVersion::V3.into(),
+            grpc_services: vec![service],
+            set_node_on_first_message_only: true,
+        })),
+    }
+}

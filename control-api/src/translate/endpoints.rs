@@ -1,0 +1,228 @@
+//! What stands behind a service: pods by `EndpointSlice` or `Endpoints`, and the endpoints of a `ServiceEntry`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use xds::envoy::config::core::v3::address::Address as Kind;
+use xds::envoy::config::core::v3::socket_address::PortSpecifier;
+use xds::envoy::config::core::v3::{Address, Locality, Metadata, Pipe, SocketAddress};
+use xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use xds::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
+};
+
+use super::service::{Port, Service};
+use super::values;
+use crate::model::Mesh;
+use crate::model::istio::service_entry::ServiceEntry;
+use crate::model::istio::workload_entry::WorkloadEntry;
+use crate::model::kind::{Kind as ObjectKind, Spec};
+use crate::model::kubernetes::{EndpointPort, EndpointSlice, Endpoints, TargetRef};
+use crate::model::object::Object;
+use crate::model::workloads::{Labels, selects};
+
+/// The label by which a slice names its service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that says whether a workload has a sidecar.
+const TLS_MODE: &str = "security.istio.io/tlsMode";
+
+/// An endpoint of one port of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    /// An IP address, a DNS name, or `unix://PATH`.
+    pub address: String,
+    /// The port; 0 for a path.
+    pub port: u32,
+    /// The workload's labels.
+    pub labels: Labels,
+    /// Where it is.
+    pub locality: Locality,
+    /// Its share of requests; 0 counts as 1.
+    pub weight: u32,
+    /// The workload's identity, `spiffe://…`; none if it has none.
+    pub identity: Option<String>,
+    /// Whether it accepts the mesh's mTLS.
+    pub mtls: bool,
+}
+
+/// The endpoints of one port of a service.
+pub fn of(mesh: &Mesh, service: &Service<'_>, port: &Port) -> Vec<Endpoint> {
+    match &service.object.spec {
+        Spec::Service(_) => kubernetes(mesh, service, port),
+        Spec::ServiceEntry(entry) => entries(mesh, service, entry, port),
+        _ => Vec::new(),
+    }
+}
+
+/// The identities behind a service, for the names that its certificates may have.
+pub fn identities(endpoints: &[Endpoint]) -> Vec<String> {
+    let identities: BTreeSet<_> = endpoints.iter().filter_map(|it| it.identity.clone()).collect();
+    identities.into_iter().collect()
+}
+
+/// The endpoints as a cluster has them: those with these labels, by locality.
+pub fn assignment(cluster: &str, endpoints: &[Endpoint], subset: &Labels) -> ClusterLoadAssignment {
+    let mut localities: BTreeMap<(&str, &str, &str), LocalityLbEndpoints> = BTreeMap::new();
+    for endpoint in endpoints.iter().filter(|it| selects(subset, &it.labels)) {
+        let Locality { region, zone, sub_zone } = &endpoint.locality;
+        let group =
+            localities.entry((region, zone, sub_zone)).or_insert_with(|| LocalityLbEndpoints {
+                locality: Some(endpoint.locality.clone()),
+                ..LocalityLbEndpoints::default()
+            });
+        let weight = endpoint.weight.max(1);
+        group.load_balancing_weight =
+            Some(group.load_balancing_weight.unwrap_or(0).saturating_add(weight));
+        group.lb_endpoints.push(lb_endpoint(endpoint, weight));
+    }
+    ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        endpoints: localities.into_values().collect(),
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+fn lb_endpoint(endpoint: &Endpoint, weight: u32) -> LbEndpoint {
+    let address = match endpoint.address.strip_prefix("unix://") {
+        Some(path) => Kind::Pipe(Pipe { path: path.to_owned(), ..Pipe::default() }),
+        None => Kind::SocketAddress(SocketAddress {
+            address: endpoint.address.clone(),
+            port_specifier: Some(PortSpecifier::PortValue(endpoint.port)),
+            ..SocketAddress::default()
+        }),
+    };
+    let metadata = endpoint.mtls.then(|| {
+        let matched = values::fields([("tlsMode", values::text("istio"))]);
+        Metadata {
+            filter_metadata: HashMap::from([("envoy.transport_socket_match".to_owned(), matched)]),
+        }
+    });
+    LbEndpoint {
+        metadata,
+        load_balancing_weight: Some(weight),
+        host_identifier: Some(HostIdentifier::Endpoint(EnvoyEndpoint {
+            address: Some(Address { address: Some(address) }),
+            ..EnvoyEndpoint::default()
+        })),
+        ..LbEndpoint::default()
+    }
+}
+
+fn kubernetes(mesh: &Mesh, service: &Service<'_>, port: &Port) -> Vec<Endpoint> {
+    let namespace = service.namespace();
+    let mut found = Vec::new();
+    for slice in mesh.all::<EndpointSlice>() {
+        let of_service = slice.object.metadata.labels.get(SERVICE_NAME) == Some(&service.name);
+        if slice.namespace() != namespace || !of_service {
+            continue;
+        }
+        let Some(number) = number(&slice.spec.ports, port) else { continue };
+        for endpoint in &slice.spec.endpoints {
+            if endpoint.conditions.ready == Some(false) {
+                continue;
+            }
+            // Several addresses are of one endpoint: any of them will do.
+            let Some(address) = endpoint.addresses.first() else { continue };
+            found.push(of_pod(mesh, address, number, endpoint.target_ref.as_ref(), namespace));
+        }
+    }
+    if found.is_empty() {
+        let object = mesh.get(ObjectKind::Endpoints, namespace, &service.name);
+        if let Some(Spec::Endpoints(endpoints)) = object.map(|it| &it.spec) {
+            found = old_form(mesh, endpoints, port, namespace);
+        }
+    }
+    found
+}
+
+fn old_form(mesh: &Mesh, endpoints: &Endpoints, port: &Port, namespace: &str) -> Vec<Endpoint> {
+    let with_number =
+        endpoints.subsets.iter().filter_map(|it| Some((it, number(&it.ports, port)?)));
+    with_number
+        .flat_map(|(subset, number)| subset.addresses.iter().map(move |it| (it, number)))
+        .map(|(it, number)| of_pod(mesh, &it.ip, number, it.target_ref.as_ref(), namespace))
+        .collect()
+}
+
+/// The number that endpoints have for a service's port: that of the same name.
+fn number(ports: &[EndpointPort], wanted: &Port) -> Option<u32> {
+    let port = ports.iter().find(|it| it.name == wanted.name)?;
+    port.port.map(Into::into)
+}
+
+fn of_pod(
+    mesh: &Mesh,
+    address: &str,
+    port: u32,
+    target: Option<&TargetRef>,
+    namespace: &str,
+) -> Endpoint {
+    let target = target.filter(|it| it.kind == "Pod");
+    let pod = target.and_then(|it| mesh.get(ObjectKind::Pod, namespace, &it.name));
+    let labels = pod.map(|it| it.metadata.labels.clone()).unwrap_or_default();
+    let account = pod.map(|it| account(it));
+    Endpoint {
+        address: address.to_owned(),
+        port,
+        locality: labelled_locality(&labels),
+        weight: 0,
+        identity: account.map(|it| identity(mesh, namespace, it)),
+        mtls: labels.get(TLS_MODE).is_some_and(|mode| mode == "istio"),
+        labels,
+    }
+}
+
+fn account(pod: &Object) -> &str {
+    match &pod.spec {
+        Spec::Pod(pod) if !pod.service_account_name.is_empty() => &pod.service_account_name,
+        _ => "default",
+    }
+}
+
+fn labelled_locality(labels: &Labels) -> Locality {
+    let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+    Locality {
+        region: label("topology.kubernetes.io/region"),
+        zone: label("topology.kubernetes.io/zone"),
+        sub_zone: label("topology.istio.io/subzone"),
+    }
+}
+
+/// The identity of a service account.
+pub fn identity(mesh: &Mesh, namespace: &str, account: &str) -> String {
+    format!("spiffe://{}/ns/{namespace}/sa/{account}", mesh.config.trust_domain)
+}
+
+fn entries(mesh: &Mesh, service: &Service<'_>, entry: &ServiceEntry, port: &Port) -> Vec<Endpoint> {
+    let namespace = service.namespace();
+    if let Some(selector) = &entry.workload_selector {
+        return mesh
+            .all::<WorkloadEntry>()
+            .filter(|it| it.namespace() == namespace && selects(&selector.labels, &it.spec.labels))
+            .map(|it| of_entry(mesh, it.spec, port, namespace))
+            .collect();
+    }
+    if entry.endpoints.is_empty() {
+        // A name is its own endpoint.
+        let itself = WorkloadEntry { address: service.host.clone(), ..WorkloadEntry::default() };
+        return vec![of_entry(mesh, &itself, port, namespace)];
+    }
+    entry.endpoints.iter().map(|it| of_entry(mesh, it, port, namespace)).collect()
+}
+
+fn of_entry(mesh: &Mesh, entry: &WorkloadEntry, port: &Port, namespace: &str) -> Endpoint {
+    let account = Some(entry.service_account.as_str()).filter(|it| !it.is_empty());
+    let mode = entry.labels.get(TLS_MODE).map(String::as_str);
+    let is_path = entry.address.starts_with("unix://");
+    let number = entry.ports.get(&port.name).copied().unwrap_or(port.target);
+    let mut parts = entry.locality.split('/').map(ToOwned::to_owned);
+    let mut part = || parts.next().unwrap_or_default();
+    Endpoint {
+        address: entry.address.clone(),
+        port: if is_path { 0 } else { number },
+        locality: Locality { region: part(), zone: part(), sub_zone: part() },
+        weight: entry.weight,
+        identity: account.map(|it| identity(mesh, namespace, it)),
+        mtls: mode.map_or(account.is_some(), |mode| mode == "istio"),
+        labels: entry.labels.clone(),
+    }
+}

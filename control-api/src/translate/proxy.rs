@@ -1,0 +1,122 @@
+//! A proxy as its node tells of it: what it is, where it is, and which workload it stands for.
+
+use prost_types::Struct;
+use prost_types::value::Kind;
+use xds::envoy::config::core::v3::{Locality, Node};
+
+use crate::model::workloads::Labels;
+
+/// What a proxy is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It stands beside one workload.
+    Sidecar,
+    /// It is a gateway of the mesh.
+    Router,
+}
+
+/// A proxy that asks for its configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proxy {
+    /// What it is for.
+    pub role: Role,
+    /// Its pod's name, or another name that tells it from others of its namespace.
+    pub name: String,
+    /// Where its workload is, and where its policies count.
+    pub namespace: String,
+    /// The addresses that its workload is reached at, the first being the main one.
+    pub addresses: Vec<String>,
+    /// Its workload's labels.
+    pub labels: Labels,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Its workload's service account; empty if it does not say.
+    pub service_account: String,
+}
+
+/// Why a node is no proxy of a mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAProxy(String);
+
+impl std::fmt::Display for NotAProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node id {:?} is not TYPE~ADDRESS~NAME.NAMESPACE~DOMAIN", self.0)
+    }
+}
+
+impl std::error::Error for NotAProxy {}
+
+impl Proxy {
+    /// The proxy of this node: `id` is `TYPE~ADDRESS~NAME.NAMESPACE~DOMAIN`, and `metadata` may say more.
+    ///
+    /// # Errors
+    /// The id has another form, or another type than `sidecar` and `router`.
+    pub fn of(node: &Node) -> Result<Self, NotAProxy> {
+        let wrong = || NotAProxy(node.id.clone());
+        let parts: Vec<&str> = node.id.split('~').collect();
+        let [role, address, workload, _domain] = parts[..] else { return Err(wrong()) };
+        let role = match role {
+            "sidecar" => Role::Sidecar,
+            "router" => Role::Router,
+            _ => return Err(wrong()),
+        };
+        let metadata = node.metadata.as_ref();
+        let (name, namespace) = workload.rsplit_once('.').ok_or_else(wrong)?;
+        let namespace = text(metadata, "NAMESPACE").unwrap_or(namespace).to_owned();
+        let addresses = text(metadata, "INSTANCE_IPS").unwrap_or(address);
+        Ok(Self {
+            role,
+            name: name.to_owned(),
+            namespace,
+            addresses: addresses.split(',').map(ToOwned::to_owned).collect(),
+            labels: labels(metadata),
+            locality: node.locality.clone().unwrap_or_default(),
+            service_account: text(metadata, "SERVICE_ACCOUNT").unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+fn text<'a>(metadata: Option<&'a Struct>, key: &str) -> Option<&'a str> {
+    match metadata?.fields.get(key)?.kind.as_ref()? {
+        Kind::StringValue(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn labels(metadata: Option<&Struct>) -> Labels {
+    let labels = metadata.and_then(|it| it.fields.get("LABELS")).and_then(|it| it.kind.as_ref());
+    let Some(Kind::StructValue(labels)) = labels else { return Labels::new() };
+    labels
+        .fields
+        .iter()
+        .filter_map(|(key, value)| match value.kind.as_ref()? {
+            Kind::StringValue(value) => Some((key.clone(), value.clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str) -> Node {
+        Node { id: id.into(), ..Node::default() }
+    }
+
+    #[test]
+    fn a_node_id_tells_role_address_name_and_namespace() {
+        let proxy = Proxy::of(&node("sidecar~10.0.0.1~web-1.shop~shop.svc.cluster.local")).unwrap();
+        assert_eq!((proxy.role, proxy.name.as_str()), (Role::Sidecar, "web-1"));
+        assert_eq!(proxy.namespace, "shop");
+        assert_eq!(proxy.addresses, ["10.0.0.1"]);
+        assert_eq!(Proxy::of(&node("router~1.2.3.4~a.b.c~x")).unwrap().namespace, "c");
+    }
+
+    #[test]
+    fn other_ids_are_refused() {
+        for id in ["", "sidecar", "sidecar~1.1.1.1~web~d", "ztunnel~1.1.1.1~a.b~d", "a~b~c.d~e~f"] {
+            assert!(Proxy::of(&node(id)).is_err(), "{id}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Which services a proxy is told of: those it may see, and of these what its `Sidecar` asks for.
+
+use std::collections::BTreeMap;
+
+use super::proxy::{Proxy, Role};
+use super::service::{self, Service};
+use crate::model::Mesh;
+use crate::model::host;
+use crate::model::istio::sidecar::Sidecar;
+use crate::model::workloads::selects;
+
+/// The services that a proxy is told of, by host and port numbers.
+pub fn services<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<Service<'m>> {
+    let mut by_host: BTreeMap<String, Service<'m>> = BTreeMap::new();
+    for service in service::all(mesh) {
+        if !service.visibility.sees(&proxy.namespace) {
+            continue;
+        }
+        // A name that several namespaces give belongs to the proxy's own one.
+        let known = by_host.get(&service.host);
+        if known.is_none_or(|it| {
+            it.namespace() != proxy.namespace && service.namespace() == proxy.namespace
+        }) {
+            by_host.insert(service.host.clone(), service);
+        }
+    }
+    let visible = by_host.into_values();
+    match sidecar(mesh, proxy).filter(|sidecar| !sidecar.egress.is_empty()) {
+        None => visible.collect(),
+        Some(sidecar) => visible.filter_map(|it| asked_for(sidecar, it, proxy)).collect(),
+    }
+}
+
+/// The `Sidecar` of a proxy: the one that selects its workload, else its namespace's, else the root namespace's.
+pub fn sidecar<'a>(mesh: &'a Mesh, proxy: &'a Proxy) -> Option<&'a Sidecar> {
+    if proxy.role != Role::Sidecar {
+        return None;
+    }
+    let own = || of_namespace(mesh, &proxy.namespace);
+    let selected = own().find(|it| {
+        let selector = it.workload_selector.as_ref();
+        selector.is_some_and(|it| selects(&it.labels, &proxy.labels))
+    });
+    let for_all = |it: &&Sidecar| it.workload_selector.is_none();
+    selected
+        .or_else(|| own().find(for_all))
+        .or_else(|| of_namespace(mesh, &mesh.config.root_namespace).find(for_all))
+}
+
+fn of_namespace<'a>(mesh: &'a Mesh, namespace: &'a str) -> impl Iterator<Item = &'a Sidecar> {
+    mesh.all::<Sidecar>().filter(move |it| it.namespace() == namespace).map(|it| it.spec)
+}
+
+/// The service with the ports that some egress listener asks for; none if none does.
+fn asked_for<'m>(
+    sidecar: &Sidecar,
+    mut service: Service<'m>,
+    proxy: &Proxy,
+) -> Option<Service<'m>> {
+    let mut listeners = sidecar
+        .egress
+        .iter()
+        .filter(|listener| listener.hosts.iter().any(|it| names(it, &service, proxy)))
+        .peekable();
+    listeners.peek()?;
+    let ports: Vec<u32> =
+        listeners.map(|it| it.port.as_ref().map_or(0, |port| port.number)).collect();
+    if !ports.contains(&0) {
+        service.ports.retain(|port| ports.contains(&port.number));
+    }
+    (!service.ports.is_empty()).then_some(service)
+}
+
+/// Whether `NAMESPACE/HOST` names the service.
+fn names(pattern: &str, service: &Service<'_>, proxy: &Proxy) -> bool {
+    let (namespace, name) = pattern.split_once('/').unwrap_or(("*", pattern));
+    let namespace_fits = match namespace {
+        "*" => true,
+        "." => service.namespace() == proxy.namespace,
+        "~" => false,
+        namespace => service.namespace() == namespace,
+    };
+    namespace_fits && host::covers(name, &service.host)
+}
