@@ -5,6 +5,7 @@ pub mod clusters;
 pub mod endpoints;
 pub mod policy;
 pub mod proxy;
+pub mod resources;
 pub mod scope;
 pub mod service;
 mod values;

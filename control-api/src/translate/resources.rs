@@ -1,0 +1,103 @@
+//! Everything that a proxy is told of a mesh: the one way into `translate`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use xds::envoy::config::cluster::v3::Cluster;
+use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds::envoy::config::listener::v3::Listener;
+use xds::envoy::config::route::v3::RouteConfiguration;
+
+use super::clusters::{self, outbound_name};
+use super::proxy::Proxy;
+use super::{endpoints, policy, scope};
+use crate::model::Mesh;
+use crate::model::workloads::Labels;
+
+/// What one proxy is told, by kind.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resources {
+    /// Where it may send requests.
+    pub clusters: Vec<Cluster>,
+    /// What stands behind those of them whose endpoints are discovered.
+    pub endpoints: Vec<ClusterLoadAssignment>,
+    /// Where it listens.
+    pub listeners: Vec<Listener>,
+    /// The routes that its listeners name.
+    pub routes: Vec<RouteConfiguration>,
+}
+
+/// What `proxy` is told of `mesh`.
+pub fn resources(mesh: &Mesh, proxy: &Proxy) -> Resources {
+    let clusters = clusters::clusters(mesh, proxy);
+    let endpoints = assignments(mesh, proxy, &clusters);
+    Resources { clusters, endpoints, listeners: Vec::new(), routes: Vec::new() }
+}
+
+/// The endpoints of these clusters; none behind a service is an answer too.
+fn assignments(mesh: &Mesh, proxy: &Proxy, clusters: &[Cluster]) -> Vec<ClusterLoadAssignment> {
+    let eds = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()));
+    let discovered = clusters.iter().filter(|it| it.cluster_discovery_type == eds);
+    let wanted: BTreeSet<&str> = discovered.map(|it| it.name.as_str()).collect();
+    let mut found = BTreeMap::new();
+    for service in scope::services(mesh, proxy) {
+        let rule = policy::rule(mesh, proxy, &service);
+        for port in &service.ports {
+            let all = endpoints::of(mesh, &service, port);
+            let subsets = rule.iter().flat_map(|rule| &rule.spec.subsets);
+            let subsets = subsets.map(|it| (it.name.as_str(), it.labels.clone()));
+            for (subset, labels) in std::iter::once(("", Labels::new())).chain(subsets) {
+                let name = outbound_name(port.number, subset, &service.host);
+                if wanted.contains(name.as_str()) {
+                    let assignment = endpoints::assignment(&name, &all, &labels);
+                    found.insert(name, assignment);
+                }
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use xds::envoy::config::core::v3::Node;
+
+    use super::*;
+    use crate::model::istio::mesh_config::{MeshConfig, MeshNetworks};
+    use crate::model::object::{SourceFile, read_file};
+
+    const MESH: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: reviews, namespace: shop}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 9080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: shop}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: far, namespace: shop}
+spec: {hosts: [far.example.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: DNS}
+";
+
+    #[test]
+    fn every_cluster_whose_endpoints_are_discovered_has_some_even_if_none() {
+        let file = SourceFile::new(Path::new("x.yaml"), MESH.to_owned());
+        let objects = read_file(&file, "default").unwrap().into_iter();
+        let objects = objects.map(|it| Arc::new(it.unwrap()));
+        let mesh = Mesh::new(objects, MeshConfig::default(), MeshNetworks::default());
+        let id = "sidecar~10.0.0.9~web-1.shop~shop.svc.cluster.local".to_owned();
+        let proxy = Proxy::of(&Node { id, ..Node::default() }).unwrap();
+        let told = resources(&mesh, &proxy);
+        let names: Vec<_> = told.endpoints.iter().map(|it| it.cluster_name.as_str()).collect();
+        let host = "reviews.shop.svc.cluster.local";
+        assert_eq!(names, [format!("outbound|9080|v1|{host}"), format!("outbound|9080||{host}")]);
+        assert!(told.clusters.iter().any(|it| it.name == "outbound|80||far.example.com"));
+    }
+}
