@@ -9,11 +9,13 @@ pub mod decode;
 mod dns;
 pub mod dump;
 mod file;
+mod own;
 
 pub use xds::yaml::Error as Located;
 
 pub use self::assemble::{Assembler, Publish, Written};
 pub use self::file::bootstrap::Sources;
+pub use self::own::Identity;
 use crate::config::{Invalid, Name};
 
 /// A snapshot that could not be published because of one of its listeners.

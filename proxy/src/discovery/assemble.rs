@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use xds::yaml::Error as Located;
 
 use self::candidates::{Candidates, Fault};
@@ -35,6 +36,7 @@ use super::dump::ConfigDump;
 use super::file::bootstrap::{self, Sources};
 use super::file::watch::Watch;
 use super::file::{self, Undecodable};
+use super::own::{Identity, OwnSecrets};
 use crate::cluster::Clusters;
 use crate::config::Invalid;
 use crate::config::source::ResourceSource;
@@ -43,6 +45,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for the first answer to each name before the first snapshot is published without it.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+/// Longest wait for the secrets of this process's own agent, as Envoy waits for those of a server.
+const FIRST_SECRETS: Duration = Duration::from_secs(15);
 
 /// Hands a snapshot to those who serve it: opens sockets, then stores it.
 pub type Publish<'a> = dyn FnMut(&Arc<Snapshot>) -> Result<(), Unpublished> + Send + 'a;
@@ -80,11 +84,25 @@ impl Assembler {
     /// # Errors
     /// What is wrong with the bootstrap and all that is static, including its certificates.
     pub fn load(sources: Sources, metrics: Arc<Metrics>) -> Result<Self, Vec<Located>> {
+        Self::load_with(sources, metrics, None)
+    }
+
+    /// As [`Assembler::load`], where secrets whose source is the cluster `sds-grpc` come from an agent in this
+    /// process.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_with(
+        sources: Sources,
+        metrics: Arc<Metrics>,
+        agent: Option<watch::Receiver<Option<Identity>>>,
+    ) -> Result<Self, Vec<Located>> {
+        let own = Arc::new(agent.map(OwnSecrets::of_agent).unwrap_or_default());
         let text = bootstrap::read(&sources).map_err(|error| vec![error])?;
         let bootstrap = Arc::new(bootstrap::decode(text, None)?);
         let mut assembler = Self {
             sources,
-            state: State { bootstrap, files: BTreeMap::new() },
+            state: State { bootstrap, files: BTreeMap::new(), own },
             refused: BTreeMap::new(),
             linked: Linked::default(),
             version: 0,
@@ -175,6 +193,7 @@ impl Assembler {
         let mut lookups = Lookups::new(self.stats.metrics());
         lookups.want(&self.linked.queries);
         lookups.first_answers(&mut self.found, FIRST_ANSWERS).await;
+        self.first_secrets().await;
         // A first link with these answers: its clusters can be checked before anything is served.
         self.settle(Candidates::default(), None)?;
         warm(Arc::clone(&self.linked.snapshot)).await;
@@ -184,8 +203,13 @@ impl Assembler {
             self.follow(&mut watch);
             lookups.want(&self.linked.queries);
             self.found.keep(&self.linked.queries);
+            let own = Arc::clone(&self.state.own);
             tokio::select! {
                 () = watch.changed() => self.refresh(publish),
+                own = own.changed() => {
+                    self.state.own = Arc::new(own);
+                    self.publish(Candidates::default(), publish);
+                }
                 () = departure(self.live.as_deref()) => {
                     self.publish(Candidates::default(), publish);
                 }
@@ -195,6 +219,17 @@ impl Assembler {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits a while for what the agent is to obtain, if something cannot be served without it.
+    async fn first_secrets(&mut self) {
+        if self.linked.waiting.is_empty() {
+            return;
+        }
+        let own = Arc::clone(&self.state.own);
+        if let Ok(own) = tokio::time::timeout(FIRST_SECRETS, own.changed()).await {
+            self.state.own = Arc::new(own);
         }
     }
 
@@ -413,6 +448,9 @@ impl Assembler {
         }
         for file in taken.files.values() {
             notice::shadowed(&state.bootstrap, file);
+        }
+        if linked.waiting != self.linked.waiting {
+            notice::errors("not served until its secret is there", &linked.waiting);
         }
         if linked.kept != self.linked.kept {
             notice::errors("a certificate is refused, the last good one stays", &linked.kept);

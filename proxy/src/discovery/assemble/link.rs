@@ -13,7 +13,7 @@ use super::check;
 use super::contexts::{Context, Contexts, Outcome, Place};
 use super::endpoints;
 use super::rates::Rates;
-use super::state::{Placed, State, TLS_PATH, chains};
+use super::state::{Placed, State, TLS_PATH, chains, cluster_tls};
 use crate::cluster::{ClusterSpec, Clusters};
 use crate::config::cluster::Cluster;
 use crate::config::http::{HttpConnectionManager, RouteSource};
@@ -40,6 +40,8 @@ pub(super) struct Linked {
     pub(super) certificate_files: BTreeMap<PathBuf, Option<u64>>,
     /// Why contexts built from older files are still in use.
     pub(super) kept: Vec<Located>,
+    /// What is not served yet for want of a secret; it keeps its last version if it has one.
+    pub(super) waiting: Vec<Located>,
     tables: BTreeMap<Name, (ResourceSource, Arc<RouteTable>)>,
     servers: Contexts<DownstreamTls>,
     clients: Contexts<UpstreamTls>,
@@ -109,6 +111,9 @@ impl Linker<'_> {
         let Placed { value: config, origin } = placed;
         let config = &self.bound(config);
         let old = self.last.snapshot.clusters.get(&config.name);
+        if cluster_tls(config).any(|(path, tls)| self.waits(&tls.common, origin, path)) {
+            return old.map(Arc::clone);
+        }
         let resolved = endpoints::of(config, self.state, self.found, &mut self.next.queries);
         let assignment = match resolved {
             Ok(assignment) => endpoints::with_leaving(assignment, config, old, self.live),
@@ -174,6 +179,12 @@ impl Linker<'_> {
         clusters: &BTreeSet<Name>,
     ) -> Option<Arc<Listener>> {
         let Placed { value: config, origin } = placed;
+        for (path, chain) in chains(config) {
+            let tls = chain.tls.as_ref().map(|tls| &tls.common);
+            if tls.is_some_and(|tls| self.waits(tls, origin, format!("{path}.{TLS_PATH}"))) {
+                return self.last.snapshot.listeners.get(&config.name).map(Arc::clone);
+            }
+        }
         let mut linked = Vec::new();
         for (path, chain) in chains(config) {
             linked.push(self.chain(&config.name, chain, &origin.below(&path), clusters));
@@ -317,6 +328,16 @@ impl Linker<'_> {
                 None
             }
         }
+    }
+
+    /// Whether `context`, which stands at `path`, needs a secret that is still to come; that is noted.
+    fn waits(&mut self, context: &CommonTls, origin: &Origin, path: String) -> bool {
+        let waits = self.state.waits_for_agent(context);
+        if waits {
+            let reason = "its secret has not been obtained yet; see what the agent logs";
+            self.next.waiting.push(origin.locate(Invalid::new(path, reason)));
+        }
+        waits
     }
 
     /// Makes the secrets that `context` names known to the contexts built from here on.

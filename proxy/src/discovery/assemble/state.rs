@@ -16,6 +16,7 @@ use crate::config::tls::{CommonTls, Secret, SecretName};
 use crate::discovery::Unpublished;
 use crate::discovery::file::bootstrap::BootstrapFile;
 use crate::discovery::file::{FileKey, Item, Kind, Origin, Resource, ResourceFile};
+use crate::discovery::own::OwnSecrets;
 use crate::tls::secrets::Secrets;
 
 /// A consistent set of accepted files. Cloning it is cheap: the files are shared.
@@ -23,6 +24,8 @@ use crate::tls::secrets::Secrets;
 pub(in crate::discovery) struct State {
     pub(in crate::discovery) bootstrap: Arc<BootstrapFile>,
     pub(in crate::discovery) files: BTreeMap<FileKey, Arc<ResourceFile>>,
+    /// Secrets that no file and no server is asked for.
+    pub(in crate::discovery) own: Arc<OwnSecrets>,
 }
 
 /// A resource and where it is written.
@@ -127,16 +130,24 @@ impl State {
     }
 
     /// The secret of this name, if it is known.
-    pub(super) fn secret(&self, name: &SecretName) -> Option<&Secret> {
+    pub(super) fn secret(&self, name: &SecretName) -> Option<Arc<Secret>> {
         match name {
             SecretName::Static(name) => {
-                self.bootstrap.config.secrets.iter().find(|secret| secret.name == *name)
+                let mut secrets = self.bootstrap.config.secrets.iter();
+                secrets.find(|secret| secret.name == *name).map(|it| Arc::new(it.clone()))
             }
+            SecretName::Discovered(source) if self.own.answer(source) => self.own.get(&source.name),
             SecretName::Discovered(source) => match &self.item(Kind::Secret, source)?.resource {
-                Resource::Secret(secret) => Some(secret),
+                Resource::Secret(secret) => Some(Arc::clone(secret)),
                 _ => None,
             },
         }
+    }
+
+    /// Whether `context` needs a secret that this process's own agent has not obtained yet.
+    pub(super) fn waits_for_agent(&self, context: &CommonTls) -> bool {
+        let discovered = discovered_secrets(context);
+        discovered.iter().any(|it| self.own.answer(it) && self.own.get(&it.name).is_none())
     }
 
     /// Every file that some resource wants.
@@ -168,7 +179,11 @@ impl State {
 
     /// What resources ask of management servers.
     pub(super) fn asked_of_servers(&self) -> impl Iterator<Item = Asked> {
-        self.asked().into_iter().filter(|asked| asked.source.source.file().is_none())
+        let elsewhere = |asked: &Asked| {
+            asked.source.source.file().is_none()
+                && !(asked.kind == Kind::Secret && self.own.answer(&asked.source))
+        };
+        self.asked().into_iter().filter(elsewhere)
     }
 
     /// The resources that others ask for, wherever they come from.

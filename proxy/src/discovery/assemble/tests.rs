@@ -592,3 +592,60 @@ fn management_servers_are_refused_with_their_place() {
     assert!(tells("rds.config_source.ads: management servers are not supported"), "{errors:?}");
     assert!(tells("the configuration of filter \"found\" is discovered"), "{errors:?}");
 }
+
+#[tokio::test]
+async fn what_needs_the_agents_secrets_is_served_once_they_are_there() {
+    let authority = certs::Authority::self_signed("root").unwrap();
+    let identity = || {
+        let leaf = authority.issue(&certs::Request::default().dns("localhost")).unwrap();
+        let inline = |pem: String| crate::config::tls::DataSource::Inline(pem.into_bytes());
+        let (chain, key) = (inline(leaf.chain_pem), inline(leaf.key_pem));
+        let certificate = crate::config::tls::TlsCertificate { chain, key };
+        Identity { certificate, roots: authority.trust_pem().into_bytes() }
+    };
+    let local = "sds_config: {api_config_source: {api_type: GRPC, transport_api_version: V3, \
+         grpc_services: [{envoy_grpc: {cluster_name: sds-grpc}}]}}";
+    let tls = format!(
+        "    transport_socket:
+        name: tls
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_certificate_sds_secret_configs: [{{name: default, {local}}}]
+            validation_context_sds_secret_config: {{name: ROOTCA, {local}}}
+"
+    );
+    let routes = format!("route_config: {}", table("one"));
+    let plain = listener(&routes).replace("name: in", "name: plain").replace("23100", "23104");
+    let bootstrap = format!("{CLUSTERS}  listeners:\n{}  {tls}{plain}", listener(&routes));
+    let errors = World::load(&[("bootstrap.yaml", &bootstrap)]).err().unwrap();
+    assert!(errors[0].contains("there is no secret `default`"), "without an agent: {errors:?}");
+
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "bootstrap.yaml", &bootstrap);
+    let config_path = Some(directory.path().join("bootstrap.yaml"));
+    let (agent, obtained) = tokio::sync::watch::channel(None);
+    let sources = Sources { config_path, config_yaml: None };
+    let assembler = Assembler::load_with(sources, Arc::default(), Some(obtained)).unwrap();
+    assert!(!assembler.snapshot().listeners.contains_key("in"));
+    assert!(assembler.snapshot().listeners.contains_key("plain"));
+
+    agent.send_replace(Some(identity()));
+    let (sender, mut published) = tokio::sync::mpsc::unbounded_channel();
+    let running = tokio::spawn(async move {
+        let mut publish = |snapshot: &Arc<Snapshot>| {
+            sender.send(Arc::clone(snapshot)).unwrap();
+            Ok(())
+        };
+        assembler.run(&mut publish, async |_| {}, || {}).await
+    });
+    let mut next =
+        async || tokio::time::timeout(FIRST_SECRETS, published.recv()).await.unwrap().unwrap();
+    let first = next().await;
+    assert!(first.listeners.contains_key("in"));
+    agent.send_replace(Some(identity()));
+    let second = next().await;
+    assert!(!Arc::ptr_eq(&first.listeners["in"], &second.listeners["in"]));
+    assert!(Arc::ptr_eq(&first.listeners["plain"], &second.listeners["plain"]));
+    running.abort();
+}
