@@ -16,6 +16,18 @@ const METHODS_ONLY: [&str; 5] = [
     "envoy.service.route.v3",
 ];
 
+/// Maps of messages that the control plane writes: in order, so that equal messages have equal bytes.
+const WRITTEN_MAPS: [&str; 8] = [
+    ".envoy.config.core.v3.Metadata.filter_metadata",
+    ".envoy.config.rbac.v3.RBAC.policies",
+    ".envoy.config.route.v3.Route.typed_per_filter_config",
+    ".envoy.config.route.v3.RouteConfiguration.typed_per_filter_config",
+    ".envoy.config.route.v3.VirtualHost.typed_per_filter_config",
+    ".envoy.config.route.v3.WeightedCluster.ClusterWeight.typed_per_filter_config",
+    ".envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication.providers",
+    ".stats.MetricConfig.dimensions",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let root = Path::new("proto");
@@ -41,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     config
         .enable_type_names()
         .type_name_domain(["."], "type.googleapis.com")
+        .btree_map(WRITTEN_MAPS)
         .include_file("packages.rs");
     tonic_prost_build::configure().compile_fds_with_config(set, config)?;
     Ok(())

@@ -17,6 +17,7 @@ use crate::model::istio::mesh_config::{MeshConfig, MeshNetworks};
 use crate::model::kubernetes::ConfigMap;
 use crate::source::ObjectSet;
 use crate::source::directory::Directory;
+use crate::translate::unapplied;
 use crate::validate;
 use crate::validate::code::Level;
 use crate::validate::finding::{Finding, Findings};
@@ -121,6 +122,9 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
     }
     let mesh = mesh(&set, arguments)?;
     let mut findings = validate::everything(&set, &mesh);
+    unapplied::report(&mesh, &mut findings);
+    findings.suppress_annotated(&mesh);
+    findings.sort();
     findings.retain(|finding| {
         finding.level() >= arguments.output_threshold
             && !is_suppressed(finding, &arguments.suppress)

@@ -1,11 +1,17 @@
 //! What a proxy is told of the mesh: pure functions from the model and a node to Envoy's resources, named and filled as
 //! Istio does it.
 
+mod attachment;
+mod authorization;
 pub mod clusters;
 pub mod endpoints;
+mod jwt;
 pub mod policy;
+mod providers;
 pub mod proxy;
 pub mod resources;
 pub mod scope;
+pub mod security;
 pub mod service;
+pub mod unapplied;
 mod values;

@@ -11,6 +11,7 @@
 pub mod authorization_policy;
 pub mod destination_rule;
 pub mod envoy_filter;
+pub mod extension_provider;
 pub mod gateway;
 pub mod mesh_config;
 pub mod peer_authentication;

@@ -1,6 +1,6 @@
 //! What stands behind a service: pods by `EndpointSlice` or `Endpoints`, and the endpoints of a `ServiceEntry`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use xds::envoy::config::core::v3::address::Address as Kind;
 use xds::envoy::config::core::v3::socket_address::PortSpecifier;
@@ -93,7 +93,7 @@ fn lb_endpoint(endpoint: &Endpoint, weight: u32) -> LbEndpoint {
     let metadata = endpoint.mtls.then(|| {
         let matched = values::fields([("tlsMode", values::text("istio"))]);
         Metadata {
-            filter_metadata: HashMap::from([("envoy.transport_socket_match".to_owned(), matched)]),
+            filter_metadata: BTreeMap::from([("envoy.transport_socket_match".to_owned(), matched)]),
         }
     });
     LbEndpoint {

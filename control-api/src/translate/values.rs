@@ -8,6 +8,10 @@ use xds::envoy::config::core::v3::transport_socket::ConfigType;
 use xds::envoy::config::core::v3::{
     AggregatedConfigSource, ApiVersion, ConfigSource, TransportSocket,
 };
+use xds::envoy::config::listener::v3::{Filter, filter};
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpFilter, http_filter,
+};
 
 use crate::model::duration::Duration;
 
@@ -58,5 +62,22 @@ pub(super) fn transport_socket<M: Message + Name>(name: &str, message: &M) -> Tr
     TransportSocket {
         name: name.to_owned(),
         config_type: Some(ConfigType::TypedConfig(any(message))),
+    }
+}
+
+/// An HTTP filter of this name.
+pub(super) fn http_filter<M: Message + Name>(name: &str, message: &M) -> HttpFilter {
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any(message))),
+        ..HttpFilter::default()
+    }
+}
+
+/// A network filter of this name.
+pub(super) fn network_filter<M: Message + Name>(name: &str, message: &M) -> Filter {
+    Filter {
+        name: name.to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(any(message))),
     }
 }

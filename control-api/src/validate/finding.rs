@@ -137,7 +137,7 @@ impl Findings {
     }
 
     /// Leaves out what objects ask not to be told of.
-    pub(super) fn suppress_annotated(&mut self, mesh: &Mesh) {
+    pub fn suppress_annotated(&mut self, mesh: &Mesh) {
         for object in mesh.objects() {
             let Some(codes) = object.metadata.annotations.get(SUPPRESS) else { continue };
             let subject = Subject::of(object);

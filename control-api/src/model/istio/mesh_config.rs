@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 
+use super::extension_provider::ExtensionProvider;
 use crate::model::duration::Duration;
 
 /// The part of Istio's mesh-wide settings that is read; the rest belongs to istiod's installation.
@@ -87,22 +87,6 @@ pub struct DefaultProviders {
     pub tracing: Vec<String>,
     pub metrics: Vec<String>,
     pub access_logging: Vec<String>,
-}
-
-/// A service for traces, logs or decisions, by the name that policies use.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ExtensionProvider {
-    pub name: String,
-    pub envoy_ext_authz_http: Option<Value>,
-    pub envoy_ext_authz_grpc: Option<Value>,
-    pub zipkin: Option<Value>,
-    pub opentelemetry: Option<Value>,
-    pub prometheus: Option<Value>,
-    pub envoy_file_access_log: Option<Value>,
-    pub envoy_http_als: Option<Value>,
-    pub envoy_tcp_als: Option<Value>,
-    pub envoy_otel_als: Option<Value>,
 }
 
 /// Networks of a mesh that spans several, and how endpoints are assigned to them.

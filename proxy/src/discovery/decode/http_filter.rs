@@ -1,6 +1,6 @@
 //! The HTTP filters of a connection manager, and what route tables say to them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost_types::Any;
@@ -251,7 +251,7 @@ fn kind(any: &Any, stat_prefix: &Name) -> Result<Option<FilterKind>> {
 
 /// What a table, virtual host, route or weighted cluster says to filters. What is optional may be unknown.
 pub(super) fn per_filter_config(
-    configs: &HashMap<String, Any>,
+    configs: &BTreeMap<String, Any>,
 ) -> Result<Vec<Arc<FilterOverride>>> {
     let mut configs: Vec<_> = configs.iter().collect();
     configs.sort_by_key(|(name, _)| *name);

@@ -1,6 +1,6 @@
 //! Policies of permissions and principals, and the filters that ask them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -148,7 +148,7 @@ fn rules(proto: &Rbac, prefix: &str, kind: &str) -> Result<rbac::Rules> {
     Ok(rbac::Rules::new(action, sorted(policies)?, prefix, kind))
 }
 
-fn sorted(protos: &HashMap<String, Policy>) -> Result<Vec<rbac::Policy>> {
+fn sorted(protos: &BTreeMap<String, Policy>) -> Result<Vec<rbac::Policy>> {
     let mut protos: Vec<_> = protos.iter().collect();
     protos.sort_by_key(|(name, _)| *name);
     let policy = |(name, proto): (&String, &Policy)| {

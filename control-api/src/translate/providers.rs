@@ -1,0 +1,41 @@
+//! Extension providers: services of the mesh that policies name.
+
+use super::clusters::outbound_name;
+use super::service;
+use crate::model::Mesh;
+use crate::model::istio::extension_provider::ExtensionProvider;
+
+/// A service, and the cluster by which proxies reach it.
+pub(super) struct Target {
+    /// The service's full name.
+    pub host: String,
+    /// The cluster's name.
+    pub cluster: String,
+}
+
+/// The provider of this name.
+pub(super) fn named<'m>(mesh: &'m Mesh, name: &str) -> Option<&'m ExtensionProvider> {
+    let mut providers = mesh.config.extension_providers.iter();
+    providers.find(|it| it.name.eq_ignore_ascii_case(name))
+}
+
+/// The service that a provider names as `HOST` or `NAMESPACE/HOST`. None if there is no such service, or several
+/// namespaces have one.
+pub(super) fn cluster(mesh: &Mesh, name: &str, port: u32) -> Option<Target> {
+    let (namespace, host) = match name.split_once('/') {
+        Some((namespace, host)) => (Some(namespace), host),
+        None => (None, name),
+    };
+    let services = service::all(mesh);
+    let mut namespaces: Vec<&str> = services
+        .iter()
+        .filter(|it| it.host.eq_ignore_ascii_case(host))
+        .map(|it| it.namespace())
+        .filter(|it| namespace.is_none_or(|wanted| *it == wanted))
+        .collect();
+    namespaces.dedup();
+    if namespaces.len() != 1 || port == 0 || port > 65_535 {
+        return None;
+    }
+    Some(Target { host: host.to_owned(), cluster: outbound_name(port, "", host) })
+}
