@@ -1,9 +1,14 @@
 //! Extension providers: services of the mesh that policies name.
 
+use std::sync::LazyLock;
+
+use xds::envoy::config::core::v3::GrpcService;
+use xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
+
 use super::clusters::outbound_name;
 use super::service;
 use crate::model::Mesh;
-use crate::model::istio::extension_provider::ExtensionProvider;
+use crate::model::istio::extension_provider::{ExtensionProvider, FileAccessLog};
 
 /// A service, and the cluster by which proxies reach it.
 pub(super) struct Target {
@@ -13,9 +18,39 @@ pub(super) struct Target {
     pub cluster: String,
 }
 
+/// Providers that every mesh has, unless it gives their names to others.
+static BUILT_IN: LazyLock<[ExtensionProvider; 2]> = LazyLock::new(|| {
+    let prometheus = ExtensionProvider {
+        name: "prometheus".to_owned(),
+        prometheus: Some(serde_json::Value::Object(serde_json::Map::new())),
+        ..ExtensionProvider::default()
+    };
+    let envoy = ExtensionProvider {
+        name: "envoy".to_owned(),
+        envoy_file_access_log: Some(FileAccessLog::default()),
+        ..ExtensionProvider::default()
+    };
+    [prometheus, envoy]
+});
+
+impl Target {
+    /// The service as one that speaks gRPC.
+    pub(super) fn grpc(&self) -> GrpcService {
+        let target = EnvoyGrpc {
+            cluster_name: self.cluster.clone(),
+            authority: self.host.clone(),
+            ..EnvoyGrpc::default()
+        };
+        GrpcService {
+            target_specifier: Some(TargetSpecifier::EnvoyGrpc(target)),
+            ..GrpcService::default()
+        }
+    }
+}
+
 /// The provider of this name.
 pub(super) fn named<'m>(mesh: &'m Mesh, name: &str) -> Option<&'m ExtensionProvider> {
-    let mut providers = mesh.config.extension_providers.iter();
+    let mut providers = mesh.config.extension_providers.iter().chain(BUILT_IN.iter());
     providers.find(|it| it.name.eq_ignore_ascii_case(name))
 }
 

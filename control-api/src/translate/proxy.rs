@@ -4,6 +4,8 @@ use prost_types::Struct;
 use prost_types::value::Kind;
 use xds::envoy::config::core::v3::{Locality, Node};
 
+use super::values;
+use crate::model::istio::mesh_config::DefaultConfig;
 use crate::model::workloads::Labels;
 
 /// What a proxy is for.
@@ -13,6 +15,18 @@ pub enum Role {
     Sidecar,
     /// It is a gateway of the mesh.
     Router,
+}
+
+/// How connections come to a sidecar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Interception {
+    /// They are redirected to it.
+    #[default]
+    Redirect,
+    /// The same, and it sees and shows the client's address.
+    Tproxy,
+    /// They are not: it listens on the ports themselves.
+    None,
 }
 
 /// A proxy that asks for its configuration.
@@ -32,6 +46,18 @@ pub struct Proxy {
     pub locality: Locality,
     /// Its workload's service account; empty if it does not say.
     pub service_account: String,
+    /// What it is called among those that do the same: the node's `cluster`.
+    pub cluster: String,
+    /// The mesh it says it is in; empty if it does not say.
+    pub mesh_id: String,
+    /// The Kubernetes cluster it is in; empty if it does not say.
+    pub cluster_id: String,
+    /// How connections of its workload come to it.
+    pub interception: Interception,
+    /// Whether it is built with Istio's own filters (`istio.stats`, `istio.alpn`).
+    pub knows_istio_filters: bool,
+    /// Settings of its own, in place of the mesh's `defaultConfig`.
+    pub proxy_config: Option<DefaultConfig>,
 }
 
 /// Why a node is no proxy of a mesh.
@@ -72,7 +98,27 @@ impl Proxy {
             labels: labels(metadata),
             locality: node.locality.clone().unwrap_or_default(),
             service_account: text(metadata, "SERVICE_ACCOUNT").unwrap_or_default().to_owned(),
+            cluster: node.cluster.clone(),
+            mesh_id: text(metadata, "MESH_ID").unwrap_or_default().to_owned(),
+            cluster_id: text(metadata, "CLUSTER_ID").unwrap_or_default().to_owned(),
+            interception: match text(metadata, "INTERCEPTION_MODE") {
+                Some("TPROXY") => Interception::Tproxy,
+                Some("NONE") => Interception::None,
+                _ => Interception::Redirect,
+            },
+            // Only Istio's own build, and what stands in for it, say which version they are.
+            knows_istio_filters: text(metadata, "ISTIO_VERSION").is_some(),
+            proxy_config: metadata
+                .and_then(|it| it.fields.get("PROXY_CONFIG"))
+                .and_then(|it| serde_json::from_value(values::to_json(it)).ok()),
         })
+    }
+}
+
+impl Proxy {
+    /// Whether all of its addresses are of IPv6.
+    pub fn is_ipv6_only(&self) -> bool {
+        self.addresses.iter().all(|it| it.contains(':'))
     }
 }
 

@@ -10,7 +10,7 @@ use xds::envoy::config::route::v3::RouteConfiguration;
 
 use super::clusters::{self, outbound_name};
 use super::proxy::Proxy;
-use super::{endpoints, policy, scope};
+use super::{endpoints, inbound, policy, scope};
 use crate::model::Mesh;
 use crate::model::workloads::Labels;
 
@@ -31,7 +31,8 @@ pub struct Resources {
 pub fn resources(mesh: &Mesh, proxy: &Proxy) -> Resources {
     let clusters = clusters::clusters(mesh, proxy);
     let endpoints = assignments(mesh, proxy, &clusters);
-    Resources { clusters, endpoints, listeners: Vec::new(), routes: Vec::new() }
+    let listeners = inbound::listeners(mesh, proxy);
+    Resources { clusters, endpoints, listeners, routes: Vec::new() }
 }
 
 /// The endpoints of these clusters; none behind a service is an answer too.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::proxy::{Proxy, Role};
 use super::service::{self, Service};
-use crate::model::Mesh;
 use crate::model::host;
 use crate::model::istio::sidecar::Sidecar;
 use crate::model::workloads::selects;
+use crate::model::{Found, Mesh};
 
 /// The services that a proxy is told of, by host and port numbers.
 pub fn services<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<Service<'m>> {
@@ -32,23 +32,28 @@ pub fn services<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<Service<'m>> {
 }
 
 /// The `Sidecar` of a proxy: the one that selects its workload, else its namespace's, else the root namespace's.
-pub fn sidecar<'a>(mesh: &'a Mesh, proxy: &'a Proxy) -> Option<&'a Sidecar> {
+pub fn sidecar<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Option<&'m Sidecar> {
+    sidecar_object(mesh, proxy).map(|it| it.spec)
+}
+
+/// The same, with its name and where it stands.
+pub fn sidecar_object<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Option<Found<'m, Sidecar>> {
     if proxy.role != Role::Sidecar {
         return None;
     }
     let own = || of_namespace(mesh, &proxy.namespace);
     let selected = own().find(|it| {
-        let selector = it.workload_selector.as_ref();
+        let selector = it.spec.workload_selector.as_ref();
         selector.is_some_and(|it| selects(&it.labels, &proxy.labels))
     });
-    let for_all = |it: &&Sidecar| it.workload_selector.is_none();
+    let for_all = |it: &Found<'_, Sidecar>| it.spec.workload_selector.is_none();
     selected
         .or_else(|| own().find(for_all))
         .or_else(|| of_namespace(mesh, &mesh.config.root_namespace).find(for_all))
 }
 
-fn of_namespace<'a>(mesh: &'a Mesh, namespace: &'a str) -> impl Iterator<Item = &'a Sidecar> {
-    mesh.all::<Sidecar>().filter(move |it| it.namespace() == namespace).map(|it| it.spec)
+fn of_namespace<'m>(mesh: &'m Mesh, namespace: &str) -> impl Iterator<Item = Found<'m, Sidecar>> {
+    mesh.all::<Sidecar>().filter(move |it| it.namespace() == namespace)
 }
 
 /// The service with the ports that some egress listener asks for; none if none does.

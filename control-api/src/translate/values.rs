@@ -81,3 +81,42 @@ pub(super) fn network_filter<M: Message + Name>(name: &str, message: &M) -> Filt
         config_type: Some(filter::ConfigType::TypedConfig(any(message))),
     }
 }
+
+/// JSON in a struct.
+pub(super) fn json(value: &serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(value) => Kind::BoolValue(*value),
+        Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Json::String(text) => Kind::StringValue(text.clone()),
+        Json::Array(items) => {
+            Kind::ListValue(ListValue { values: items.iter().map(json).collect() })
+        }
+        Json::Object(fields) => Kind::StructValue(Struct {
+            fields: fields.iter().map(|(key, value)| (key.clone(), json(value))).collect(),
+        }),
+    };
+    Value { kind: Some(kind) }
+}
+
+/// What is in a struct, as JSON. Whole numbers have no decimal point.
+pub(super) fn to_json(value: &Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => Json::Null,
+        Some(Kind::BoolValue(value)) => Json::Bool(*value),
+        Some(Kind::NumberValue(number)) => {
+            #[expect(clippy::cast_possible_truncation, reason = "only where nothing is lost")]
+            let whole = *number as i64;
+            #[expect(clippy::cast_precision_loss, reason = "this is the question")]
+            let is_whole = (whole as f64 - number).abs() < f64::EPSILON;
+            if is_whole { Json::from(whole) } else { Json::from(*number) }
+        }
+        Some(Kind::StringValue(text)) => Json::String(text.clone()),
+        Some(Kind::ListValue(list)) => list.values.iter().map(to_json).collect(),
+        Some(Kind::StructValue(fields)) => {
+            fields.fields.iter().map(|(key, value)| (key.clone(), to_json(value))).collect()
+        }
+    }
+}

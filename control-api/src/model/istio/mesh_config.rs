@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::destination_rule::{LocalityLoadBalancerSetting, TcpKeepalive};
 use super::extension_provider::ExtensionProvider;
+use super::telemetry::CustomTag;
 use crate::model::duration::Duration;
 
 /// The part of Istio's mesh-wide settings that is read; the rest belongs to istiod's installation.
@@ -20,7 +22,15 @@ pub struct MeshConfig {
     pub dns_refresh_rate: Duration,
     pub access_log_file: String,
     pub access_log_format: String,
+    pub access_log_encoding: AccessLogEncoding,
+    pub disable_envoy_listener_log: bool,
     pub enable_tracing: bool,
+    pub mesh_mtls: Option<TlsConfig>,
+    pub tls_defaults: Option<TlsConfig>,
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    pub h2_upgrade_policy: MeshH2UpgradePolicy,
+    pub locality_lb_setting: Option<LocalityLoadBalancerSetting>,
+    pub path_normalization: PathNormalization,
     pub default_config: DefaultConfig,
     pub outbound_traffic_policy: OutboundTrafficPolicy,
     pub extension_providers: Vec<ExtensionProvider>,
@@ -45,7 +55,15 @@ impl Default for MeshConfig {
             dns_refresh_rate: Duration::from_secs(60),
             access_log_file: String::new(),
             access_log_format: String::new(),
+            access_log_encoding: AccessLogEncoding::default(),
+            disable_envoy_listener_log: false,
             enable_tracing: false,
+            mesh_mtls: None,
+            tls_defaults: None,
+            tcp_keepalive: None,
+            h2_upgrade_policy: MeshH2UpgradePolicy::default(),
+            locality_lb_setting: None,
+            path_normalization: PathNormalization::default(),
             default_config: DefaultConfig::default(),
             outbound_traffic_policy: OutboundTrafficPolicy::default(),
             extension_providers: Vec::new(),
@@ -65,6 +83,59 @@ impl Default for MeshConfig {
 pub struct DefaultConfig {
     pub discovery_address: String,
     pub proxy_metadata: BTreeMap<String, String>,
+    pub tracing: Option<ProxyTracing>,
+}
+
+/// How proxies trace where no `Telemetry` says anything.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ProxyTracing {
+    pub sampling: Option<f64>,
+    pub max_path_tag_length: u32,
+    pub custom_tags: BTreeMap<String, CustomTag>,
+    pub enable_istio_tags: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum AccessLogEncoding {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TlsConfig {
+    /// `TLS_AUTO`, `TLSV1_2` or `TLSV1_3`.
+    pub min_protocol_version: String,
+    pub ecdh_curves: Vec<String>,
+    pub cipher_suites: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum MeshH2UpgradePolicy {
+    #[default]
+    DoNotUpgrade,
+    Upgrade,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PathNormalization {
+    pub normalization: Normalization,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Normalization {
+    #[default]
+    Default,
+    None,
+    Base,
+    MergeSlashes,
+    DecodeAndMergeSlashes,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

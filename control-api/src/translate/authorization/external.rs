@@ -1,6 +1,5 @@
 //! Authorization services: the `envoyExtAuthzHttp` and `envoyExtAuthzGrpc` among the mesh's extension providers.
 
-use xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use xds::envoy::config::core::v3::http_uri::HttpUpstreamType;
 use xds::envoy::config::core::v3::{ApiVersion, GrpcService, HeaderValue, HttpUri};
 use xds::envoy::config::listener::v3::Filter;
@@ -117,13 +116,8 @@ fn over_http(mesh: &Mesh, provider: &ExtAuthzHttp) -> Option<Service> {
 
 fn over_grpc(mesh: &Mesh, provider: &ExtAuthzGrpc) -> Option<Service> {
     let target = providers::cluster(mesh, &provider.service, provider.port)?;
-    let grpc =
-        EnvoyGrpc { cluster_name: target.cluster, authority: target.host, ..EnvoyGrpc::default() };
-    let service = GrpcService {
-        target_specifier: Some(TargetSpecifier::EnvoyGrpc(grpc)),
-        timeout: Some(values::duration(provider.timeout.unwrap_or(TIMEOUT))),
-        ..GrpcService::default()
-    };
+    let timeout = Some(values::duration(provider.timeout.unwrap_or(TIMEOUT)));
+    let service = GrpcService { timeout, ..target.grpc() };
     let http = ext_authz(
         Services::GrpcService(service.clone()),
         provider.fail_open,

@@ -2,36 +2,25 @@
 
 use prost_types::Struct;
 use xds::envoy::config::cluster::v3::cluster::{DiscoveryType, TransportSocketMatch};
-use xds::envoy::config::core::v3::api_config_source::ApiType;
-use xds::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use xds::envoy::config::core::v3::data_source::Specifier;
-use xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
-use xds::envoy::config::core::v3::{
-    ApiConfigSource, ApiVersion, ConfigSource, DataSource, GrpcService, TransportSocket,
-};
+use xds::envoy::config::core::v3::{DataSource, TransportSocket};
 use xds::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
 };
-use xds::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
 use xds::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, TlsParameters,
-    UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, UpstreamTlsContext,
 };
 use xds::envoy::r#type::matcher::v3::StringMatcher;
 use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::{Draft, Outbound};
-use crate::model::Mesh;
 use crate::model::istio::destination_rule::{ClientTlsSettings, SimpleLb, TlsMode, TrafficPolicy};
-use crate::model::istio::peer_authentication::{Mode, PeerAuthentication};
+use crate::model::istio::peer_authentication::Mode;
 use crate::translate::endpoints::{self, Endpoint};
 use crate::translate::proxy::Role;
 use crate::translate::service::Resolution;
-use crate::translate::values;
-
-/// The cluster that hands out the proxy's own secrets.
-const SECRETS: &str = "sds-grpc";
+use crate::translate::{peer, secrets, values};
 
 /// Sets the transport sockets. `sni` is what the mesh's own TLS asks for.
 pub(super) fn apply(
@@ -85,18 +74,7 @@ fn wants_mtls(
     if passthrough && (endpoints.is_empty() || endpoints.iter().any(|it| !it.mtls)) {
         return false;
     }
-    namespace_mode(outbound.mesh, service.namespace()) != Mode::Disable
-}
-
-/// What a namespace's, or the whole mesh's, `PeerAuthentication` demands; `Unset` if there is none.
-fn namespace_mode(mesh: &Mesh, namespace: &str) -> Mode {
-    let of = |namespace: &str| {
-        mesh.all::<PeerAuthentication>()
-            .filter(|it| it.namespace() == namespace && it.spec.selector.is_none())
-            .find_map(|it| it.spec.mtls.as_ref().map(|it| it.mode))
-            .filter(|mode| *mode != Mode::Unset)
-    };
-    of(namespace).or_else(|| of(&mesh.config.root_namespace)).unwrap_or_default()
+    peer::namespace_mode(outbound.mesh, service.namespace()) != Some(Mode::Disable)
 }
 
 /// mTLS to endpoints that say that they accept it, and plain bytes to the others.
@@ -119,13 +97,11 @@ fn where_accepted(mesh_tls: TransportSocket) -> Vec<TransportSocketMatch> {
 /// TLS with the mesh's certificates.
 fn mesh_tls(draft: &Draft, names: Vec<String>, sni: &str) -> TransportSocket {
     let alpn: &[&str] = if draft.is_http2() { &["istio", "h2"] } else { &["istio"] };
-    let root = SdsSecretConfig { name: "ROOTCA".to_owned(), sds_config: Some(secrets(true)) };
-    let own = SdsSecretConfig { name: "default".to_owned(), sds_config: Some(secrets(true)) };
     let context = CommonTlsContext {
         alpn_protocols: alpn.iter().map(ToString::to_string).collect(),
-        tls_certificate_sds_secret_configs: vec![own],
-        validation_context_type: Some(validation(names, String::new(), root)),
-        ..versions()
+        tls_certificate_sds_secret_configs: vec![secrets::own()],
+        validation_context_type: Some(validation(names, String::new(), secrets::roots())),
+        ..secrets::versions()
     };
     socket(context, sni)
 }
@@ -140,12 +116,12 @@ fn own_tls(
     if !tls.credential_name.is_empty() && outbound.proxy.role == Role::Sidecar {
         return None;
     }
-    let (mut context, unchecked) = (versions(), tls.insecure_skip_verify == Some(true));
+    let (mut context, unchecked) = (secrets::versions(), tls.insecure_skip_verify == Some(true));
     if tls.mode == TlsMode::Mutual {
-        context.tls_certificate_sds_secret_configs = vec![SdsSecretConfig {
-            name: format!("file-cert:{}~{}", tls.client_certificate, tls.private_key),
-            sds_config: Some(secrets(false)),
-        }];
+        context.tls_certificate_sds_secret_configs = vec![secrets::file(format!(
+            "file-cert:{}~{}",
+            tls.client_certificate, tls.private_key
+        ))];
     }
     let names = match tls.subject_alt_names.as_slice() {
         [] => outbound.service.subject_alt_names.clone(),
@@ -155,9 +131,7 @@ fn own_tls(
     context.validation_context_type = Some(if unchecked {
         ValidationContextType::ValidationContext(CertificateValidationContext::default())
     } else {
-        let name = format!("file-root:{root}");
-        let root = SdsSecretConfig { name, sds_config: Some(secrets(false)) };
-        validation(names, tls.ca_crl.clone(), root)
+        validation(names, tls.ca_crl.clone(), secrets::file(format!("file-root:{root}")))
     });
     if draft.is_http2() {
         context.alpn_protocols = vec!["h2".to_owned()];
@@ -168,17 +142,6 @@ fn own_tls(
         options.auto_san_validation = tls.subject_alt_names.is_empty() && !unchecked;
     }
     Some(socket(context, &tls.sni))
-}
-
-fn versions() -> CommonTlsContext {
-    CommonTlsContext {
-        tls_params: Some(TlsParameters {
-            tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
-            tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
-            ..TlsParameters::default()
-        }),
-        ..CommonTlsContext::default()
-    }
 }
 
 fn validation(names: Vec<String>, crl: String, root: SdsSecretConfig) -> ValidationContextType {
@@ -207,23 +170,4 @@ fn socket(context: CommonTlsContext, sni: &str) -> TransportSocket {
         ..UpstreamTlsContext::default()
     };
     values::transport_socket("envoy.transport_sockets.tls", &context)
-}
-
-/// Where secrets come from. The proxy's own are waited for however long it takes.
-fn secrets(wait: bool) -> ConfigSource {
-    let target = EnvoyGrpc { cluster_name: SECRETS.to_owned(), ..EnvoyGrpc::default() };
-    let service = GrpcService {
-        target_specifier: Some(TargetSpecifier::EnvoyGrpc(target)),
-        ..GrpcService::default()
-    };
-    ConfigSource {
-        initial_fetch_timeout: wait.then(prost_types::Duration::default),
-        resource_api_version: ApiVersion::V3.into(),
-        config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(ApiConfigSource {
-            api_type: ApiType::Grpc.into(),
-            transport_api_version: ApiVersion::V3.into(),
-            grpc_services: vec![service],
-            set_node_on_first_message_only: true,
-        })),
-    }
 }
