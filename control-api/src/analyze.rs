@@ -1,30 +1,22 @@
 //! `outrigger-control analyze`: what is wrong with a folder of YAML, without a cluster.
 
-mod json;
-mod text;
+pub mod json;
+pub mod text;
 
-use std::fs;
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use serde::de::DeserializeOwned;
-use xds::yaml::tree::parse_all;
 
 use crate::model::Mesh;
-use crate::model::istio::mesh_config::{MeshConfig, MeshNetworks};
-use crate::model::kubernetes::ConfigMap;
 use crate::source::ObjectSet;
 use crate::source::directory::Directory;
+use crate::source::settings::Settings;
 use crate::translate::unapplied;
 use crate::validate;
 use crate::validate::code::Level;
 use crate::validate::finding::{Finding, Findings};
-use crate::yaml;
-
-/// The object that holds the mesh's settings in a cluster.
-const MESH_CONFIG_MAP: &str = "istio";
 
 /// Say what is wrong with the YAML of a mesh, or looks like a mistake
 ///
@@ -120,11 +112,12 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
     if set.objects.is_empty() && set.failures.is_empty() {
         bail!("no objects in {}", shown(&arguments.paths));
     }
-    let mesh = mesh(&set, arguments)?;
-    let mut findings = validate::everything(&set, &mesh);
-    unapplied::report(&mesh, &mut findings);
-    findings.suppress_annotated(&mesh);
-    findings.sort();
+    let settings = Settings {
+        mesh_config: arguments.mesh_config.clone(),
+        mesh_networks: arguments.mesh_networks.clone(),
+    };
+    let mesh = settings.mesh(&set)?;
+    let mut findings = everything(&set, &mesh);
     findings.retain(|finding| {
         finding.level() >= arguments.output_threshold
             && !is_suppressed(finding, &arguments.suppress)
@@ -132,6 +125,15 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool> {
     let good = findings.worst().is_none_or(|worst| worst < arguments.failure_threshold);
     print(&findings, &set, arguments, out)?;
     Ok(good)
+}
+
+/// Everything there is to say about a mesh: what is wrong with it, and what of it has no effect.
+pub fn everything(set: &ObjectSet, mesh: &Mesh) -> Findings {
+    let mut findings = validate::everything(set, mesh);
+    unapplied::report(mesh, &mut findings);
+    findings.suppress_annotated(mesh);
+    findings.sort();
+    findings
 }
 
 fn print(
@@ -143,9 +145,7 @@ fn print(
     match arguments.output {
         Output::Json => json::print(findings, out),
         Output::Text => {
-            let wanted = std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-            let coloured = wanted && std::io::stdout().is_terminal();
-            let coloured = arguments.color.unwrap_or(coloured);
+            let coloured = arguments.color.unwrap_or_else(|| text::coloured(&std::io::stdout()));
             text::print(findings, set.objects.len(), &shown(&arguments.paths), coloured, out)
         }
     }
@@ -154,38 +154,6 @@ fn print(
 fn shown(paths: &[PathBuf]) -> String {
     let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
     paths.join(", ")
-}
-
-/// The mesh of these objects, with its settings from a file, or from the ConfigMap that Istio keeps them in.
-fn mesh(set: &ObjectSet, arguments: &Arguments) -> Result<Mesh> {
-    let objects = || set.objects.iter().cloned();
-    let first = Mesh::new(objects(), MeshConfig::default(), MeshNetworks::default());
-    let installed = first.all::<ConfigMap>().find(|map| map.name() == MESH_CONFIG_MAP);
-    let of_map = |key: &str| installed.and_then(|map| map.spec.data.get(key)).map(String::as_str);
-    let config = settings(arguments.mesh_config.as_deref(), of_map("mesh"))?;
-    let networks = settings(arguments.mesh_networks.as_deref(), of_map("meshNetworks"))?;
-    Ok(Mesh::new(objects(), config, networks))
-}
-
-fn settings<T: DeserializeOwned + Default>(
-    file: Option<&Path>,
-    installed: Option<&str>,
-) -> Result<T> {
-    let (name, text) = match (file, installed) {
-        (Some(file), _) => {
-            let name = file.display().to_string();
-            let text = fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
-            (name, text)
-        }
-        (None, Some(text)) => (format!("ConfigMap {MESH_CONFIG_MAP}"), text.to_owned()),
-        (None, None) => return Ok(T::default()),
-    };
-    let documents = parse_all(&text)
-        .map_err(|error| anyhow::anyhow!("{name}:{}: {}", error.at, error.reason))?;
-    let Some(root) = documents.first().filter(|root| !root.is_null()) else {
-        return Ok(T::default());
-    };
-    yaml::read(root, "", &[]).value.map_err(|problem| anyhow::anyhow!("{name}: {problem}"))
 }
 
 /// `CODE`, or `CODE=Kind name` where the name may have `*` in it.

@@ -1,4 +1,6 @@
-//! The command line: what `outrigger-control` can do so far.
+//! The command line of `outrigger-control`.
+
+pub mod run;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -8,21 +10,17 @@ use clap::{Parser, Subcommand};
 
 use crate::analyze;
 
-/// What the program says instead of serving.
-pub const NOT_THERE_YET: &str = "outrigger-control: serving proxies is not there yet; \
-     configure the proxy with files (`outrigger -c bootstrap.yaml`, LDS, CDS, RDS, EDS and SDS from \
-     `path_config_source`). There is `outrigger-control analyze DIR`";
-
-/// Outrigger's control plane. So far it reads the YAML of a mesh and says what is wrong with it.
+/// Outrigger's control plane: reads the YAML of a mesh, says what is wrong with it, and serves it to proxies
 #[derive(Debug, Parser)]
-#[command(name = "outrigger-control", version, max_term_width = 100)]
+#[command(name = "outrigger-control", version, max_term_width = 100, arg_required_else_help = true)]
 struct Options {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Arguments),
     Analyze(analyze::Arguments),
 }
 
@@ -36,15 +34,16 @@ pub fn main_with_args(arguments: impl IntoIterator<Item = OsString>) -> ExitCode
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
     };
-    let Some(Command::Analyze(arguments)) = options.command else {
-        eprintln!("{NOT_THERE_YET}");
-        return ExitCode::FAILURE;
+    let answer = match options.command {
+        Command::Run(arguments) => run::run(&arguments).map(|()| true),
+        Command::Analyze(arguments) => {
+            let mut out = std::io::stdout().lock();
+            analyze::run(&arguments, &mut out).and_then(|good| {
+                out.flush()?;
+                Ok(good)
+            })
+        }
     };
-    let mut out = std::io::stdout().lock();
-    let answer = analyze::run(&arguments, &mut out).and_then(|good| {
-        out.flush()?;
-        Ok(good)
-    });
     match answer {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -1,6 +1,7 @@
 //! Where objects come from: a stream of complete sets, in which what is broken is replaced by its last good state.
 
 pub mod directory;
+pub mod settings;
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The program as it is run: exit codes, text, JSON, and no pretending to serve.
+//! The program as it is run: exit codes, text and JSON.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -45,11 +45,11 @@ fn analyze(folder: &Path, more: &[&str]) -> Output {
 }
 
 #[test]
-fn it_says_that_it_does_not_serve_and_fails() {
+fn without_a_command_it_says_what_there_is() {
     let output = run(&[]);
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("not there yet"), "{said}");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("Serve a mesh"), "{said}");
     assert!(output.stdout.is_empty());
 }
 
@@ -120,6 +120,10 @@ fn broken_files_are_loud_and_do_not_hide_the_others() {
 fn help_teaches() {
     let help = said(&run(&["analyze", "--help"]));
     for word in ["Examples:", "Exit code:", "analyze-suppress", "--failure-threshold"] {
+        assert!(help.contains(word), "{help}");
+    }
+    let help = said(&run(&["run", "--help"]));
+    for word in ["Examples:", "xds-grpc", "SIGTERM", "proxy-status"] {
         assert!(help.contains(word), "{help}");
     }
     assert!(said(&run(&["analyze", "--list"])).contains("virtualservice.GatewayAnalyzer: "));

@@ -36,11 +36,11 @@ fn the_proxy_runs_with_nothing_else_around_it() {
 }
 
 #[test]
-fn the_control_plane_admits_its_absence_in_the_image_too() {
+fn the_control_plane_teaches_how_to_run_it_in_the_image_too() {
     let Some(root) = image("control") else { return };
     let output = inside(&root, &["/usr/local/bin/outrigger-control"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && said.contains("not there yet"), "{output:?}");
+    assert!(output.status.code() == Some(2) && said.contains("Serve a mesh"), "{output:?}");
 }
 
 #[tokio::test]

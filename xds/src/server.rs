@@ -185,6 +185,19 @@ impl Session {
         self.tracks.get(&kind).map(Track::standing)
     }
 
+    /// The names that a kind is asked for by; none if it was never asked for, or only as a whole.
+    pub fn names(&self, kind: ResourceType) -> impl Iterator<Item = &str> {
+        self.tracks.get(&kind).into_iter().flat_map(Track::names)
+    }
+
+    /// Whether the client has asked for something, and has accepted all that there is for it in `snapshot`. To be asked
+    /// once [`respond`](Self::respond) has nothing more to say.
+    pub fn is_settled(&self, snapshot: &Snapshot) -> bool {
+        let of = |kind: &ResourceType| snapshot.set(*kind).map(|set| &**set);
+        let mut tracks = self.tracks.iter();
+        !self.tracks.is_empty() && tracks.all(|(kind, track)| track.is_settled(of(kind)))
+    }
+
     /// A cluster that has changed becomes warm with the next response that has its endpoints, even if these are as they
     /// were ("Resource warming").
     fn clusters_change(&mut self, push: &Push, snapshot: &Snapshot, now: Instant) {

@@ -29,10 +29,18 @@ struct Message<'f> {
 
 /// Prints all findings as one list.
 pub(super) fn print(findings: &Findings, out: &mut dyn Write) -> Result<()> {
-    let messages: Vec<_> = findings.iter().map(message).collect();
-    serde_json::to_writer_pretty(&mut *out, &messages)?;
+    serde_json::to_writer_pretty(&mut *out, &messages(findings))?;
     writeln!(out)?;
     Ok(())
+}
+
+/// All findings as one list.
+pub fn list(findings: &Findings) -> serde_json::Value {
+    serde_json::to_value(messages(findings)).unwrap_or_default()
+}
+
+fn messages(findings: &Findings) -> Vec<Message<'_>> {
+    findings.iter().map(message).collect()
 }
 
 fn message(finding: &Finding) -> Message<'_> {

@@ -1,11 +1,11 @@
 //! Findings for people: as istioctl prints them, with the fix below.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::Result;
 
 use crate::validate::code::Level;
-use crate::validate::finding::Findings;
+use crate::validate::finding::{Finding, Findings};
 
 /// Prints one line per finding, and what to do below it.
 pub(super) fn print(
@@ -16,13 +16,7 @@ pub(super) fn print(
     out: &mut dyn Write,
 ) -> Result<()> {
     for finding in findings {
-        let place = finding.reference().map(|place| format!(" {place}")).unwrap_or_default();
-        let level = paint(finding.level(), coloured);
-        let (code, subject) = (finding.code.id, &finding.subject);
-        writeln!(out, "{level} [{code}] ({subject}{place}) {}", finding.message)?;
-        if let Some(fix) = &finding.fix {
-            writeln!(out, "    fix: {fix}")?;
-        }
+        writeln!(out, "{}", line(finding, coloured))?;
     }
     if findings.is_empty() {
         writeln!(out, "✔ No issues found in {objects} objects of {paths}.")?;
@@ -38,6 +32,20 @@ pub(super) fn print(
         )?;
     }
     Ok(())
+}
+
+/// A finding with what to do below it.
+pub fn line(finding: &Finding, coloured: bool) -> String {
+    let place = finding.reference().map(|place| format!(" {place}")).unwrap_or_default();
+    let level = paint(finding.level(), coloured);
+    let (code, subject) = (finding.code.id, &finding.subject);
+    let fix = finding.fix.as_ref().map(|fix| format!("\n    fix: {fix}")).unwrap_or_default();
+    format!("{level} [{code}] ({subject}{place}) {}{fix}", finding.message)
+}
+
+/// Whether people want colours there: it is a terminal, and they have not said `NO_COLOR`.
+pub fn coloured(out: &impl IsTerminal) -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()) && out.is_terminal()
 }
 
 fn counted(number: usize, what: &str) -> String {

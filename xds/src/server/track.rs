@@ -207,6 +207,11 @@ impl Track {
         Some(Heard::Nacked(self.kind, version, error))
     }
 
+    /// The names it is asked for by.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.wanted.names().iter().map(String::as_str)
+    }
+
     /// The names in the response that was answered last.
     pub(super) fn answered(&self) -> &[String] {
         &self.last.names

@@ -1,0 +1,320 @@
+//! The aggregated discovery service: one task per stream, between a proxy and what it is told.
+//!
+//! A stream holds up nobody but itself: it has at most one response in hand, and is ended if that is not taken.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::{Stream, StreamExt as _};
+use prost::Message as _;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
+use xds::envoy::service::discovery::v3::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use xds::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use xds::google;
+use xds::server::{self, Heard, Session};
+use xds::type_url::{ResourceType, Variant};
+use xds::wire;
+
+use super::ControlPlane;
+use super::cache::Told;
+use super::fleet::{self, Client, Membership, TooMany};
+use crate::translate::proxy::Proxy;
+
+/// What a client may use.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Streams of one node at a time. A proxy has one; another may open before its last is known to be gone.
+    pub streams_per_node: usize,
+    /// Names that one stream may subscribe to.
+    pub names_per_stream: usize,
+    /// Bytes of a request.
+    pub request_bytes: usize,
+    /// Until a stream has to say who it is.
+    pub first_request: Duration,
+    /// Until a response has to be taken.
+    pub send: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams_per_node: 4,
+            names_per_stream: 200_000,
+            request_bytes: 16 << 20,
+            first_request: Duration::from_secs(10),
+            send: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The service.
+pub fn service(plane: &Arc<ControlPlane>) -> AggregatedDiscoveryServiceServer<Ads> {
+    let limit = plane.limits.request_bytes;
+    AggregatedDiscoveryServiceServer::new(Ads(Arc::clone(plane))).max_decoding_message_size(limit)
+}
+
+/// Serves aggregated streams, of both variants.
+pub struct Ads(Arc<ControlPlane>);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Said = Result<wire::Response, Status>;
+
+#[async_trait]
+impl AggregatedDiscoveryService for Ads {
+    type StreamAggregatedResourcesStream = Answers<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Answers<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        let peer = request.remote_addr();
+        let requests = request.into_inner().map(|request| request.map(wire::Request::Sotw));
+        let answers = open(Arc::clone(&self.0), Variant::StateOfTheWorld, peer, requests);
+        Ok(Response::new(Box::pin(answers.filter_map(async |answer| match answer {
+            Ok(wire::Response::Sotw(response)) => Some(Ok(response)),
+            Ok(wire::Response::Delta(_)) => None,
+            Err(status) => Some(Err(status)),
+        }))))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let peer = request.remote_addr();
+        let requests = request.into_inner().map(|request| request.map(wire::Request::Delta));
+        let answers = open(Arc::clone(&self.0), Variant::Incremental, peer, requests);
+        Ok(Response::new(Box::pin(answers.filter_map(async |answer| match answer {
+            Ok(wire::Response::Delta(response)) => Some(Ok(response)),
+            Ok(wire::Response::Sotw(_)) => None,
+            Err(status) => Some(Err(status)),
+        }))))
+    }
+}
+
+/// Serves one stream in a task of its own, until either side has enough.
+fn open(
+    plane: Arc<ControlPlane>,
+    variant: Variant,
+    peer: Option<SocketAddr>,
+    requests: impl Stream<Item = Result<wire::Request, Status>> + Send + Unpin + 'static,
+) -> impl Stream<Item = Said> {
+    let (sender, mut answers) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut draining = plane.draining.subscribe();
+        let ended = tokio::select! {
+            ended = serve(&plane, variant, peer, requests, &sender) => ended,
+            _ = draining.wait_for(|it| *it) => Err(Status::unavailable("the control plane is shutting down")),
+            () = sender.closed() => Ok(()),
+        };
+        if let Err(status) = ended {
+            tracing::debug!(?peer, "stream ends: {}", status.message());
+            let _ = timeout(plane.limits.send, sender.send(Err(status))).await;
+        }
+    });
+    futures_util::stream::poll_fn(move |context| answers.poll_recv(context))
+}
+
+async fn serve(
+    plane: &ControlPlane,
+    variant: Variant,
+    peer: Option<SocketAddr>,
+    mut requests: impl Stream<Item = Result<wire::Request, Status>> + Unpin,
+    answers: &mpsc::Sender<Said>,
+) -> Result<(), Status> {
+    let late = |_| Status::deadline_exceeded("no request came: the first one says who asks");
+    let first = timeout(plane.limits.first_request, requests.next()).await.map_err(late)?;
+    let Some(first) = first.transpose()? else { return Ok(()) };
+    let mut session = Session::new(server::Options {
+        variant,
+        only: None,
+        control_plane: plane.name.clone(),
+        patience: server::PATIENCE,
+    });
+    let heard = receive(&mut session, first)?;
+    let (member, told) = enter(plane, &session, variant, peer)?;
+    let node = session.node().map(|node| node.id.clone()).unwrap_or_default();
+    let mut conversation =
+        Conversation { plane, session, member, told, node, rejecting: BTreeMap::new(), answers };
+    conversation.note(&heard)?;
+    loop {
+        conversation.respond().await?;
+        let deadline = conversation.session.deadline(Instant::now());
+        let wait = deadline.map_or(Duration::MAX, |at| at.duration_since(Instant::now()));
+        tokio::select! {
+            request = requests.next() => {
+                let Some(request) = request.transpose()? else { return Ok(()) };
+                let heard = receive(&mut conversation.session, request)?;
+                conversation.note(&heard)?;
+            }
+            changed = conversation.told.changed() => {
+                changed.map_err(|_| Status::unavailable("the control plane is shutting down"))?;
+            }
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+fn receive(session: &mut Session, request: wire::Request) -> Result<Heard, Status> {
+    let heard = session.receive(request, Instant::now());
+    heard.map_err(|violation| Status::invalid_argument(violation.to_string()))
+}
+
+/// Takes a stream in that has said who it is.
+fn enter(
+    plane: &ControlPlane,
+    session: &Session,
+    variant: Variant,
+    peer: Option<SocketAddr>,
+) -> Result<(Membership, watch::Receiver<Told>), Status> {
+    let Some(node) = session.node() else {
+        return Err(Status::invalid_argument(server::Violation::NoNode.to_string()));
+    };
+    let proxy = Proxy::of(node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let plan = plane.cache.plan(&proxy);
+    let told = plan.told();
+    let (cluster_id, version) = fleet::described(node);
+    let client = Client {
+        node: node.id.clone(),
+        proxy: Arc::new(proxy),
+        cluster_id,
+        version,
+        peer,
+        variant,
+        connected_at: SystemTime::now(),
+        settled: 0,
+        kinds: BTreeMap::new(),
+        plan,
+    };
+    let member = plane.fleet.enter(client, plane.limits.streams_per_node);
+    let member = member.map_err(|TooMany(streams)| {
+        Status::resource_exhausted(format!(
+            "{streams} streams of node {:?} are open: is its id used twice?",
+            node.id
+        ))
+    })?;
+    Ok((member, told))
+}
+
+/// A stream whose client is known.
+struct Conversation<'a> {
+    plane: &'a ControlPlane,
+    session: Session,
+    member: Membership,
+    told: watch::Receiver<Told>,
+    node: String,
+    /// What it refuses, with the code that it gave.
+    rejecting: BTreeMap<ResourceType, String>,
+    answers: &'a mpsc::Sender<Said>,
+}
+
+impl Conversation<'_> {
+    /// Keeps the books on a request.
+    fn note(&mut self, heard: &Heard) -> Result<(), Status> {
+        let metrics = &self.plane.metrics;
+        match heard {
+            Heard::Asked(kind) => {
+                let limit = self.plane.limits.names_per_stream;
+                if self.session.names(*kind).take(limit + 1).count() > limit {
+                    let said = format!("more than {limit} names of {kind}");
+                    return Err(Status::resource_exhausted(said));
+                }
+                self.stand(*kind);
+            }
+            Heard::Acked(kind, _) => {
+                if let Some(code) = self.rejecting.remove(kind) {
+                    metrics.no_longer_rejected(*kind, &self.node, &code);
+                }
+                self.stand(*kind);
+                self.member.update(|client| {
+                    client.kinds.entry(*kind).or_default().acked_at = Some(SystemTime::now());
+                });
+            }
+            Heard::Nacked(kind, version, error) => self.refused(*kind, version, error),
+            Heard::Stale(kind) => metrics.stale(*kind),
+            Heard::Unknown(url) => {
+                tracing::debug!(node = self.node, "no resources of type {url} are served here");
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, kind: ResourceType, version: &str, error: &google::rpc::Status) {
+        let code = format!("{:?}", Code::from(error.code));
+        let metrics = &self.plane.metrics;
+        if let Some(code) = self.rejecting.insert(kind, code.clone()) {
+            metrics.no_longer_rejected(kind, &self.node, &code);
+        }
+        metrics.rejected(kind, &self.node, &code);
+        self.stand(kind);
+        tracing::warn!(node = self.node, %kind, version, "a proxy refuses its configuration: {}", error.message);
+    }
+
+    /// Sends what there is to be said.
+    async fn respond(&mut self) -> Result<(), Status> {
+        let told = self.told.borrow_and_update().clone();
+        if told.number == 0 {
+            return Ok(());
+        }
+        while let Some(response) = self.session.respond(&told.snapshot, Instant::now()) {
+            self.say(response).await?;
+        }
+        if self.session.is_settled(&told.snapshot) {
+            self.member.settled(&told);
+        }
+        Ok(())
+    }
+
+    async fn say(&mut self, response: wire::Response) -> Result<(), Status> {
+        let Some(kind) = ResourceType::of(response.type_url()) else { return Ok(()) };
+        let bytes = match &response {
+            wire::Response::Sotw(response) => response.encoded_len(),
+            wire::Response::Delta(response) => response.encoded_len(),
+        };
+        let begun = Instant::now();
+        let sent = timeout(self.plane.limits.send, self.answers.send(Ok(response))).await;
+        let sent = match sent {
+            Ok(sent) => sent.map_err(|_| Status::cancelled("the client has gone")),
+            Err(_) => Err(Status::deadline_exceeded("the client takes no responses")),
+        };
+        if let Err(status) = sent {
+            self.plane.metrics.not_sent(kind);
+            return Err(status);
+        }
+        self.plane.metrics.pushed(kind, bytes, begun.elapsed());
+        self.member.sent(kind, bytes);
+        self.stand(kind);
+        Ok(())
+    }
+
+    /// Writes down how a kind stands.
+    fn stand(&self, kind: ResourceType) {
+        let Some(standing) = self.session.standing(kind) else { return };
+        self.member.update(|client| {
+            let known = client.kinds.entry(kind).or_default();
+            standing.sent.clone_into(&mut known.sent);
+            standing.acked.clone_into(&mut known.acked);
+            known.nacks = standing.nacks;
+            known.error = standing.error.map(ToOwned::to_owned);
+            known.rejected = standing.rejected.to_vec();
+        });
+    }
+}
+
+impl Drop for Conversation<'_> {
+    fn drop(&mut self) {
+        for (kind, code) in &self.rejecting {
+            self.plane.metrics.no_longer_rejected(*kind, &self.node, code);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! `outrigger-control run`: a folder of YAML steers the proxies that connect, for as long as it runs.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::analyze::{self, text};
+use crate::model::Mesh;
+use crate::serve::ads::{self, Limits};
+use crate::serve::debounce::{Debounce, LONGEST, QUIET};
+use crate::serve::{ControlPlane, pushes, status};
+use crate::source::directory::Directory;
+use crate::source::settings::Settings;
+use crate::source::{ObjectSet, Source};
+use crate::validate::code::Level;
+use crate::validate::finding::Findings;
+
+/// A client that answers no ping within this is gone.
+const PING: Duration = Duration::from_secs(30);
+/// Until open connections are cut at the end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Serve a mesh: proxies connect and get what the YAML says, and every change of it
+///
+/// Reads Istio, Gateway API and Kubernetes objects from folders and everything below them, says what is wrong with
+/// them, and hands every proxy that connects over ADS its clusters, endpoints, listeners and routes. When a file
+/// changes, what it changes is sent, and nothing else. A file that cannot be read keeps its last good objects.
+#[derive(Debug, Args)]
+#[command(after_long_help = HELP)]
+pub struct Arguments {
+    /// Folders and files
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// The namespace of objects that name none
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+
+    /// Where proxies connect without TLS: for this machine only, as anyone who reaches it learns the mesh
+    #[arg(long, default_value = "127.0.0.1:15010", value_name = "ADDRESS")]
+    xds: SocketAddr,
+
+    /// Where status and metrics are served
+    #[arg(long, default_value = "127.0.0.1:15014", value_name = "ADDRESS")]
+    http: SocketAddr,
+
+    /// The mesh's settings, as in the ConfigMap `istio`
+    #[arg(long, visible_alias = "meshConfig", value_name = "FILE")]
+    mesh_config: Option<PathBuf>,
+
+    /// The mesh's networks
+    #[arg(long, visible_alias = "networksConfig", value_name = "FILE")]
+    mesh_networks: Option<PathBuf>,
+
+    /// Seconds without a change after which changes are sent
+    #[arg(long, default_value_t = QUIET.as_secs_f64(), value_name = "SECONDS", value_parser = seconds)]
+    debounce: f64,
+
+    /// Log lines: a level, or what RUST_LOG may say
+    #[arg(long, default_value = "info", env = "RUST_LOG", value_name = "LEVEL")]
+    log_level: String,
+}
+
+const HELP: &str = "\
+Examples:
+  outrigger-control run mesh/                      serve what is below mesh/ to proxies on this machine
+  outrigger-control run platform/ networking/ -n shop
+                                                   several folders; objects without a namespace are in `shop`
+  outrigger-control analyze mesh/                  only say what is wrong with it
+
+A proxy finds it by its bootstrap:
+  node: {id: sidecar~10.0.0.7~reviews-v1.shop~shop.svc.cluster.local}
+  dynamic_resources:
+    ads_config: {api_type: DELTA_GRPC, transport_api_version: V3,
+                 grpc_services: [{envoy_grpc: {cluster_name: xds-grpc}}]}
+    cds_config: {ads: {}, resource_api_version: V3}
+    lds_config: {ads: {}, resource_api_version: V3}
+and a cluster `xds-grpc` with HTTP/2 to the address of --xds.
+
+While it runs:
+  outriggerctl proxy-status                        who is connected, and has accepted what
+  curl localhost:15014/                            what else can be asked for
+  curl localhost:15014/metrics                     statistics for Prometheus, by istiod's names
+
+It ends at SIGTERM and SIGINT: proxies keep what they have.
+Exit code: 0 after a signal, 1 if it cannot serve, 2 for wrong arguments.";
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.0..=LONGEST.as_secs_f64()).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("not a number from 0 to {}", LONGEST.as_secs())),
+    }
+}
+
+/// Serves until a signal comes.
+///
+/// # Errors
+/// An address cannot be listened on, or there is nothing to serve.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&arguments.log_level)
+        .with_context(|| format!("--log-level {:?}", arguments.log_level))?;
+    let coloured = text::coloured(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    log.with_ansi(coloured).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(serve(arguments, coloured));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+async fn serve(arguments: &Arguments, coloured: bool) -> Result<()> {
+    let listen = async |name: &str, address: SocketAddr| {
+        let listener = TcpListener::bind(address).await;
+        listener.with_context(|| {
+            format!("cannot listen on --{name} {address}: is another control plane running?")
+        })
+    };
+    let (xds, http) = (listen("xds", arguments.xds).await?, listen("http", arguments.http).await?);
+    if !arguments.xds.ip().is_loopback() {
+        tracing::warn!("--xds {} is open to other machines, without TLS", arguments.xds);
+    }
+    let sources = arguments.paths.iter().map(|path| path.display().to_string()).collect();
+    let plane = ControlPlane::new("outrigger-control", sources, Limits::default())?;
+    tracing::info!(
+        "proxies connect to {}, status at http://{}/",
+        xds.local_addr()?,
+        http.local_addr()?
+    );
+
+    let mut ending = Box::pin(until_told_to_end());
+    let drained = {
+        let plane = Arc::clone(&plane);
+        async move { plane.drained().await }
+    };
+    let streams = Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PING))
+        .add_service(ads::service(&plane))
+        .serve_with_incoming_shutdown(TcpIncoming::from(xds).with_nodelay(Some(true)), drained);
+    let streams = tokio::spawn(streams);
+    let web = tokio::spawn(status::serve(Arc::clone(&plane), http));
+    tokio::spawn(pushes::follow(Arc::clone(&plane)));
+    let publisher = Publisher::new(Arc::clone(&plane), arguments, coloured);
+    let publishing = tokio::spawn(publisher.run(sets(arguments)));
+
+    tokio::select! {
+        ended = streams => ended?.context("serving proxies")?,
+        ended = web => ended?.context("serving status")?,
+        ended = publishing => ended??,
+        ended = &mut ending => {
+            ended?;
+            tracing::info!("ending: proxies keep what they have");
+            plane.drain();
+            let gone = async {
+                let mut news = plane.fleet().news();
+                while plane.fleet().settled(0).0 > 0 && news.changed().await.is_ok() {}
+            };
+            let _ = tokio::time::timeout(DRAIN, gone).await;
+        }
+    }
+    Ok(())
+}
+
+async fn until_told_to_end() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// The sets of objects, as they come. A task of its own reads them: a source must not be interrupted.
+fn sets(arguments: &Arguments) -> mpsc::Receiver<ObjectSet> {
+    let mut directory =
+        Directory::new(arguments.paths.clone()).with_default_namespace(&arguments.namespace);
+    let (sender, sets) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let set = directory.next().await;
+            if sender.send(set).await.is_err() {
+                return;
+            }
+        }
+    });
+    sets
+}
+
+/// Makes meshes of sets of objects, and serves them.
+struct Publisher {
+    plane: Arc<ControlPlane>,
+    settings: Settings,
+    debounce: Debounce,
+    coloured: bool,
+    /// Findings that were told already.
+    told: BTreeSet<String>,
+}
+
+impl Publisher {
+    fn new(plane: Arc<ControlPlane>, arguments: &Arguments, coloured: bool) -> Self {
+        let settings = Settings {
+            mesh_config: arguments.mesh_config.clone(),
+            mesh_networks: arguments.mesh_networks.clone(),
+        };
+        let quiet = Duration::from_secs_f64(arguments.debounce);
+        let debounce = Debounce::new(quiet, LONGEST);
+        Self { plane, settings, debounce, coloured, told: BTreeSet::new() }
+    }
+
+    async fn run(mut self, mut sets: mpsc::Receiver<ObjectSet>) -> Result<()> {
+        let Some(first) = sets.recv().await else { return Ok(()) };
+        if first.objects.is_empty() {
+            self.tell(&analyze::everything(&first, &Mesh::default()));
+            tracing::warn!(
+                "there is nothing to serve yet: no objects in {}",
+                self.plane.sources().join(", ")
+            );
+        } else {
+            self.publish(&first, Instant::now())?;
+        }
+        let mut waiting: Option<ObjectSet> = None;
+        loop {
+            let due = self.debounce.due().unwrap_or_else(Instant::now);
+            tokio::select! {
+                set = sets.recv() => {
+                    let Some(set) = set else { return Ok(()) };
+                    waiting = Some(set);
+                    self.debounce.note(Instant::now());
+                }
+                () = tokio::time::sleep_until(due.into()), if waiting.is_some() => {
+                    if let Some(since) = self.debounce.take(Instant::now())
+                        && let Some(set) = waiting.take()
+                        && let Err(error) = self.publish(&set, since)
+                    {
+                        tracing::error!("the mesh stays as it was: {error:#}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, set: &ObjectSet, since: Instant) -> Result<()> {
+        let mesh = self.settings.mesh(set)?;
+        let findings = analyze::everything(set, &mesh);
+        self.tell(&findings);
+        let objects = mesh.objects().count();
+        let of = |level| findings.iter().filter(|it| it.level() == level).count();
+        let (errors, warnings) = (of(Level::Error), of(Level::Warning));
+        let world = self.plane.publish(mesh, findings, since);
+        let (proxies, _) = self.plane.fleet().settled(world.number);
+        tracing::info!(
+            "mesh {}: {objects} objects, {errors} errors, {warnings} warnings, for {proxies} proxies",
+            world.number
+        );
+        Ok(())
+    }
+
+    /// Prints what was not told before; what is only for information is left to `analyze`.
+    fn tell(&mut self, findings: &Findings) {
+        let loud = findings.iter().filter(|it| it.level() > Level::Info);
+        let lines: BTreeSet<String> = loud.map(|it| text::line(it, self.coloured)).collect();
+        for line in lines.difference(&self.told) {
+            eprintln!("{line}");
+        }
+        let mended = self.told.difference(&lines).count();
+        if mended > 0 {
+            tracing::info!("{mended} findings are gone");
+        }
+        self.told = lines;
+    }
+}
