@@ -55,6 +55,21 @@ impl Protocol {
         }
     }
 
+    /// Whether requests can be told apart: HTTP of any version, in the clear.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::HttpProxy | Self::Http2 | Self::Grpc | Self::GrpcWeb)
+    }
+
+    /// Whether it is TLS that does not end here.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Tls)
+    }
+
+    /// Whether connections are forwarded as they are.
+    pub fn is_tcp(self) -> bool {
+        self.is_tls() || matches!(self, Self::Tcp | Self::Mongo | Self::Redis | Self::Mysql)
+    }
+
     /// The protocol of this name, in lower case; what follows a `-` does not count.
     pub fn named(name: &str) -> Self {
         if name.starts_with("grpc-web") {

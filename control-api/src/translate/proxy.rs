@@ -8,6 +8,11 @@ use super::values;
 use crate::model::istio::mesh_config::DefaultConfig;
 use crate::model::workloads::Labels;
 
+/// Where connections of the workload are redirected to.
+pub const OUTBOUND_PORT: u32 = 15001;
+/// Where connections to the workload are redirected to.
+pub const INBOUND_PORT: u32 = 15006;
+
 /// What a proxy is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -58,6 +63,10 @@ pub struct Proxy {
     pub knows_istio_filters: bool,
     /// Settings of its own, in place of the mesh's `defaultConfig`.
     pub proxy_config: Option<DefaultConfig>,
+    /// Its DNS domain, `NAMESPACE.svc.cluster.local`.
+    pub domain: String,
+    /// Ports that it listens on for itself.
+    pub reserved_ports: Vec<u32>,
 }
 
 /// Why a node is no proxy of a mesh.
@@ -80,7 +89,7 @@ impl Proxy {
     pub fn of(node: &Node) -> Result<Self, NotAProxy> {
         let wrong = || NotAProxy(node.id.clone());
         let parts: Vec<&str> = node.id.split('~').collect();
-        let [role, address, workload, _domain] = parts[..] else { return Err(wrong()) };
+        let [role, address, workload, domain] = parts[..] else { return Err(wrong()) };
         let role = match role {
             "sidecar" => Role::Sidecar,
             "router" => Role::Router,
@@ -111,6 +120,8 @@ impl Proxy {
             proxy_config: metadata
                 .and_then(|it| it.fields.get("PROXY_CONFIG"))
                 .and_then(|it| serde_json::from_value(values::to_json(it)).ok()),
+            domain: domain.to_owned(),
+            reserved_ports: reserved_ports(metadata),
         })
     }
 }
@@ -125,6 +136,26 @@ impl Proxy {
 fn text<'a>(metadata: Option<&'a Struct>, key: &str) -> Option<&'a str> {
     match metadata?.fields.get(key)?.kind.as_ref()? {
         Kind::StringValue(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn reserved_ports(metadata: Option<&Struct>) -> Vec<u32> {
+    let own = ["ENVOY_STATUS_PORT", "ENVOY_PROMETHEUS_PORT"];
+    let own = own.iter().filter_map(|key| number(metadata?.fields.get(*key)?.kind.as_ref()?));
+    own.chain([OUTBOUND_PORT, INBOUND_PORT]).collect()
+}
+
+/// A port, as a number or as text.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what is no port reserves none: it saturates"
+)]
+fn number(value: &Kind) -> Option<u32> {
+    match value {
+        Kind::NumberValue(number) => Some(*number as u32),
+        Kind::StringValue(text) => text.parse().ok(),
         _ => None,
     }
 }

@@ -9,8 +9,9 @@ use xds::envoy::config::listener::v3::Listener;
 use xds::envoy::config::route::v3::RouteConfiguration;
 
 use super::clusters::{self, outbound_name};
-use super::proxy::Proxy;
-use super::{endpoints, inbound, policy, scope};
+use super::egress::View;
+use super::proxy::{Proxy, Role};
+use super::{endpoints, inbound, listeners, policy, routes, scope};
 use crate::model::Mesh;
 use crate::model::workloads::Labels;
 
@@ -31,8 +32,22 @@ pub struct Resources {
 pub fn resources(mesh: &Mesh, proxy: &Proxy) -> Resources {
     let clusters = clusters::clusters(mesh, proxy);
     let endpoints = assignments(mesh, proxy, &clusters);
-    let listeners = inbound::listeners(mesh, proxy);
-    Resources { clusters, endpoints, listeners, routes: Vec::new() }
+    let (mut listeners, routes) = outbound(mesh, proxy);
+    listeners.extend(inbound::listeners(mesh, proxy));
+    Resources { clusters, endpoints, listeners, routes }
+}
+
+/// What is listened for on the way out, and the routes that these listeners name.
+fn outbound(mesh: &Mesh, proxy: &Proxy) -> (Vec<Listener>, Vec<RouteConfiguration>) {
+    let view = View::new(mesh, proxy);
+    match proxy.role {
+        Role::Sidecar => {
+            let (listeners, names) = listeners::outbound(&view);
+            let routes = names.iter().filter_map(|name| routes::outbound(&view, name));
+            (listeners, routes.collect())
+        }
+        Role::Router => (Vec::new(), Vec::new()),
+    }
 }
 
 /// The endpoints of these clusters; none behind a service is an answer too.

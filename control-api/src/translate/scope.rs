@@ -11,6 +11,32 @@ use crate::model::{Found, Mesh};
 
 /// The services that a proxy is told of, by host and port numbers.
 pub fn services<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<Service<'m>> {
+    let visible = by_host(mesh, proxy).into_values();
+    match sidecar(mesh, proxy).filter(|sidecar| !sidecar.egress.is_empty()) {
+        None => visible.collect(),
+        Some(sidecar) => visible.filter_map(|it| asked_for(sidecar, it, proxy)).collect(),
+    }
+}
+
+/// The services that a proxy may see, the oldest first, with their aliases.
+pub fn visible<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<Service<'m>> {
+    let mut by_host = by_host(mesh, proxy);
+    let aliases: Vec<_> =
+        by_host.values().filter_map(|it| Some((it.alias_of.clone()?, it.host.clone()))).collect();
+    for (host, alias) in aliases {
+        if let Some(service) = by_host.get_mut(&host) {
+            service.aliases.push(alias);
+        }
+    }
+    let mut services: Vec<_> = by_host.into_values().collect();
+    services.sort_by_cached_key(|it| {
+        let age = it.object.metadata.creation_timestamp.clone().unwrap_or_default();
+        (age, it.name.clone(), it.namespace().to_owned())
+    });
+    services
+}
+
+fn by_host<'m>(mesh: &'m Mesh, proxy: &Proxy) -> BTreeMap<String, Service<'m>> {
     let mut by_host: BTreeMap<String, Service<'m>> = BTreeMap::new();
     for service in service::all(mesh) {
         if !service.visibility.sees(&proxy.namespace) {
@@ -24,11 +50,7 @@ pub fn services<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<Service<'m>> {
             by_host.insert(service.host.clone(), service);
         }
     }
-    let visible = by_host.into_values();
-    match sidecar(mesh, proxy).filter(|sidecar| !sidecar.egress.is_empty()) {
-        None => visible.collect(),
-        Some(sidecar) => visible.filter_map(|it| asked_for(sidecar, it, proxy)).collect(),
-    }
+    by_host
 }
 
 /// The `Sidecar` of a proxy: the one that selects its workload, else its namespace's, else the root namespace's.
@@ -65,7 +87,9 @@ fn asked_for<'m>(
     let mut listeners = sidecar
         .egress
         .iter()
-        .filter(|listener| listener.hosts.iter().any(|it| names(it, &service, proxy)))
+        .filter(|listener| {
+            listener.hosts.iter().any(|it| names(it, service.namespace(), &service.host, proxy))
+        })
         .peekable();
     listeners.peek()?;
     let ports: Vec<u32> =
@@ -76,14 +100,14 @@ fn asked_for<'m>(
     (!service.ports.is_empty()).then_some(service)
 }
 
-/// Whether `NAMESPACE/HOST` names the service.
-fn names(pattern: &str, service: &Service<'_>, proxy: &Proxy) -> bool {
+/// Whether `NAMESPACE/HOST` names this host of a namespace.
+pub(super) fn names(pattern: &str, its_namespace: &str, host: &str, proxy: &Proxy) -> bool {
     let (namespace, name) = pattern.split_once('/').unwrap_or(("*", pattern));
     let namespace_fits = match namespace {
         "*" => true,
-        "." => service.namespace() == proxy.namespace,
+        "." => its_namespace == proxy.namespace,
         "~" => false,
-        namespace => service.namespace() == namespace,
+        namespace => its_namespace == namespace,
     };
-    namespace_fits && host::covers(name, &service.host)
+    namespace_fits && host::covers(name, host)
 }

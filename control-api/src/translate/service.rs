@@ -1,10 +1,12 @@
 //! The services of the mesh in one form, whether Kubernetes or a `ServiceEntry` tells of them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::Mesh;
 use crate::model::host;
 use crate::model::istio::service_entry::{self, Location, ServiceEntry};
+use crate::model::kind::Kind;
 use crate::model::kubernetes;
 use crate::model::object::Object;
 use crate::model::protocol::Protocol;
@@ -12,6 +14,9 @@ use crate::model::visibility::Visibility;
 
 /// For services, what `exportTo` is for Istio's kinds: namespaces with commas between them.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
+
+/// The address of a service that has none of its own.
+pub const ANY_ADDRESS: &str = "0.0.0.0";
 
 /// How the endpoints of a service are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +67,23 @@ pub struct Service<'m> {
     pub subject_alt_names: Vec<String>,
     /// Who may see it.
     pub visibility: Visibility,
+    /// The addresses, or ranges of them, that clients connect to; [`ANY_ADDRESS`] if it has none of its own.
+    pub addresses: Vec<String>,
+    /// The service that it is only another name of.
+    pub alias_of: Option<String>,
+    /// Its other names, as far as a proxy may see them.
+    pub aliases: Vec<String>,
 }
 
 impl Service<'_> {
     /// Its namespace.
     pub fn namespace(&self) -> &str {
         &self.object.metadata.namespace
+    }
+
+    /// Whether Kubernetes tells of it.
+    pub fn is_kubernetes(&self) -> bool {
+        self.object.kind() == Kind::Service
     }
 }
 
@@ -117,7 +133,35 @@ fn kubernetes_service<'m>(
         external: false,
         subject_alt_names: Vec::new(),
         visibility: Visibility::of(&export_to, &metadata.namespace, default),
+        addresses: cluster_addresses(spec),
+        alias_of: (resolution == Resolution::Alias)
+            .then(|| spec.external_name.to_ascii_lowercase()),
+        aliases: Vec::new(),
     }
+}
+
+fn cluster_addresses(spec: &kubernetes::Service) -> Vec<String> {
+    let all = if spec.cluster_ips.is_empty() {
+        std::slice::from_ref(&spec.cluster_ip)
+    } else {
+        spec.cluster_ips.as_slice()
+    };
+    or_any(all.iter().filter(|it| !it.is_empty() && *it != "None").cloned().collect())
+}
+
+fn or_any(addresses: Vec<String>) -> Vec<String> {
+    if addresses.is_empty() { vec![ANY_ADDRESS.to_owned()] } else { addresses }
+}
+
+/// An address, or a range of more than one.
+fn entry_address(address: &str) -> Option<String> {
+    if address.parse::<IpAddr>().is_ok() {
+        return Some(address.to_owned());
+    }
+    let (first, bits) = address.split_once('/')?;
+    let (first, bits): (IpAddr, u8) = (first.parse().ok()?, bits.parse().ok()?);
+    let all = if first.is_ipv4() { 32 } else { 128 };
+    Some(if bits == all { first.to_string() } else { address.to_owned() })
 }
 
 fn service_entry<'m>(
@@ -143,6 +187,9 @@ fn service_entry<'m>(
         external: spec.location == Location::MeshExternal,
         subject_alt_names: spec.subject_alt_names.clone(),
         visibility: visibility.clone(),
+        addresses: or_any(spec.addresses.iter().filter_map(|it| entry_address(it)).collect()),
+        alias_of: None,
+        aliases: Vec::new(),
     })
 }
 

@@ -3,10 +3,12 @@
 use prost::{Message, Name};
 use prost_types::value::Kind;
 use prost_types::{Any, ListValue, Struct, Value};
+use xds::envoy::config::core::v3::address::Address as AddressKind;
 use xds::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use xds::envoy::config::core::v3::socket_address::PortSpecifier;
 use xds::envoy::config::core::v3::transport_socket::ConfigType;
 use xds::envoy::config::core::v3::{
-    AggregatedConfigSource, ApiVersion, ConfigSource, TransportSocket,
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Pipe, SocketAddress, TransportSocket,
 };
 use xds::envoy::config::listener::v3::{Filter, filter};
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -55,6 +57,19 @@ pub(super) fn ads() -> ConfigSource {
         resource_api_version: ApiVersion::V3.into(),
         config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
     }
+}
+
+/// An IP address and port, or the path of `unix://PATH`.
+pub(super) fn address(address: &str, port: u32) -> Address {
+    let kind = match address.strip_prefix("unix://") {
+        Some(path) => AddressKind::Pipe(Pipe { path: path.to_owned(), ..Pipe::default() }),
+        None => AddressKind::SocketAddress(SocketAddress {
+            address: address.to_owned(),
+            port_specifier: Some(PortSpecifier::PortValue(port)),
+            ..SocketAddress::default()
+        }),
+    };
+    Address { address: Some(kind) }
 }
 
 /// A transport socket of this name.
@@ -119,4 +134,10 @@ pub(super) fn to_json(value: &Value) -> serde_json::Value {
             fields.fields.iter().map(|(key, value)| (key.clone(), to_json(value))).collect()
         }
     }
+}
+
+/// The bytes that base64 stands for.
+pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
 }

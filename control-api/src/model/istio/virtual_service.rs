@@ -279,7 +279,7 @@ pub struct PortSelector {
     pub number: u32,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Percent {
     pub value: f64,

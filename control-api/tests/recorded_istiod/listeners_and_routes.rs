@@ -1,0 +1,71 @@
+//! Listeners for what workloads connect to, and the routes that they name.
+
+use std::collections::BTreeMap;
+
+use control_api::translate::egress::View;
+use control_api::translate::proxy::Proxy;
+use control_api::translate::{listeners, routes};
+use serde_json::Value;
+use xds::envoy::config::listener::v3::Listener;
+use xds::envoy::config::route::v3::RouteConfiguration;
+
+use crate::recording::{Explained, mesh, node, recorded, recordings};
+
+const SIDECARS: [&str; 5] = [
+    "sidecar-dbclient",
+    "sidecar-mysqldb",
+    "sidecar-productpage",
+    "sidecar-reviews-v2",
+    "sidecar-scoped-web",
+];
+
+/// Where ours differs: proxy, beginning of the name, a part of the field's path, and why.
+const EXPLAINED: &[(&str, &str, &str, &str)] = &[
+    (
+        "sidecar-reviews-v2",
+        "",
+        ".http_filters",
+        "an EnvoyFilter and a WasmPlugin: neither is applied",
+    ),
+    ("*", "0.0.0.0_8085", ".http_filters", DYNAMIC_DNS),
+    ("*", "0.0.0.0_8447", ".filters", DYNAMIC_DNS),
+    ("sidecar-dbclient", "240.240.", ".missing", AUTO_ALLOCATED),
+    ("sidecar-dbclient", "0.0.0.0_5432", ".surplus", AUTO_ALLOCATED),
+    ("sidecar-dbclient", "0.0.0.0_844", ".surplus", AUTO_ALLOCATED),
+    ("sidecar-dbclient", "0.0.0.0_443", ".filter_chains", AUTO_ALLOCATED),
+    ("sidecar-dbclient", "8", ".domains", AUTO_ALLOCATED),
+    ("sidecar-dbclient", "9080", ".domains", AUTO_ALLOCATED),
+    ("*", "9080", ".virtual_hosts[0].routes[0]", "an HTTPRoute of the mesh"),
+];
+const DYNAMIC_DNS: &str = "filters of resolution DYNAMIC_DNS";
+/// Its DNS proxy answers with addresses that istiod makes up and keeps in the objects' status.
+const AUTO_ALLOCATED: &str = "addresses that istiod makes up";
+
+fn named<M: prost::Message + prost::Name>(
+    all: &[M],
+    name: fn(&M) -> &str,
+) -> BTreeMap<String, Value> {
+    all.iter().map(|it| (name(it).to_owned(), xds::json::to_json(it))).collect()
+}
+
+#[test]
+fn sidecars_listen_and_route_as_a_real_istiod_tells_them() {
+    let Some(folder) = recordings() else { return };
+    let mesh = mesh(&folder);
+    let mut explained = Explained::new(EXPLAINED);
+    for name in SIDECARS {
+        let proxy = Proxy::of(&node(&folder, name)).unwrap();
+        let view = View::new(&mesh, &proxy);
+        let (ours, names) = listeners::outbound(&view);
+        let theirs: Vec<Listener> = recorded(&folder, name, "004-lds.pb");
+        let theirs: Vec<_> = theirs.into_iter().filter(|it| it.name != "virtualInbound").collect();
+        let of: fn(&Listener) -> &str = |it| &it.name;
+        explained.compare(name, &named(&ours, of), &named(&theirs, of));
+        let ours: Vec<_> = names.iter().filter_map(|it| routes::outbound(&view, it)).collect();
+        let theirs: Vec<RouteConfiguration> = recorded(&folder, name, "005-rds.pb");
+        let of: fn(&RouteConfiguration) -> &str = |it| &it.name;
+        explained.compare(name, &named(&ours, of), &named(&theirs, of));
+    }
+    explained.settle();
+    assert!(explained.same > 80, "{}", explained.same);
+}
