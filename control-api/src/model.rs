@@ -19,6 +19,8 @@ use istio::mesh_config::{MeshConfig, MeshNetworks};
 use kind::{Kind, Typed};
 use object::{Key, Object};
 
+use crate::yaml::Problem;
+
 /// Everything that is known of a mesh at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Mesh {
@@ -26,6 +28,8 @@ pub struct Mesh {
     pub config: MeshConfig,
     /// The networks of the mesh, if there are several.
     pub networks: MeshNetworks,
+    /// Settings of either that nothing reads, with the file's name.
+    pub unread_settings: Vec<(String, Problem)>,
     by_kind: BTreeMap<Kind, Vec<Arc<Object>>>,
     duplicates: Vec<(Arc<Object>, Arc<Object>)>,
 }

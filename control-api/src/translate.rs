@@ -9,6 +9,7 @@ pub mod endpoints;
 pub mod inbound;
 mod jwt;
 pub mod listeners;
+mod locality;
 mod peer;
 pub mod policy;
 mod providers;

@@ -28,6 +28,8 @@ pub struct Service {
     pub external_name: String,
     /// Whether endpoints that are not ready are used.
     pub publish_not_ready_addresses: bool,
+    /// Which endpoints are preferred: `PreferClose`, `PreferSameZone` or `PreferSameNode`; empty for any.
+    pub traffic_distribution: String,
 }
 
 /// A port of a service.

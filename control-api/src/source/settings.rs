@@ -11,7 +11,7 @@ use super::ObjectSet;
 use crate::model::Mesh;
 use crate::model::istio::mesh_config::{MeshConfig, MeshNetworks};
 use crate::model::kubernetes::ConfigMap;
-use crate::yaml;
+use crate::yaml::{self, Problem};
 
 /// The object that holds the mesh's settings in a cluster.
 const MESH_CONFIG_MAP: &str = "istio";
@@ -36,13 +36,22 @@ impl Settings {
         let installed = first.all::<ConfigMap>().find(|map| map.name() == MESH_CONFIG_MAP);
         let of_map =
             |key: &str| installed.and_then(|map| map.spec.data.get(key)).map(String::as_str);
-        let config = read(self.mesh_config.as_deref(), of_map("mesh"))?;
-        let networks = read(self.mesh_networks.as_deref(), of_map("meshNetworks"))?;
-        Ok(Mesh::new(objects(), config, networks))
+        let mut unread = Vec::new();
+        let config = read(self.mesh_config.as_deref(), of_map("mesh"), &mut unread)?;
+        let given = self.mesh_networks.as_deref();
+        let networks = read(given, of_map("meshNetworks"), &mut unread)?;
+        let mut mesh = Mesh::new(objects(), config, networks);
+        mesh.unread_settings = unread;
+        Ok(mesh)
     }
 }
 
-fn read<T: DeserializeOwned + Default>(file: Option<&Path>, installed: Option<&str>) -> Result<T> {
+/// The settings; those that nothing reads are added to `unread`, with the file's name.
+fn read<T: DeserializeOwned + Default>(
+    file: Option<&Path>,
+    installed: Option<&str>,
+    unread: &mut Vec<(String, Problem)>,
+) -> Result<T> {
     let (name, text) = match (file, installed) {
         (Some(file), _) => {
             let name = file.display().to_string();
@@ -57,5 +66,7 @@ fn read<T: DeserializeOwned + Default>(file: Option<&Path>, installed: Option<&s
     let Some(root) = documents.first().filter(|root| !root.is_null()) else {
         return Ok(T::default());
     };
-    yaml::read(root, "", &[]).value.map_err(|problem| anyhow::anyhow!("{name}: {problem}"))
+    let reading = yaml::read(root, "", &[]);
+    unread.extend(reading.unknown.into_iter().map(|problem| (name.clone(), problem)));
+    reading.value.map_err(|problem| anyhow::anyhow!("{name}: {problem}"))
 }

@@ -11,12 +11,15 @@ use std::collections::HashMap;
 use prost::Name;
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
-    LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily,
+    EdsClusterConfig, LbPolicy,
 };
 use xds::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, Metadata, TypedExtensionConfig,
 };
+use xds::envoy::extensions::clusters::dynamic_forward_proxy::v3::ClusterConfig;
+use xds::envoy::extensions::clusters::dynamic_forward_proxy::v3::cluster_config::ClusterImplementationSpecifier;
+use xds::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use xds::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 use xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::{
@@ -24,31 +27,35 @@ use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     explicit_http_config::ProtocolConfig,
 };
 
-use super::endpoints::{self, Endpoint};
+use super::endpoints::{self, Audience, Endpoint};
 use super::proxy::{Proxy, Role};
 use super::scope;
 use super::service::{Port, Resolution, Service};
 use super::{policy, values};
 use crate::model::istio::destination_rule::{
-    DestinationRule, SimpleLb, Subset, TlsMode, TrafficPolicy,
+    DestinationRule, H2UpgradePolicy, SimpleLb, Subset, TlsMode, TrafficPolicy,
 };
+use crate::model::istio::gateway::{self, Gateway};
+use crate::model::istio::mesh_config::MeshH2UpgradePolicy;
 use crate::model::protocol::Protocol;
-use crate::model::workloads::Labels;
+use crate::model::workloads::{Labels, selects};
 use crate::model::{Found, Mesh};
 
-/// Every cluster of a proxy, by name.
-///
-/// Services of resolution `DYNAMIC_DNS` and aliases have none.
+/// Every cluster of a proxy, by name. Aliases have none.
 pub fn clusters(mesh: &Mesh, proxy: &Proxy) -> Vec<Cluster> {
     let mut clusters = Vec::new();
+    let carries = carries_tls(mesh, proxy);
     for service in scope::services(mesh, proxy) {
-        if matches!(service.resolution, Resolution::Alias | Resolution::DynamicDns) {
+        if service.resolution == Resolution::Alias {
             continue;
         }
         let rule = policy::rule(mesh, proxy, &service);
         for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
-            let outbound = Outbound { mesh, proxy, service: &service, port, rule };
+            let outbound = Outbound { mesh, proxy, service: &service, port, rule, carried: false };
             outbound.all(&mut clusters);
+            if carries && !service.external {
+                Outbound { carried: true, ..outbound }.all(&mut clusters);
+            }
         }
     }
     clusters.push(black_hole(mesh));
@@ -67,6 +74,16 @@ pub fn outbound_name(port: u32, subset: &str, host: &str) -> String {
 /// The name that a client of the mesh gives in TLS for the same.
 pub fn outbound_sni(port: u32, subset: &str, host: &str) -> String {
     format!("outbound_.{port}_.{subset}_.{host}")
+}
+
+/// Whether a gateway hands TLS on as it is, to where the name asked for tells (`AUTO_PASSTHROUGH`).
+fn carries_tls(mesh: &Mesh, proxy: &Proxy) -> bool {
+    let carries = |gateway: &Gateway| {
+        let modes = gateway.servers.iter().filter_map(|it| it.tls.as_ref()).map(|it| it.mode);
+        selects(&gateway.selector, &proxy.labels)
+            && modes.into_iter().any(|mode| mode == gateway::TlsMode::AutoPassthrough)
+    };
+    proxy.role == Role::Router && mesh.all::<Gateway>().any(|it| carries(it.spec))
 }
 
 /// A cluster whose protocol is not settled.
@@ -152,7 +169,11 @@ impl Draft {
                 ("host", values::text(&service.host)),
             ]))
         });
-        let services = values::list(services.collect());
+        let services: Vec<_> = services.collect();
+        if services.is_empty() {
+            return;
+        }
+        let services = values::list(services);
         self.istio().fields.insert("services".to_owned(), services);
     }
 
@@ -188,6 +209,8 @@ struct Outbound<'a> {
     service: &'a Service<'a>,
     port: &'a Port,
     rule: Option<Found<'a, DestinationRule>>,
+    /// Whether it is for TLS that is handed on as it is.
+    carried: bool,
 }
 
 impl Outbound<'_> {
@@ -211,7 +234,15 @@ impl Outbound<'_> {
         endpoints: &[Endpoint],
     ) -> Option<Cluster> {
         let subset_name = subset.map(|it| it.name.as_str()).unwrap_or_default();
-        let name = outbound_name(self.port.number, subset_name, &self.service.host);
+        let sni = outbound_sni(self.port.number, subset_name, &self.service.host);
+        let name = if self.carried {
+            sni.clone()
+        } else {
+            outbound_name(self.port.number, subset_name, &self.service.host)
+        };
+        if self.service.resolution == Resolution::DynamicDns {
+            return (subset.is_none() && !self.carried).then(|| self.by_request(&name, policy));
+        }
         let mut draft = Draft::new(&name, self.mesh, self.discovery());
         draft.cluster.common_lb_config = Some(CommonLbConfig::default());
         let of_balancer = policy.and_then(|it| it.load_balancer.as_ref());
@@ -223,20 +254,67 @@ impl Outbound<'_> {
         {
             let all = Labels::new();
             let labels = subset.map_or(&all, |it| &it.labels);
-            self.resolve_names(&mut draft.cluster, endpoints, labels)?;
+            self.resolve_names(&mut draft.cluster, policy, endpoints, labels)?;
         }
         draft.speak(self.port.protocol, self.proxy.role);
         draft.add_services(std::iter::once(self.service));
         pool::apply(&mut draft, policy, pool::Side::Client);
-        balancing::apply(&mut draft, policy);
-        let sni = outbound_sni(self.port.number, subset_name, &self.service.host);
-        tls::apply(&mut draft, self, policy, endpoints, &sni);
+        self.apply_settings(&mut draft, policy);
+        balancing::apply(&mut draft, self, policy);
+        if !self.carried {
+            tls::apply(&mut draft, self, policy, endpoints, &sni);
+        }
         if draft.is(DiscoveryType::Eds) {
             draft.cluster.eds_cluster_config =
                 Some(EdsClusterConfig { eds_config: Some(values::ads()), service_name: name });
         }
         self.note(&mut draft, policy, subset);
         Some(draft.finish())
+    }
+
+    /// The cluster of a service whose hosts only requests name.
+    fn by_request(&self, name: &str, policy: Option<&TrafficPolicy>) -> Cluster {
+        let mut draft = Draft::new(name, self.mesh, DiscoveryType::Static);
+        draft.speak(self.port.protocol, self.proxy.role);
+        pool::apply(&mut draft, policy, pool::Side::Client);
+        let cache = DnsCacheConfig {
+            name: format!("{}_dfp_dns_cache", self.service.host),
+            dns_lookup_family: DnsLookupFamily::V4Only.into(),
+            ..DnsCacheConfig::default()
+        };
+        let config = ClusterConfig {
+            cluster_implementation_specifier: Some(ClusterImplementationSpecifier::DnsCacheConfig(
+                cache,
+            )),
+            ..ClusterConfig::default()
+        };
+        let kind = CustomClusterType {
+            name: "envoy.clusters.dynamic_forward_proxy".to_owned(),
+            typed_config: Some(values::any(&config)),
+        };
+        draft.cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(kind));
+        draft.cluster.lb_policy = LbPolicy::ClusterProvided.into();
+        self.note(&mut draft, policy, None);
+        draft.finish()
+    }
+
+    /// What the mesh's settings say where no rule says anything.
+    fn apply_settings(&self, draft: &mut Draft, policy: Option<&TrafficPolicy>) {
+        let config = &self.mesh.config;
+        let own = policy.and_then(|it| it.connection_pool.as_ref());
+        if let Some(keepalive) = &config.tcp_keepalive
+            && own.and_then(|it| it.tcp.as_ref()).is_none_or(|it| it.tcp_keepalive.is_none())
+        {
+            pool::keep_alive(draft, keepalive);
+        }
+        let http = own.and_then(|it| it.http.as_ref());
+        let undecided = http.is_none_or(|it| {
+            it.h2_upgrade_policy == H2UpgradePolicy::Default && !it.use_client_protocol
+        });
+        let upgrades = config.h2_upgrade_policy == MeshH2UpgradePolicy::Upgrade;
+        if upgrades && undecided && self.port.protocol == Protocol::Http && !self.carried {
+            draft.speak_http2();
+        }
     }
 
     fn discovery(&self) -> DiscoveryType {
@@ -255,10 +333,13 @@ impl Outbound<'_> {
     fn resolve_names(
         &self,
         cluster: &mut Cluster,
+        policy: Option<&TrafficPolicy>,
         endpoints: &[Endpoint],
         labels: &Labels,
     ) -> Option<()> {
-        let assignment = endpoints::assignment(&cluster.name, endpoints, labels);
+        let audience =
+            Audience { mesh: self.mesh, proxy: self.proxy, service: self.service, policy };
+        let assignment = audience.assignment(&cluster.name, endpoints, labels);
         if assignment.endpoints.is_empty() {
             return None;
         }

@@ -4,15 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use xds::envoy::config::core::v3::address::Address as Kind;
 use xds::envoy::config::core::v3::socket_address::PortSpecifier;
-use xds::envoy::config::core::v3::{Address, Locality, Metadata, Pipe, SocketAddress};
+use xds::envoy::config::core::v3::{
+    Address, HealthStatus, Locality, Metadata, Pipe, SocketAddress,
+};
 use xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
 };
 
-use super::service::{Port, Service};
+use super::locality::{self, Preference};
+use super::peer::Demand;
+use super::proxy::Proxy;
+use super::service::{Port, Resolution, Service};
 use super::values;
 use crate::model::Mesh;
+use crate::model::istio::destination_rule::{TlsMode, TrafficPolicy};
+use crate::model::istio::peer_authentication::Mode;
 use crate::model::istio::service_entry::ServiceEntry;
 use crate::model::istio::workload_entry::WorkloadEntry;
 use crate::model::kind::{Kind as ObjectKind, Spec};
@@ -40,8 +47,12 @@ pub struct Endpoint {
     pub weight: u32,
     /// The workload's identity, `spiffe://…`; none if it has none.
     pub identity: Option<String>,
+    /// Whether it has a sidecar, which knows the mesh's mTLS.
+    pub sidecar: bool,
     /// Whether it accepts the mesh's mTLS.
     pub mtls: bool,
+    /// Whether it says that it is ready; none if nobody asks it.
+    pub ready: Option<bool>,
 }
 
 /// The endpoints of one port of a service.
@@ -59,38 +70,95 @@ pub fn identities(endpoints: &[Endpoint]) -> Vec<String> {
     identities.into_iter().collect()
 }
 
-/// The endpoints as a cluster has them: those with these labels, by locality.
-pub fn assignment(cluster: &str, endpoints: &[Endpoint], subset: &Labels) -> ClusterLoadAssignment {
-    let mut localities: BTreeMap<(&str, &str, &str), LocalityLbEndpoints> = BTreeMap::new();
-    for endpoint in endpoints.iter().filter(|it| selects(subset, &it.labels)) {
-        let Locality { region, zone, sub_zone } = &endpoint.locality;
-        let group =
-            localities.entry((region, zone, sub_zone)).or_insert_with(|| LocalityLbEndpoints {
+/// A cluster that endpoints are told for.
+pub(super) struct Audience<'a> {
+    pub mesh: &'a Mesh,
+    pub proxy: &'a Proxy,
+    pub service: &'a Service<'a>,
+    /// What holds for the cluster.
+    pub policy: Option<&'a TrafficPolicy>,
+}
+
+impl Audience<'_> {
+    /// The endpoints as a proxy is told of them: those with these labels, by locality.
+    pub(super) fn assignment(
+        &self,
+        cluster: &str,
+        endpoints: &[Endpoint],
+        subset: &Labels,
+    ) -> ClusterLoadAssignment {
+        let mut localities: BTreeMap<(&str, &str, &str), LocalityLbEndpoints> = BTreeMap::new();
+        let mut labels: BTreeMap<(&str, &str, &str), Vec<&Labels>> = BTreeMap::new();
+        let tls = self.policy.and_then(|it| it.tls.as_ref());
+        for endpoint in endpoints.iter().filter(|it| selects(subset, &it.labels)) {
+            let mtls = match tls.map(|it| it.mode) {
+                None => endpoint.mtls,
+                Some(mode) => endpoint.sidecar && mode == TlsMode::IstioMutual,
+            };
+            let Locality { region, zone, sub_zone } = &endpoint.locality;
+            let key = (region.as_str(), zone.as_str(), sub_zone.as_str());
+            let labels = labels.entry(key).or_default();
+            let group = localities.entry(key).or_insert_with(|| LocalityLbEndpoints {
                 locality: Some(endpoint.locality.clone()),
                 ..LocalityLbEndpoints::default()
             });
-        let weight = endpoint.weight.max(1);
-        group.load_balancing_weight =
-            Some(group.load_balancing_weight.unwrap_or(0).saturating_add(weight));
-        group.lb_endpoints.push(lb_endpoint(endpoint, weight));
+            // TLS is handed on as it is only to who accepts the mesh's.
+            if !mtls && cluster.starts_with("outbound_.") {
+                continue;
+            }
+            labels.push(&endpoint.labels);
+            let weight = endpoint.weight.max(1);
+            group.load_balancing_weight =
+                Some(group.load_balancing_weight.unwrap_or(0).saturating_add(weight));
+            group.lb_endpoints.push(lb_endpoint(endpoint, weight, mtls));
+        }
+        let mut localities: Vec<_> = localities.into_values().collect();
+        let labels: Vec<_> = labels.into_values().collect();
+        if let Some(preference) = Preference::of(self.mesh, self.service, self.policy) {
+            preference.apply(self.proxy, &mut localities, &labels);
+        }
+        ClusterLoadAssignment {
+            cluster_name: cluster.to_owned(),
+            endpoints: localities,
+            ..ClusterLoadAssignment::default()
+        }
     }
+}
+
+/// The only endpoint of a cluster.
+pub(super) fn only(cluster: &str, place: &str, port: u32) -> ClusterLoadAssignment {
+    let endpoint = LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(EnvoyEndpoint {
+            address: Some(address(place, port)),
+            ..EnvoyEndpoint::default()
+        })),
+        ..LbEndpoint::default()
+    };
     ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
-        endpoints: localities.into_values().collect(),
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![endpoint],
+            ..LocalityLbEndpoints::default()
+        }],
         ..ClusterLoadAssignment::default()
     }
 }
 
-fn lb_endpoint(endpoint: &Endpoint, weight: u32) -> LbEndpoint {
-    let address = match endpoint.address.strip_prefix("unix://") {
+/// An address and a port, or `unix://PATH`.
+fn address(place: &str, port: u32) -> Address {
+    let kind = match place.strip_prefix("unix://") {
         Some(path) => Kind::Pipe(Pipe { path: path.to_owned(), ..Pipe::default() }),
         None => Kind::SocketAddress(SocketAddress {
-            address: endpoint.address.clone(),
-            port_specifier: Some(PortSpecifier::PortValue(endpoint.port)),
+            address: place.to_owned(),
+            port_specifier: Some(PortSpecifier::PortValue(port)),
             ..SocketAddress::default()
         }),
     };
-    let metadata = endpoint.mtls.then(|| {
+    Address { address: Some(kind) }
+}
+
+fn lb_endpoint(endpoint: &Endpoint, weight: u32, mtls: bool) -> LbEndpoint {
+    let metadata = mtls.then(|| {
         let matched = values::fields([("tlsMode", values::text("istio"))]);
         Metadata {
             filter_metadata: BTreeMap::from([("envoy.transport_socket_match".to_owned(), matched)]),
@@ -98,12 +166,17 @@ fn lb_endpoint(endpoint: &Endpoint, weight: u32) -> LbEndpoint {
     });
     LbEndpoint {
         metadata,
+        health_status: match endpoint.ready {
+            None => HealthStatus::Unknown,
+            Some(true) => HealthStatus::Healthy,
+            Some(false) => HealthStatus::Unhealthy,
+        }
+        .into(),
         load_balancing_weight: Some(weight),
         host_identifier: Some(HostIdentifier::Endpoint(EnvoyEndpoint {
-            address: Some(Address { address: Some(address) }),
+            address: Some(address(&endpoint.address, endpoint.port)),
             ..EnvoyEndpoint::default()
         })),
-        ..LbEndpoint::default()
     }
 }
 
@@ -117,12 +190,15 @@ fn kubernetes(mesh: &Mesh, service: &Service<'_>, port: &Port) -> Vec<Endpoint> 
         }
         let Some(number) = number(&slice.spec.ports, port) else { continue };
         for endpoint in &slice.spec.endpoints {
-            if endpoint.conditions.ready == Some(false) {
+            // Where nearer ones are preferred, it must be seen that they are not ready.
+            let ready = endpoint.conditions.ready != Some(false);
+            if !ready && locality::preferred_labels(service).is_none() {
                 continue;
             }
             // Several addresses are of one endpoint: any of them will do.
             let Some(address) = endpoint.addresses.first() else { continue };
-            found.push(of_pod(mesh, address, number, endpoint.target_ref.as_ref(), namespace));
+            let pod = of_pod(mesh, address, number, endpoint.target_ref.as_ref(), namespace);
+            found.push(Endpoint { ready: Some(ready), ..pod });
         }
     }
     if found.is_empty() {
@@ -160,15 +236,23 @@ fn of_pod(
     let pod = target.and_then(|it| mesh.get(ObjectKind::Pod, namespace, &it.name));
     let labels = pod.map(|it| it.metadata.labels.clone()).unwrap_or_default();
     let account = pod.map(|it| account(it));
+    let sidecar = labels.get(TLS_MODE).is_some_and(|mode| mode == "istio");
     Endpoint {
         address: address.to_owned(),
         port,
         locality: labelled_locality(&labels),
         weight: 0,
         identity: account.map(|it| identity(mesh, namespace, it)),
-        mtls: labels.get(TLS_MODE).is_some_and(|mode| mode == "istio"),
+        sidecar,
+        mtls: sidecar && accepts_mtls(mesh, namespace, &labels, port),
         labels,
+        ready: Some(true),
     }
+}
+
+/// Whether a workload's `PeerAuthentication` leaves mTLS on at this port.
+fn accepts_mtls(mesh: &Mesh, namespace: &str, labels: &Labels, port: u32) -> bool {
+    Demand::of_workload(mesh, namespace, labels).on(port) != Mode::Disable
 }
 
 fn account(pod: &Object) -> &str {
@@ -201,6 +285,10 @@ fn entries(mesh: &Mesh, service: &Service<'_>, entry: &ServiceEntry, port: &Port
             .map(|it| of_entry(mesh, it.spec, port, namespace))
             .collect();
     }
+    if entry.endpoints.is_empty() && service.resolution == Resolution::Passthrough {
+        // The client has chosen an address: nobody else can.
+        return Vec::new();
+    }
     if entry.endpoints.is_empty() {
         // A name is its own endpoint.
         let itself = WorkloadEntry { address: service.host.clone(), ..WorkloadEntry::default() };
@@ -212,6 +300,7 @@ fn entries(mesh: &Mesh, service: &Service<'_>, entry: &ServiceEntry, port: &Port
 fn of_entry(mesh: &Mesh, entry: &WorkloadEntry, port: &Port, namespace: &str) -> Endpoint {
     let account = Some(entry.service_account.as_str()).filter(|it| !it.is_empty());
     let mode = entry.labels.get(TLS_MODE).map(String::as_str);
+    let sidecar = mode.map_or(account.is_some(), |mode| mode == "istio");
     let is_path = entry.address.starts_with("unix://");
     let number = entry.ports.get(&port.name).copied().unwrap_or(port.target);
     let mut parts = entry.locality.split('/').map(ToOwned::to_owned);
@@ -222,7 +311,9 @@ fn of_entry(mesh: &Mesh, entry: &WorkloadEntry, port: &Port, namespace: &str) ->
         locality: Locality { region: part(), zone: part(), sub_zone: part() },
         weight: entry.weight,
         identity: account.map(|it| identity(mesh, namespace, it)),
-        mtls: mode.map_or(account.is_some(), |mode| mode == "istio"),
+        sidecar,
+        mtls: sidecar && accepts_mtls(mesh, namespace, &entry.labels, number),
         labels: entry.labels.clone(),
+        ready: None,
     }
 }

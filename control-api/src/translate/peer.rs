@@ -74,3 +74,59 @@ fn policies<'m>(
     policies.sort_by_key(|it| it.object.metadata.creation_timestamp.clone());
     policies.into_iter()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::istio::mesh_config::{MeshConfig, MeshNetworks};
+    use crate::model::object::{SourceFile, read_file};
+
+    fn policy(name: &str, namespace: &str, spec: &str) -> String {
+        format!(
+            "---\n{{apiVersion: security.istio.io/v1, kind: PeerAuthentication, \
+             metadata: {{name: {name}, namespace: {namespace}}}, spec: {{{spec}}}}}\n"
+        )
+    }
+
+    fn mesh(policies: &[String]) -> Mesh {
+        let file = SourceFile::new(Path::new("x.yaml"), policies.concat());
+        let objects = read_file(&file, "default").unwrap().into_iter();
+        let objects = objects.map(|it| Arc::new(it.unwrap()));
+        Mesh::new(objects, MeshConfig::default(), MeshNetworks::default())
+    }
+
+    fn on(mesh: &Mesh, namespace: &str, app: &str, port: u32) -> Mode {
+        let labels = Labels::from([("app".to_owned(), app.to_owned())]);
+        Demand::of_workload(mesh, namespace, &labels).on(port)
+    }
+
+    #[test]
+    fn the_narrowest_policy_counts_and_unset_means_the_next_wider_one() {
+        let of_web = "selector: {matchLabels: {app: web}}, mtls: {mode: UNSET}, \
+                      portLevelMtls: {80: {mode: DISABLE}, 81: {mode: UNSET}}";
+        let all = [
+            policy("mesh", "istio-system", "mtls: {mode: STRICT}"),
+            policy("default", "shop", "mtls: {mode: PERMISSIVE}"),
+            policy("web", "shop", of_web),
+            policy("unset", "quiet", "mtls: {mode: UNSET}"),
+        ];
+        let mesh = mesh(&all);
+        assert_eq!(on(&mesh, "shop", "web", 80), Mode::Disable);
+        assert_eq!(on(&mesh, "shop", "web", 81), Mode::Permissive);
+        assert_eq!(on(&mesh, "shop", "web", 82), Mode::Permissive);
+        assert_eq!(on(&mesh, "shop", "db", 80), Mode::Permissive);
+        assert_eq!(on(&mesh, "quiet", "web", 80), Mode::Strict);
+        assert_eq!(on(&mesh, "elsewhere", "web", 80), Mode::Strict);
+    }
+
+    #[test]
+    fn without_a_policy_both_are_let_in() {
+        assert_eq!(
+            on(&mesh(&[policy("x", "other", "mtls: {mode: STRICT}")]), "shop", "web", 80),
+            Mode::Permissive
+        );
+    }
+}

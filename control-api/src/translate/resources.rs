@@ -8,8 +8,9 @@ use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener;
 use xds::envoy::config::route::v3::RouteConfiguration;
 
-use super::clusters::{self, outbound_name};
+use super::clusters::{self, outbound_name, outbound_sni};
 use super::egress::View;
+use super::endpoints::Audience;
 use super::proxy::{Proxy, Role};
 use super::{endpoints, inbound, listeners, policy, routes, scope};
 use crate::model::Mesh;
@@ -60,13 +61,24 @@ fn assignments(mesh: &Mesh, proxy: &Proxy, clusters: &[Cluster]) -> Vec<ClusterL
         let rule = policy::rule(mesh, proxy, &service);
         for port in &service.ports {
             let all = endpoints::of(mesh, &service, port);
+            let whole = rule.and_then(|rule| rule.spec.traffic_policy.as_ref());
+            let whole = policy::for_port(whole, port.number);
             let subsets = rule.iter().flat_map(|rule| &rule.spec.subsets);
-            let subsets = subsets.map(|it| (it.name.as_str(), it.labels.clone()));
-            for (subset, labels) in std::iter::once(("", Labels::new())).chain(subsets) {
-                let name = outbound_name(port.number, subset, &service.host);
-                if wanted.contains(name.as_str()) {
-                    let assignment = endpoints::assignment(&name, &all, &labels);
-                    found.insert(name, assignment);
+            for subset in std::iter::once(None).chain(subsets.map(Some)) {
+                let own = subset.and_then(|it| it.traffic_policy.as_ref());
+                let policy = policy::for_subset(whole.clone(), own, port.number);
+                let none = Labels::new();
+                let labels = subset.map_or(&none, |it| &it.labels);
+                let audience = Audience { mesh, proxy, service: &service, policy: policy.as_ref() };
+                let name = subset.map(|it| it.name.as_str()).unwrap_or_default();
+                for name in [
+                    outbound_name(port.number, name, &service.host),
+                    outbound_sni(port.number, name, &service.host),
+                ] {
+                    if wanted.contains(name.as_str()) {
+                        let assignment = audience.assignment(&name, &all, labels);
+                        found.insert(name, assignment);
+                    }
                 }
             }
         }

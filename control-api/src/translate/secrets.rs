@@ -68,6 +68,12 @@ pub(super) fn file(name: String) -> SdsSecretConfig {
     SdsSecretConfig { name, sds_config: Some(source(false)) }
 }
 
+/// A secret of Kubernetes, told over the same stream as all else; `end` tells the part of it that is wanted.
+pub(super) fn credential(name: &str, end: &str) -> SdsSecretConfig {
+    let source = ConfigSource { initial_fetch_timeout: None, ..values::ads() };
+    SdsSecretConfig { name: format!("kubernetes://{name}{end}"), sds_config: Some(source) }
+}
+
 /// Which versions of TLS are spoken.
 pub(super) fn versions() -> CommonTlsContext {
     CommonTlsContext {

@@ -1,9 +1,13 @@
 //! What of the mesh's objects is not applied, or not as it is written: nothing is left out in silence.
 
-use super::{authorization, jwt};
+use super::{authorization, jwt, providers};
 use crate::model::Mesh;
+use crate::model::host;
+use crate::model::istio::destination_rule::DestinationRule;
+use crate::model::istio::proxy_config::ProxyConfig;
+use crate::model::istio::telemetry::Telemetry;
 use crate::validate::code;
-use crate::validate::finding::Findings;
+use crate::validate::finding::{Finding, Findings, Place, Subject};
 
 /// Adds a finding for each object, or field of one, that proxies are not told of.
 pub fn report(mesh: &Mesh, findings: &mut Findings) {
@@ -12,5 +16,73 @@ pub fn report(mesh: &Mesh, findings: &mut Findings) {
     }
     for (policy, path, why) in jwt::unapplied(mesh) {
         findings.report(code::NOT_APPLIED, policy.object, path, why);
+    }
+    for (file, problem) in &mesh.unread_settings {
+        findings.add(Finding {
+            code: code::NOT_APPLIED,
+            subject: Subject {
+                kind: "MeshConfig".to_owned(),
+                place: Place::File(file.clone(), None),
+                ..Subject::default()
+            },
+            path: problem.path.clone(),
+            message: problem.reason.clone(),
+            fix: None,
+        });
+    }
+    telemetry(mesh, findings);
+    rules_of_one_host(mesh, findings);
+    for config in mesh.all::<ProxyConfig>() {
+        let why = "proxies take these settings when they are started, not from the control plane";
+        findings.report(code::NOT_APPLIED, config.object, "spec", why);
+    }
+}
+
+/// Providers that are no providers, or that proxies cannot be told of.
+fn telemetry(mesh: &Mesh, findings: &mut Findings) {
+    for telemetry in mesh.all::<Telemetry>() {
+        let spec = telemetry.spec;
+        let logs = spec.access_logging.iter().map(|it| ("accessLogging", &it.providers));
+        let traces = spec.tracing.iter().map(|it| ("tracing", &it.providers));
+        let metrics = spec.metrics.iter().map(|it| ("metrics", &it.providers));
+        for (what, names) in logs.chain(traces).chain(metrics) {
+            for name in names.iter().map(|it| it.name.as_str()) {
+                let provider = providers::named(mesh, name);
+                let fits = provider.is_some_and(|it| match what {
+                    "accessLogging" => {
+                        it.envoy_file_access_log.is_some()
+                            || it.envoy_http_als.is_some()
+                            || it.envoy_tcp_als.is_some()
+                            || it.envoy_otel_als.is_some()
+                    }
+                    "tracing" => it.zipkin.is_some() || it.opentelemetry.is_some(),
+                    _ => it.prometheus.is_some(),
+                });
+                if !fits {
+                    let why = format!("{name:?} is no provider that {what} can be told of");
+                    let path = format!("spec.{what}");
+                    findings.report(code::NOT_APPLIED, telemetry.object, path, why);
+                }
+            }
+        }
+    }
+}
+
+/// Of several rules of a namespace for the same host, one counts: they are not made into one.
+fn rules_of_one_host(mesh: &Mesh, findings: &mut Findings) {
+    let mut first: Vec<(String, &str)> = Vec::new();
+    for rule in mesh.all::<DestinationRule>().filter(|it| it.spec.workload_selector.is_none()) {
+        let key = (host::qualified(&rule.spec.host, rule.namespace()), rule.namespace());
+        if first.contains(&key) {
+            let why = format!(
+                "another DestinationRule of this namespace is for {} too, and only that one counts",
+                key.0
+            );
+            findings
+                .report(code::NOT_APPLIED, rule.object, "spec.host", why)
+                .fix("put the subsets and policies of both into one");
+        } else {
+            first.push(key);
+        }
     }
 }

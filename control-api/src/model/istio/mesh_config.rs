@@ -26,7 +26,6 @@ pub struct MeshConfig {
     pub disable_envoy_listener_log: bool,
     pub enable_tracing: bool,
     pub mesh_mtls: Option<TlsConfig>,
-    pub tls_defaults: Option<TlsConfig>,
     pub tcp_keepalive: Option<TcpKeepalive>,
     pub h2_upgrade_policy: MeshH2UpgradePolicy,
     pub locality_lb_setting: Option<LocalityLoadBalancerSetting>,
@@ -59,7 +58,6 @@ impl Default for MeshConfig {
             disable_envoy_listener_log: false,
             enable_tracing: false,
             mesh_mtls: None,
-            tls_defaults: None,
             tcp_keepalive: None,
             h2_upgrade_policy: MeshH2UpgradePolicy::default(),
             locality_lb_setting: None,
@@ -109,7 +107,6 @@ pub enum AccessLogEncoding {
 pub struct TlsConfig {
     /// `TLS_AUTO`, `TLSV1_2` or `TLSV1_3`.
     pub min_protocol_version: String,
-    pub ecdh_curves: Vec<String>,
     pub cipher_suites: Vec<String>,
 }
 

@@ -11,18 +11,19 @@ use xds::envoy::config::cluster::v3::cluster::{
 use xds::envoy::config::core::v3::RuntimeDouble;
 use xds::envoy::r#type::v3::Percent;
 
-use super::Draft;
+use super::{Draft, Outbound};
 use crate::model::istio::destination_rule::{
     ConsistentHash, LoadBalancerSettings, OutlierDetection, SimpleLb, TrafficPolicy,
     WarmupConfiguration,
 };
+use crate::translate::locality::{self, Preference};
 use crate::translate::values;
 
 /// The smallest ring unless a rule says otherwise.
 const RING_SIZE: u64 = 1024;
 
 /// Sets what the policy says of endpoints, or Istio's default: those with the fewest requests.
-pub(super) fn apply(draft: &mut Draft, policy: Option<&TrafficPolicy>) {
+pub(super) fn apply(draft: &mut Draft, outbound: &Outbound<'_>, policy: Option<&TrafficPolicy>) {
     let outlier = policy.and_then(|it| it.outlier_detection.as_ref());
     if let Some(outlier) = outlier {
         draft.cluster.outlier_detection = Some(outlier_detection(outlier));
@@ -33,7 +34,7 @@ pub(super) fn apply(draft: &mut Draft, policy: Option<&TrafficPolicy>) {
     }
     let none = LoadBalancerSettings::default();
     let settings = policy.and_then(|it| it.load_balancer.as_ref()).unwrap_or(&none);
-    weigh_localities(draft, settings, outlier.is_some());
+    prefer_localities(draft, outbound, policy);
     if draft.is(DiscoveryType::OriginalDst) {
         draft.cluster.lb_policy = LbPolicy::ClusterProvided.into();
         return;
@@ -44,14 +45,15 @@ pub(super) fn apply(draft: &mut Draft, policy: Option<&TrafficPolicy>) {
     }
 }
 
-fn weigh_localities(draft: &mut Draft, settings: &LoadBalancerSettings, outlier: bool) {
-    let Some(setting) = &settings.locality_lb_setting else { return };
-    if setting.enabled == Some(false) {
-        return;
+/// Where it counts how near endpoints are.
+fn prefer_localities(draft: &mut Draft, outbound: &Outbound<'_>, policy: Option<&TrafficPolicy>) {
+    let common = draft.cluster.common_lb_config.get_or_insert_default();
+    if locality::preferred_labels(outbound.service).is_some() {
+        // Endpoints that are not ready are told of: they must not be asked for want of others.
+        common.healthy_panic_threshold = Some(Percent { value: 0.0 });
     }
-    let fails_over = !setting.failover.is_empty() || !setting.failover_priority.is_empty();
-    if (outlier && fails_over) || !setting.distribute.is_empty() {
-        let common = draft.cluster.common_lb_config.get_or_insert_default();
+    let preference = Preference::of(outbound.mesh, outbound.service, policy);
+    if preference.is_some_and(|it| it.weighs()) {
         let weighted = LocalityWeightedLbConfig {};
         common.locality_config_specifier =
             Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(weighted));

@@ -10,36 +10,97 @@ use xds::envoy::config::core::v3::{BindConfig, SocketAddress};
 use super::{Draft, passthrough, pool};
 use crate::model::Mesh;
 use crate::model::istio::destination_rule::TrafficPolicy;
-use crate::translate::proxy::Proxy;
+use crate::model::istio::sidecar::{IstioIngressListener, Sidecar};
+use crate::model::protocol::Protocol;
+use crate::translate::proxy::{Interception, Proxy};
 use crate::translate::service::{self, Port, Service};
-use crate::translate::{endpoints, policy, scope};
+use crate::translate::{endpoints, inbound, policy, scope};
 
 /// Connections from this address are not redirected to the proxy again.
 const OWN_ADDRESS: &str = "127.0.0.6";
+const OWN_ADDRESS_V6: &str = "::6";
 
 /// The longest time that there is for Istio, so that nothing is ever cleaned up.
 const NEVER: prost_types::Duration = prost_types::Duration { seconds: 9_223_372_035, nanos: 0 };
 
-/// One cluster per port, and one for ports that no service tells of. The ports of a `Sidecar`'s `ingress` are not
-/// translated yet.
+/// One cluster per port, be it of services or of a `Sidecar`, and one for ports that nothing tells of.
 pub(super) fn clusters(mesh: &Mesh, proxy: &Proxy) -> Vec<Cluster> {
     let services = service::all(mesh);
-    let mut by_port: BTreeMap<u32, Vec<(&Service<'_>, &Port)>> = BTreeMap::new();
-    for service in &services {
-        for port in &service.ports {
-            for endpoint in endpoints::of(mesh, service, port) {
-                if proxy.addresses.contains(&endpoint.address) {
-                    by_port.entry(endpoint.port).or_default().push((service, port));
-                }
-            }
+    let targets = inbound::targets(mesh, proxy, &services);
+    let sidecar = scope::sidecar(mesh, proxy).filter(|it| !it.ingress.is_empty());
+    let mut clusters: Vec<_> = match sidecar {
+        Some(sidecar) => {
+            let ports = sidecar.ingress.iter();
+            ports.filter_map(|it| of_ingress(mesh, proxy, sidecar, it, &targets)).collect()
         }
-    }
-    let ports = by_port.iter().filter_map(|(port, targets)| cluster(mesh, proxy, *port, targets));
-    let mut clusters: Vec<_> = ports.collect();
+        None if proxy.interception == Interception::None => Vec::new(),
+        None => {
+            let ports = targets.iter();
+            ports.filter_map(|(port, targets)| cluster(mesh, proxy, *port, targets)).collect()
+        }
+    };
     let mut other = passthrough(mesh, "InboundPassthroughCluster");
-    other.upstream_bind_config = Some(from_own_address());
+    other.upstream_bind_config = Some(from_own_address(proxy));
     clusters.push(other);
     clusters
+}
+
+/// The cluster of a port that a `Sidecar` tells of: to its `defaultEndpoint`, else to where the client connected.
+fn of_ingress(
+    mesh: &Mesh,
+    proxy: &Proxy,
+    sidecar: &Sidecar,
+    listener: &IstioIngressListener,
+    targets: &BTreeMap<u32, Vec<(&Service<'_>, &Port)>>,
+) -> Option<Cluster> {
+    let port = listener.port.as_ref()?;
+    let name = format!("inbound|{}||", port.number);
+    let (endpoint, is_own) = match listener.default_endpoint.as_str() {
+        "" => (None, false),
+        path if path.starts_with("unix://") => (Some((path.to_owned(), 0)), false),
+        endpoint => {
+            let (host, number) = endpoint.rsplit_once(':')?;
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let first = |ipv6: bool| proxy.addresses.iter().find(|it| it.contains(':') == ipv6);
+            let address = match host {
+                "0.0.0.0" => first(false).map_or("127.0.0.1", String::as_str),
+                "::" => first(true).map_or("::1", String::as_str),
+                host => host,
+            };
+            let is_own = address == "127.0.0.1" || address == "::1";
+            (Some((address.to_owned(), number.parse().ok()?)), is_own)
+        }
+    };
+    let kind = if endpoint.is_some() { DiscoveryType::Static } else { DiscoveryType::OriginalDst };
+    let mut draft = Draft::new(&name, mesh, kind);
+    draft.cluster.common_lb_config = Some(CommonLbConfig::default());
+    draft.speak(Protocol::named(&port.protocol.to_ascii_lowercase()), proxy.role);
+    let service = targets.get(&port.number).and_then(|it| it.first()).map(|(service, _)| *service);
+    draft.add_services(service.into_iter());
+    let rule = service.and_then(|it| policy::rule(mesh, proxy, it));
+    let whole = rule.and_then(|it| it.spec.traffic_policy.as_ref());
+    if let Some(rule) = rule.filter(|_| whole.is_some()) {
+        draft.add_rule(&rule);
+    }
+    let mut policy = policy::for_port(whole, port.number);
+    let own_pool = listener.connection_pool.as_ref().or(sidecar.inbound_connection_pool.as_ref());
+    if let Some(pool) = own_pool {
+        policy.get_or_insert_default().connection_pool = Some(pool.clone());
+    }
+    pool::apply(&mut draft, policy.as_ref(), pool::Side::Server);
+    match endpoint {
+        Some((address, number)) => {
+            draft.cluster.load_assignment = Some(endpoints::only(&name, &address, number));
+        }
+        None => {
+            draft.cluster.cleanup_interval = Some(NEVER);
+            draft.cluster.lb_policy = LbPolicy::ClusterProvided.into();
+        }
+    }
+    if !is_own {
+        draft.cluster.upstream_bind_config = Some(from_own_address(proxy));
+    }
+    Some(draft.finish())
 }
 
 fn cluster(
@@ -68,14 +129,15 @@ fn cluster(
     }
     pool::apply(&mut draft, effective.as_ref(), pool::Side::Server);
     draft.cluster.lb_policy = LbPolicy::ClusterProvided.into();
-    draft.cluster.upstream_bind_config = Some(from_own_address());
+    draft.cluster.upstream_bind_config = Some(from_own_address(proxy));
     Some(draft.finish())
 }
 
-fn from_own_address() -> BindConfig {
+fn from_own_address(proxy: &Proxy) -> BindConfig {
+    let address = if proxy.is_ipv6_only() { OWN_ADDRESS_V6 } else { OWN_ADDRESS };
     BindConfig {
         source_address: Some(SocketAddress {
-            address: OWN_ADDRESS.to_owned(),
+            address: address.to_owned(),
             port_specifier: Some(PortSpecifier::PortValue(0)),
             ..SocketAddress::default()
         }),

@@ -12,7 +12,8 @@ use xds::envoy::r#type::v3::Percent;
 use super::Draft;
 use crate::model::duration::Duration;
 use crate::model::istio::destination_rule::{
-    ConnectionPoolSettings, H2UpgradePolicy, HttpSettings, RetryBudget, TcpSettings, TrafficPolicy,
+    ConnectionPoolSettings, H2UpgradePolicy, HttpSettings, RetryBudget, TcpKeepalive as Keepalive,
+    TcpSettings, TrafficPolicy,
 };
 use crate::translate::values;
 
@@ -75,7 +76,13 @@ fn connections(draft: &mut Draft, tcp: &TcpSettings) {
     if let Some(timeout) = tcp.connect_timeout {
         draft.cluster.connect_timeout = Some(values::duration(timeout));
     }
-    let Some(keepalive) = &tcp.tcp_keepalive else { return };
+    if let Some(keepalive) = &tcp.tcp_keepalive {
+        keep_alive(draft, keepalive);
+    }
+}
+
+/// Idle connections are asked whether they live.
+pub(super) fn keep_alive(draft: &mut Draft, keepalive: &Keepalive) {
     let seconds =
         |it: Option<Duration>| it.map(|it| u32::try_from(it.as_secs()).unwrap_or(u32::MAX));
     draft.cluster.upstream_connection_options = Some(UpstreamConnectionOptions {

@@ -3,7 +3,9 @@
 use prost_types::Struct;
 use xds::envoy::config::cluster::v3::cluster::{DiscoveryType, TransportSocketMatch};
 use xds::envoy::config::core::v3::data_source::Specifier;
-use xds::envoy::config::core::v3::{DataSource, TransportSocket};
+use xds::envoy::config::core::v3::proxy_protocol_config::Version;
+use xds::envoy::config::core::v3::{DataSource, ProxyProtocolConfig, TransportSocket};
+use xds::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use xds::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
@@ -15,7 +17,9 @@ use xds::envoy::r#type::matcher::v3::StringMatcher;
 use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::{Draft, Outbound};
-use crate::model::istio::destination_rule::{ClientTlsSettings, SimpleLb, TlsMode, TrafficPolicy};
+use crate::model::istio::destination_rule::{
+    ClientTlsSettings, ProxyProtocol, ProxyProtocolVersion, SimpleLb, TlsMode, TrafficPolicy,
+};
 use crate::model::istio::peer_authentication::Mode;
 use crate::translate::endpoints::{self, Endpoint};
 use crate::translate::proxy::Role;
@@ -35,7 +39,10 @@ pub(super) fn apply(
         names => names.to_vec(),
     };
     let Some(tls) = policy.and_then(|it| it.tls.as_ref()) else {
-        if wants_mtls(outbound, policy, endpoints) {
+        let announced = policy.and_then(|it| it.proxy_protocol.as_ref());
+        if let Some(version) = announced {
+            draft.cluster.transport_socket = Some(announcing(version, None));
+        } else if wants_mtls(outbound, policy, endpoints) {
             let mesh_tls = mesh_tls(draft, identities(), sni);
             if draft.is(DiscoveryType::OriginalDst) {
                 draft.cluster.transport_socket = Some(mesh_tls);
@@ -54,7 +61,28 @@ pub(super) fn apply(
         }
         TlsMode::Simple | TlsMode::Mutual => own_tls(draft, outbound, tls),
     };
-    draft.cluster.transport_socket = socket;
+    let announced = policy.and_then(|it| it.proxy_protocol.as_ref());
+    draft.cluster.transport_socket = match announced {
+        Some(version) => Some(announcing(version, socket)),
+        None => socket,
+    };
+}
+
+/// A socket that tells first who the client is.
+fn announcing(protocol: &ProxyProtocol, socket: Option<TransportSocket>) -> TransportSocket {
+    let version = match protocol.version {
+        ProxyProtocolVersion::V1 => Version::V1,
+        ProxyProtocolVersion::V2 => Version::V2,
+    };
+    let plain = || values::transport_socket("envoy.transport_sockets.raw_buffer", &RawBuffer {});
+    let config = ProxyProtocolUpstreamTransport {
+        config: Some(ProxyProtocolConfig {
+            version: version.into(),
+            ..ProxyProtocolConfig::default()
+        }),
+        transport_socket: Some(socket.unwrap_or_else(plain)),
+    };
+    values::transport_socket("envoy.transport_sockets.upstream_proxy_protocol", &config)
 }
 
 /// Whether the mesh's own mTLS is tried where no rule says anything.
@@ -106,7 +134,7 @@ fn mesh_tls(draft: &Draft, names: Vec<String>, sni: &str) -> TransportSocket {
     socket(context, sni)
 }
 
-/// TLS with certificates from files beside the proxy. None for a client certificate by name: sidecars may not read
+/// TLS with certificates from files beside the proxy, or of secrets by name. None for a client certificate by name: sidecars may not read
 /// secrets, unless a rule is for them alone.
 fn own_tls(
     draft: &mut Draft,
@@ -117,11 +145,14 @@ fn own_tls(
         return None;
     }
     let (mut context, unchecked) = (secrets::versions(), tls.insecure_skip_verify == Some(true));
+    let credential = tls.credential_name.as_str();
     if tls.mode == TlsMode::Mutual {
-        context.tls_certificate_sds_secret_configs = vec![secrets::file(format!(
-            "file-cert:{}~{}",
-            tls.client_certificate, tls.private_key
-        ))];
+        context.tls_certificate_sds_secret_configs = vec![if credential.is_empty() {
+            let (certificate, key) = (&tls.client_certificate, &tls.private_key);
+            secrets::file(format!("file-cert:{certificate}~{key}"))
+        } else {
+            secrets::credential(credential, "")
+        }];
     }
     let names = match tls.subject_alt_names.as_slice() {
         [] => outbound.service.subject_alt_names.clone(),
@@ -131,7 +162,12 @@ fn own_tls(
     context.validation_context_type = Some(if unchecked {
         ValidationContextType::ValidationContext(CertificateValidationContext::default())
     } else {
-        validation(names, tls.ca_crl.clone(), secrets::file(format!("file-root:{root}")))
+        let root = if credential.is_empty() {
+            secrets::file(format!("file-root:{root}"))
+        } else {
+            secrets::credential(credential, "-cacert")
+        };
+        validation(names, tls.ca_crl.clone(), root)
     });
     if draft.is_http2() {
         context.alpn_protocols = vec!["h2".to_owned()];
