@@ -6,6 +6,7 @@ mod authorization;
 pub mod clusters;
 pub mod egress;
 pub mod endpoints;
+pub mod gateways;
 pub mod inbound;
 mod jwt;
 pub mod listeners;

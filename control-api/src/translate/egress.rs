@@ -70,10 +70,17 @@ impl<'m> View<'m> {
             .map(|listener| divided(listener, &services, &virtual_services, proxy))
             .collect();
         if egress.is_empty() {
-            virtual_services.retain(|it| it.is_for(MESH));
+            if proxy.role == Role::Sidecar {
+                virtual_services.retain(|it| it.is_for(MESH));
+            }
             egress.push(Egress { listener: None, services: services.clone(), virtual_services });
         }
         Self { mesh, proxy, services, egress, sidecar }
+    }
+
+    /// The virtual services of all ways out; for a gateway, those of all gateways.
+    pub fn virtual_services(&self) -> impl Iterator<Item = &Virtual<'m>> {
+        self.egress.iter().flat_map(|it| &it.virtual_services)
     }
 
     /// The service of this name.

@@ -2,9 +2,9 @@
 //! apart, one per address and port for everything else, and one that all connections come to.
 
 mod chain;
-mod http;
+pub(super) mod http;
 mod outbound;
-mod tcp;
+pub(super) mod tcp;
 
 use xds::envoy::config::core::v3::TrafficDirection;
 use xds::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
@@ -12,10 +12,12 @@ use xds::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use super::egress::View;
 use super::proxy::{Interception, OUTBOUND_PORT};
 use super::{telemetry, values};
+pub(super) use chain::{Chain, Content};
 use outbound::Entry;
+pub(super) use outbound::{HELLO, inspector};
 
 /// What one connection to be accepted costs is little against the harm of a worker that takes all of them.
-const ACCEPTED_AT_ONCE: u32 = 1;
+pub(super) const ACCEPTED_AT_ONCE: u32 = 1;
 
 /// The outbound listeners, and the names of the route configurations that they ask for.
 pub fn outbound(view: &View<'_>) -> (Vec<Listener>, Vec<String>) {

@@ -12,7 +12,7 @@ use super::clusters::{self, outbound_name, outbound_sni};
 use super::egress::View;
 use super::endpoints::Audience;
 use super::proxy::{Proxy, Role};
-use super::{endpoints, inbound, listeners, policy, routes, scope};
+use super::{endpoints, gateways, inbound, listeners, policy, routes, scope};
 use crate::model::Mesh;
 use crate::model::workloads::Labels;
 
@@ -47,7 +47,7 @@ fn outbound(mesh: &Mesh, proxy: &Proxy) -> (Vec<Listener>, Vec<RouteConfiguratio
             let routes = names.iter().filter_map(|name| routes::outbound(&view, name));
             (listeners, routes.collect())
         }
-        Role::Router => (Vec::new(), Vec::new()),
+        Role::Router => gateways::served(&view),
     }
 }
 

@@ -260,6 +260,11 @@ pub(in crate::translate) fn default_route(cluster: &str, operation: &str) -> Rou
     }
 }
 
+/// Whether a route takes every request that comes to it.
+pub(super) fn is_for_all(route: &Route) -> bool {
+    route.r#match.as_ref().is_some_and(matching::is_everything)
+}
+
 /// What happens to requests for hosts that nobody told of.
 fn others(view: &View<'_>) -> VirtualHost {
     let (name, action) = match view.other_hosts() {

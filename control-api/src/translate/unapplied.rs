@@ -5,7 +5,10 @@ use crate::model::Mesh;
 use crate::model::host;
 use crate::model::istio::destination_rule::DestinationRule;
 use crate::model::istio::proxy_config::ProxyConfig;
+use crate::model::istio::service_entry::{Resolution, ServiceEntry};
 use crate::model::istio::telemetry::Telemetry;
+use crate::model::istio::virtual_service::VirtualService;
+use crate::model::kind::Kind;
 use crate::validate::code;
 use crate::validate::finding::{Finding, Findings, Place, Subject};
 
@@ -32,9 +35,51 @@ pub fn report(mesh: &Mesh, findings: &mut Findings) {
     }
     telemetry(mesh, findings);
     rules_of_one_host(mesh, findings);
+    routes(mesh, findings);
     for config in mesh.all::<ProxyConfig>() {
         let why = "proxies take these settings when they are started, not from the control plane";
         findings.report(code::NOT_APPLIED, config.object, "spec", why);
+    }
+}
+
+/// The Gateway API, and what Envoy has no word for.
+fn routes(mesh: &Mesh, findings: &mut Findings) {
+    let of_gateway_api = [
+        Kind::KubernetesGateway,
+        Kind::ListenerSet,
+        Kind::HttpRoute,
+        Kind::GrpcRoute,
+        Kind::TlsRoute,
+        Kind::TcpRoute,
+        Kind::UdpRoute,
+        Kind::BackendTlsPolicy,
+    ];
+    for object in of_gateway_api.into_iter().flat_map(|kind| mesh.of_kind(kind)) {
+        let why = "proxies are not told of the Gateway API's objects yet";
+        findings.report(code::NOT_APPLIED, object, "spec", why);
+    }
+    for entry in mesh.all::<ServiceEntry>() {
+        if entry.spec.resolution == Resolution::DynamicDns {
+            let why = "listeners do not resolve the names that connections ask for";
+            findings.report(code::NOT_APPLIED, entry.object, "spec.resolution", why);
+        }
+    }
+    for found in mesh.all::<VirtualService>() {
+        for (index, route) in found.spec.http.iter().enumerate() {
+            let fault = route.fault.as_ref();
+            let delay = fault.and_then(|it| it.delay.as_ref());
+            if delay.is_some_and(|it| it.exponential_delay.is_some()) {
+                let path = format!("spec.http[{index}].fault.delay.exponentialDelay");
+                let why = "only fixed delays are";
+                findings.report(code::NOT_APPLIED, found.object, path, why);
+            }
+            let abort = fault.and_then(|it| it.abort.as_ref());
+            if abort.is_some_and(|it| it.http2_error.is_some()) {
+                let path = format!("spec.http[{index}].fault.abort.http2Error");
+                let why = "only statuses of HTTP and gRPC are";
+                findings.report(code::NOT_APPLIED, found.object, path, why);
+            }
+        }
     }
 }
 

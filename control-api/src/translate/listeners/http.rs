@@ -1,5 +1,6 @@
 //! The connection manager: what happens to requests before and after they are routed.
 
+use xds::envoy::config::core::v3::Http1ProtocolOptions;
 use xds::envoy::config::listener::v3::Filter;
 use xds::envoy::extensions::filters::http::cors::v3::Cors;
 use xds::envoy::extensions::filters::http::fault::v3::HttpFault;
@@ -8,7 +9,8 @@ use xds::envoy::extensions::filters::http::grpc_stats::v3::filter_config::PerMet
 use xds::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
 use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    PathWithEscapedSlashesAction, RouteSpecifier, UpgradeConfig,
+    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    SetCurrentClientCertDetails, UpgradeConfig,
 };
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, RequestIdExtension,
@@ -21,7 +23,7 @@ use xds::istio::envoy::config::filter::http::alpn::v2alpha1::filter_config::{
 
 use crate::model::protocol::Protocol;
 use crate::translate::egress::View;
-use crate::translate::{telemetry, values};
+use crate::translate::{security, telemetry, values};
 
 /// A connection manager with what every one of Istio's clients has. Its filters are the caller's to add.
 pub(in crate::translate) fn connection_manager(
@@ -72,6 +74,28 @@ pub(super) fn outbound(
 ) -> Filter {
     let mut manager = connection_manager(view, &format!("outbound_{listener};"), by_name(routes));
     manager.http_filters = client_filters(view, protocol);
+    values::network_filter("envoy.filters.network.http_connection_manager", &manager)
+}
+
+/// The manager of a gateway's listener. Who its clients are is told to services, and nothing that they say of it is
+/// believed.
+pub(in crate::translate) fn gateway(view: &View<'_>, stat_prefix: &str, routes: &str) -> Filter {
+    let mut manager = HttpConnectionManager {
+        http_protocol_options: Some(Http1ProtocolOptions::default()),
+        server_name: "istio-envoy".to_owned(),
+        use_remote_address: Some(true),
+        forward_client_cert_details: ForwardClientCertDetails::SanitizeSet.into(),
+        set_current_client_cert_details: Some(SetCurrentClientCertDetails {
+            subject: Some(true),
+            cert: true,
+            dns: true,
+            uri: true,
+            ..SetCurrentClientCertDetails::default()
+        }),
+        ..connection_manager(view, stat_prefix, by_name(routes))
+    };
+    manager.http_filters = security::http_filters(view.mesh, view.proxy);
+    manager.http_filters.extend(client_filters(view, Protocol::Http));
     values::network_filter("envoy.filters.network.http_connection_manager", &manager)
 }
 

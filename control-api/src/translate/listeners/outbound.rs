@@ -23,7 +23,7 @@ use crate::translate::values;
 /// Where a workload listens for its own proxy only.
 const LOOPBACK: &str = "127.0.0.1";
 /// What the TLS inspector reads at first: most ClientHellos are no longer.
-const HELLO: u32 = 512;
+pub(in crate::translate) const HELLO: u32 = 512;
 
 /// A listener on the way.
 #[derive(Debug)]

@@ -55,6 +55,20 @@ pub(in crate::translate) fn single(
     stack(view, protocol, &logged(view, proxy))
 }
 
+/// The same without what a `DestinationRule` says of tunnels: the connection is on its way already.
+pub(in crate::translate) fn forwarded(
+    view: &View<'_>,
+    cluster: &str,
+    subset: &str,
+    protocol: Protocol,
+    rule: Option<&DestinationRule>,
+) -> Vec<Filter> {
+    let mut proxy = to_cluster(cluster);
+    apply(&mut proxy, rule, subset);
+    proxy.tunneling_config = None;
+    stack(view, protocol, &logged(view, proxy))
+}
+
 /// To the destinations of a route of a virtual service, `NAME.NAMESPACE`. None if no destination has any weight.
 pub(in crate::translate) fn routed(
     view: &View<'_>,
