@@ -50,15 +50,6 @@ impl Default for Lifetimes {
     }
 }
 
-/// What a caller has proved to be, and so may have in a certificate.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Grant {
-    /// The ids of which a certificate gets one.
-    pub ids: Vec<SpiffeId>,
-    /// The DNS names of which it may have any.
-    pub dns: Vec<String>,
-}
-
 /// A workload's certificate and key.
 #[derive(Clone)]
 pub struct Leaf {
@@ -131,33 +122,26 @@ impl Authority {
         self
     }
 
-    /// Signs what `csr` asks for if `grant` allows it, and gives the certificate with the
-    /// intermediates above it, without the root.
+    /// Signs a certificate for the key of `csr` and the workload `id`, which the caller has proved to
+    /// be, and gives it with the intermediates above it, without the root.
     ///
-    /// A request without names gets the one id granted. `lifetime` is shortened to the longest
-    /// allowed and to what is left of the authority's own.
+    /// As istiod does, it takes no name from the request: what a caller asks for proves nothing.
+    /// `lifetime` is shortened to the longest allowed and to what is left of the authority's own.
     pub fn sign(
         &self,
         csr: &Csr,
-        grant: &Grant,
+        id: &SpiffeId,
         lifetime: Option<Duration>,
         now: SystemTime,
     ) -> Result<String, Error> {
         if !self.validity.contains(now) {
             return Err(Error::NotValid(self.validity));
         }
-        let id = grant.choose(csr.uris())?;
-        if let Some(name) = csr.dns().iter().find(|name| !grant.dns.contains(name)) {
-            return Err(Error::Denied(name.clone()));
-        }
         let lifetime = lifetime.filter(|lifetime| !lifetime.is_zero());
         let lifetime = lifetime.unwrap_or(self.lifetimes.default).min(self.lifetimes.maximum);
         let mut params = blank(Validity::from(now, lifetime).within(self.validity))?;
         let text = |name: &str| name.try_into().map_err(|_| Error::Name(name.to_owned()));
         params.subject_alt_names.push(SanType::URI(text(id.as_str())?));
-        for name in csr.dns() {
-            params.subject_alt_names.push(SanType::DnsName(text(name)?));
-        }
         usages(&mut params, Usage::Both);
         self.finish(&params, csr.key())
     }
@@ -224,24 +208,14 @@ impl Authority {
         self.issuer.key().to_pem()
     }
 
+    /// How long signed certificates are valid.
+    pub fn lifetimes(&self) -> Lifetimes {
+        self.lifetimes
+    }
+
     /// When the authority and everything above it is valid.
     pub fn validity(&self) -> Validity {
         self.validity
-    }
-}
-
-impl Grant {
-    /// The one id a certificate gets: SPIFFE allows no second one.
-    fn choose(&self, asked: &[String]) -> Result<&SpiffeId, Error> {
-        match (asked, self.ids.as_slice()) {
-            ([], [id]) => Ok(id),
-            ([], _) => Err(Error::Csr("it names no id, and the caller has not exactly one")),
-            ([asked], ids) => {
-                let id = ids.iter().find(|id| id.as_str() == asked);
-                id.ok_or_else(|| Error::Denied(asked.clone()))
-            }
-            _ => Err(Error::Csr("it asks for more than one id")),
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
+use x509_parser::prelude::FromDer as _;
 
 use crate::{Error, Validity, utc};
 
@@ -59,6 +60,19 @@ pub fn unexpired(bundle: &str, now: SystemTime) -> Result<String, Error> {
         }
     }
     if kept.is_empty() { Err(Error::Empty) } else { Ok(kept) }
+}
+
+/// The URIs that the certificate `der` is for, and when it is valid.
+pub fn uris_and_validity(der: &[u8]) -> Result<(Vec<String>, Validity), Error> {
+    let unreadable = || Error::Certificate(rcgen::Error::CouldNotParseCertificate);
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| unreadable())?;
+    let names = certificate.subject_alternative_name().map_err(|_| unreadable())?;
+    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+    let uri = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    };
+    Ok((names.iter().filter_map(uri).collect(), Validity::of(&certificate)))
 }
 
 /// Writes certificates to `path`. The file appears whole or not at all, for a proxy may watch it.

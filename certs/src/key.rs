@@ -20,7 +20,8 @@ pub enum KeyKind {
     EcdsaP384,
     /// RSA with 2048 bits, for peers that know nothing else.
     Rsa2048,
-    /// Ed25519. Some peers, Envoy's default build among them, cannot use it for TLS.
+    /// Ed25519. Envoy can show such a certificate, but unless it is told to, it accepts none: a handshake with a
+    /// peer that has one fails.
     Ed25519,
 }
 

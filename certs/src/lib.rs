@@ -20,7 +20,7 @@ pub mod rotation;
 pub mod spiffe;
 pub mod validity;
 
-pub use authority::{Authority, CaFiles, Grant, Leaf, Lifetimes, Request, Usage};
+pub use authority::{Authority, CaFiles, Leaf, Lifetimes, Request, Usage};
 pub use csr::Csr;
 pub use key::{Key, KeyKind};
 pub use spiffe::SpiffeId;
@@ -41,9 +41,6 @@ pub enum Error {
     /// A certificate request that nobody gets a certificate for.
     #[error("certificate request refused: {0}")]
     Csr(&'static str),
-    /// A name that the caller may not have.
-    #[error("certificate request refused: the caller may not have the name `{0}`")]
-    Denied(String),
     /// The authority's certificates and key do not fit together.
     #[error("not a usable authority: {0}")]
     Authority(&'static str),

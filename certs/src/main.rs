@@ -152,7 +152,7 @@ enum Kind {
     EcdsaP384,
     /// RSA with 2048 bits.
     Rsa2048,
-    /// Ed25519, which Envoy's default build does not take for TLS.
+    /// Ed25519; an Envoy that verifies it fails the handshake unless told otherwise.
     Ed25519,
 }
 

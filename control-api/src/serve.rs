@@ -1,15 +1,21 @@
 //! Serving proxies: a mesh goes in, and every proxy that is connected gets what it is to know of it.
 //!
 //! [`ControlPlane::publish`] takes a mesh; [`cache`] translates it for each proxy, beside the streams; [`ads`] sends
-//! what has changed; [`fleet`] knows what every proxy made of it, and [`status`] tells.
+//! what has changed; [`fleet`] knows what every proxy made of it, and [`status`] tells. [`auth`] says who a proxy is, [`ca`]
+//! gives it the certificate to prove it, and [`sds`] the secrets it may have.
 
 pub mod ads;
+pub mod auth;
+pub mod authority;
+pub mod ca;
 pub mod cache;
+pub mod connection;
 pub mod debounce;
 pub mod dump;
 pub mod fleet;
 pub mod metrics;
 pub mod pushes;
+pub mod sds;
 pub mod status;
 pub mod world;
 

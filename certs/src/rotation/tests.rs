@@ -7,7 +7,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use super::*;
 use crate::validity::DAY;
-use crate::{Authority, Csr, Grant, Key, KeyKind, bundle, csr};
+use crate::{Authority, Csr, Key, KeyKind, bundle, csr};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -110,8 +110,7 @@ impl Workload {
     fn renew(&mut self, authority: &Authority, now: SystemTime) {
         let key = Key::generate(KeyKind::default()).unwrap();
         let csr = Csr::from_pem(&csr::build(&key, &self.id).unwrap()).unwrap();
-        let grant = Grant { ids: vec![self.id.clone()], dns: Vec::new() };
-        self.chain = authority.sign(&csr, &grant, None, now).unwrap();
+        self.chain = authority.sign(&csr, &self.id, None, now).unwrap();
         self.validity = bundle::validities(&self.chain).unwrap()[0];
     }
 }
