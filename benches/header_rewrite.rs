@@ -9,7 +9,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proxy::config::format::{Facts, Format, Operator};
-use proxy::config::header::{AppendAction, HeaderMutations, HeaderToAdd};
+use proxy::config::header::{AppendAction, HeaderMutations, HeaderText, HeaderToAdd};
 use proxy::config::matcher::RequestHead;
 use proxy::config::route::{
     Action, DirectResponse, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost,
@@ -34,7 +34,8 @@ impl Facts for Request {
 fn changes(level: &str, count: usize, value: &str) -> HeaderMutations {
     let add = |number| HeaderToAdd {
         name: HeaderName::try_from(format!("x-{level}-{number}")).expect("a valid name"),
-        value: Format::parse(value).expect("a valid format"),
+        value: HeaderText::new(Format::parse(value).expect("a valid format"))
+            .expect("a value to send"),
         action: AppendAction::OverwriteIfExistsOrAdd,
         keep_empty: false,
     };

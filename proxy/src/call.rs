@@ -183,9 +183,6 @@ impl Caller {
         let begin = Instant::now();
         // In a box: what it needs is large, and whoever waits for it would be moved about with it.
         let result = Box::pin(exchange(&host, request)).await;
-        if result.is_err() {
-            cluster.stats.response(503, true);
-        }
         match &result {
             Ok(response) => {
                 let status = response.status().as_u16();
@@ -193,8 +190,12 @@ impl Caller {
                 cluster.report(&host, Outcome::Response(status));
                 cluster.measure(&host, begin.elapsed());
             }
-            Err(CallError::Connect(ConnectError::Overflow(_))) => {}
-            Err(_) => cluster.report(&host, Outcome::Failed),
+            Err(error) => {
+                cluster.stats.response(503, true);
+                if !matches!(error, CallError::Connect(ConnectError::Overflow(_))) {
+                    cluster.report(&host, Outcome::Failed);
+                }
+            }
         }
         result
     }

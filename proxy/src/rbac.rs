@@ -92,7 +92,7 @@ impl Policy {
 
 impl Condition {
     fn matches(&self, facts: &Facts<'_>) -> bool {
-        let request = facts.request;
+        let request = facts.request.as_ref();
         match self {
             Self::Any => true,
             Self::All(conditions) => conditions.iter().all(|it| it.matches(facts)),

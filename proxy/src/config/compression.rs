@@ -56,18 +56,27 @@ pub struct Compressible {
 /// Content types, without their parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ContentTypes {
-    /// `content_type`, whatever the case.
+    /// `content_type`, whatever the case: see [`ContentTypes::named`].
     Named(Vec<Box<str>>),
     /// `content_type_matcher`
     Matching(Vec<StringMatcher>),
 }
 
 impl ContentTypes {
+    /// Those with these names, which are kept by their length: so they are found.
+    pub fn named(mut names: Vec<Box<str>>) -> Self {
+        names.sort_by_key(|name| name.len());
+        Self::Named(names)
+    }
+
     /// Whether `kind`, without its parameters, is one of them.
     pub fn contain(&self, kind: &[u8]) -> bool {
         match self {
             Self::Named(names) => {
-                names.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(kind))
+                let shorter = names.partition_point(|name| name.len() < kind.len());
+                let mut others = names.iter().skip(shorter).map(|name| name.as_bytes());
+                let mut as_long = others.by_ref().take_while(|name| name.len() == kind.len());
+                as_long.any(|name| name == kind || name.eq_ignore_ascii_case(kind))
             }
             Self::Matching(matchers) => matchers.iter().any(|matcher| matcher.matches(kind)),
         }

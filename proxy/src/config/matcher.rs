@@ -28,7 +28,8 @@ pub struct RequestHead<'a> {
 impl<'a> RequestHead<'a> {
     /// The path without query and fragment.
     pub fn path(&self) -> &'a str {
-        let end = self.path_and_query.find(['?', '#']).unwrap_or(self.path_and_query.len());
+        let ends = |byte| matches!(byte, b'?' | b'#');
+        let end = self.path_and_query.bytes().position(ends).unwrap_or(self.path_and_query.len());
         &self.path_and_query[..end]
     }
 
@@ -104,6 +105,7 @@ impl StringMatcher {
     }
 
     /// Whether `value` matches.
+    #[inline]
     pub fn matches(&self, value: &[u8]) -> bool {
         let fold = self.ignore_case;
         match &self.pattern {
@@ -135,8 +137,10 @@ impl StringMatcher {
     }
 }
 
+#[inline]
 fn equal(a: &[u8], b: &[u8], fold: bool) -> bool {
-    if fold { a.eq_ignore_ascii_case(b) } else { a == b }
+    // Most that differ do so in their first byte, which spares them the call that compares all.
+    if fold { a.eq_ignore_ascii_case(b) } else { a.first() == b.first() && a == b }
 }
 
 /// The header a [`HeaderMatcher`] looks at; pseudo headers are as in HTTP/2.
@@ -222,6 +226,7 @@ pub enum HeaderRule {
 
 impl HeaderRule {
     /// Whether a header with this value meets the condition.
+    #[inline]
     fn takes(&self, value: &[u8]) -> bool {
         match self {
             Self::Present(wanted) => *wanted,
@@ -252,20 +257,21 @@ impl HeaderMatcher {
     /// that nobody gets past a policy by repeating a header, and a condition on the value of an absent header is not met,
     /// inverted or not.
     pub fn matches(&self, head: &RequestHead<'_>) -> bool {
-        let absent = self.missing_as_empty.then_some(&b""[..]);
-        let matched = match (&self.rule, &self.header) {
+        let absent = if self.missing_as_empty { Some(&b""[..]) } else { None };
+        let is_met = match (&self.rule, &self.header) {
             (HeaderRule::Present(wanted), header) => {
-                header.first(head).or(absent).is_some() == *wanted
+                Some(header.first(head).or(absent).is_some() == *wanted)
             }
-            (rule, HeaderRef::Named(name)) if head.headers.contains_key(name) => {
-                head.headers.get_all(name).iter().any(|value| rule.takes(value.as_bytes()))
+            (rule, HeaderRef::Named(name)) => {
+                let mut values = head.headers.get_all(name).iter().peekable();
+                match values.peek() {
+                    Some(_) => Some(values.any(|value| rule.takes(value.as_bytes()))),
+                    None => absent.map(|value| rule.takes(value)),
+                }
             }
-            (rule, header) => match header.first(head).or(absent) {
-                Some(value) => rule.takes(value),
-                None => return false,
-            },
+            (rule, header) => header.first(head).or(absent).map(|value| rule.takes(value)),
         };
-        matched != self.invert
+        is_met.is_some_and(|is_met| is_met != self.invert)
     }
 }
 

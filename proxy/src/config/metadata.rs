@@ -1,5 +1,6 @@
 //! Metadata and conditions on it (Envoy `core.v3.Metadata`, `type.matcher.v3.MetadataMatcher`): values by namespace and path.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -13,7 +14,7 @@ pub type Values = Arc<Map<String, Value>>;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata {
     /// By name; mostly but one or two.
-    namespaces: Vec<(Box<str>, Values)>,
+    namespaces: Vec<(Cow<'static, str>, Values)>,
 }
 
 impl Metadata {
@@ -21,17 +22,20 @@ impl Metadata {
     pub fn set(&mut self, namespace: &str, values: Map<String, Value>) {
         match self.place(namespace) {
             Ok(held) => *held = values.into(),
-            Err(place) => self.namespaces.insert(place, (namespace.into(), values.into())),
+            Err(place) => {
+                self.namespaces.insert(place, (namespace.to_owned().into(), values.into()));
+            }
         }
     }
 
     /// Merges `values` into what `namespace` holds: objects by key, lists by appending, anything else is
     /// replaced.
-    pub fn merge(&mut self, namespace: &str, values: Values) {
-        match self.place(namespace) {
+    pub fn merge(&mut self, namespace: impl Into<Cow<'static, str>>, values: Values) {
+        let namespace = namespace.into();
+        match self.place(&namespace) {
             Ok(held) if is_replaced(held, &values) => *held = values,
             Ok(held) => merge(Arc::make_mut(held), Arc::unwrap_or_clone(values)),
-            Err(place) => self.namespaces.insert(place, (namespace.into(), values)),
+            Err(place) => self.namespaces.insert(place, (namespace, values)),
         }
     }
 

@@ -63,10 +63,6 @@ pub struct Rbac {
     pub rules: Option<Rules>,
     /// `shadow_rules`: what is only counted and noted.
     pub shadow_rules: Option<Rules>,
-    /// `rules_stat_prefix`: begins the keys of the metadata that `rules` leave.
-    pub rules_prefix: Name,
-    /// `shadow_rules_stat_prefix`: the same for `shadow_rules`.
-    pub shadow_prefix: Name,
     /// `track_per_rule_stats`: whether every policy is counted, too.
     pub counts_policies: bool,
 }
@@ -191,6 +187,18 @@ pub enum Condition {
     Remote(CidrRange),
     /// `filter_state`: the object under this key, as text.
     FilterState(Name, StringMatcher),
+}
+
+impl Condition {
+    /// All of these; a single one is that one.
+    pub fn all(conditions: Vec<Self>) -> Self {
+        <[_; 1]>::try_from(conditions).map_or_else(Self::All, |[only]| only)
+    }
+
+    /// One of these at least; a single one is that one.
+    pub fn one_of(conditions: Vec<Self>) -> Self {
+        <[_; 1]>::try_from(conditions).map_or_else(Self::OneOf, |[only]| only)
+    }
 }
 
 impl Condition {

@@ -2,6 +2,7 @@
 //! taken off. What is matched afterwards is what is forwarded.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use http::header::{CONNECTION, EXPECT, HOST};
 use http::request::Parts;
@@ -45,7 +46,7 @@ pub fn admit(
     let port = stream.connection.downstream.local.port();
     let authority =
         host::stripped(authority, config.strip_port, config.strip_trailing_host_dot, port);
-    let authority: Box<str> = authority.into();
+    let authority: Rc<str> = authority.into();
     let checked = checked.map(drop);
     let target = target(&parts, strips);
     let path = path::canonical(&target, &config.path);
@@ -92,9 +93,9 @@ fn settle(
     path: Canonical,
     target: Cow<'static, str>,
     checked: Result<(), Box<LocalReply>>,
-) -> (Box<str>, Result<(), Box<LocalReply>>) {
+) -> (Rc<str>, Result<(), Box<LocalReply>>) {
     let stats = &stream.served.stats;
-    let unchanged = Box::from(target);
+    let unchanged = Rc::from(target);
     match path {
         Canonical::Unchanged => (unchanged, checked),
         Canonical::Rewritten(path) => (path.into(), checked),

@@ -55,7 +55,7 @@ impl Facts for Stream {
     }
 
     fn with_filter_state(&self, key: &str, read: &mut dyn FnMut(&serde_json::Value)) {
-        self.dynamic().state(key).into_iter().for_each(read);
+        self.dynamic().state(key).as_deref().into_iter().for_each(read);
     }
 }
 

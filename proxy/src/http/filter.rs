@@ -44,6 +44,7 @@ use crate::config::istio::Alpn;
 use crate::config::overload::Timer;
 use crate::overload::TokenBucket;
 use crate::route::Said;
+use crate::telemetry::metrics::CompressorShards;
 use passage::{Chosen, Passage};
 
 pub use passage::Wraps;
@@ -86,8 +87,8 @@ enum Memory {
     GrpcCall(Rc<grpc_stats::Call>),
     /// Of `grpc_web`, if the request is a browser's call.
     WebCall(Rc<grpc_web::WebCall>),
-    /// Of `compressor`: the encodings that the client accepts.
-    Accepts(Option<HeaderValue>),
+    /// Of `compressor`: the encodings that the client accepts, and where it counts.
+    Accepts(Option<HeaderValue>, Arc<CompressorShards>),
     /// Of `local_ratelimit`: the bucket that the client is told of.
     LocalRateLimit(Option<Arc<TokenBucket>>),
     /// Of `cors`: the origin whose pages may see the response.

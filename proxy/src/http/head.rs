@@ -1,6 +1,7 @@
 //! The head of a request, as it came and as filters have changed it.
 
 use std::cell::OnceCell;
+use std::rc::Rc;
 
 use http::{HeaderMap, Method, Version};
 
@@ -15,9 +16,9 @@ pub struct Head {
     /// `http` or `https`.
     pub scheme: &'static str,
     /// Host header or `:authority`.
-    pub authority: Box<str>,
+    pub authority: Rc<str>,
     /// Path and query.
-    pub path: Box<str>,
+    pub path: Rc<str>,
     /// Everything else.
     pub headers: HeaderMap,
     /// Version the client speaks.

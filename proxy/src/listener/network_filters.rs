@@ -98,7 +98,7 @@ fn judge<'a>(rules: &'a Rules, downstream: &Downstream) -> Verdict<'a> {
         direct_remote: downstream.direct_remote,
         remote: downstream.remote,
         metadata: dynamic.metadata(),
-        filter_state: &|key| dynamic.state(key)?.as_str(),
+        filter_state: &|key| dynamic.text(key),
         attributes: None,
     })
 }

@@ -29,7 +29,9 @@ pub fn set(
     path: &str,
     attributes: &[(Box<str>, Box<str>)],
 ) -> Option<HeaderValue> {
-    let mut text = [name, "=\"", value, "\""].concat();
+    // Mostly enough for all of it.
+    let mut text = String::with_capacity(name.len() + value.len() + path.len() + 64);
+    text.extend([name, "=\"", value, "\""]);
     if ttl > 0 {
         text.extend(["; Max-Age=", itoa::Buffer::new().format(ttl)]);
     }

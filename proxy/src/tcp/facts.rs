@@ -69,7 +69,7 @@ impl Facts for Session {
     }
 
     fn with_filter_state(&self, key: &str, read: &mut dyn FnMut(&Value)) {
-        self.downstream.dynamic.borrow().state(key).into_iter().for_each(read);
+        self.downstream.dynamic.borrow().state(key).as_deref().into_iter().for_each(read);
     }
 
     fn with_metadata(&self, of: MetadataOf, read: &mut dyn FnMut(&Metadata)) {

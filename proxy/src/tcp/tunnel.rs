@@ -239,7 +239,7 @@ impl Session {
     }
 
     /// Keeps a head or trailers in the filter state, for whoever reads that.
-    fn keep(&self, name: &str, status: Option<StatusCode>, headers: &HeaderMap) {
+    fn keep(&self, name: &'static str, status: Option<StatusCode>, headers: &HeaderMap) {
         let pair = |key: &str, value: &str| json!({"key": key, "value": value});
         let status = status.map(|status| pair(":status", status.as_str()));
         let fields = headers

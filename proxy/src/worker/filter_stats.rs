@@ -41,8 +41,9 @@ impl<S, K> Default for Shards<S, K> {
 impl<S, K: Clone + Eq + Hash> Shards<S, K> {
     /// The same, but no new one if there are `most` of them.
     fn get_within(&self, most: usize, key: &K, make: impl FnOnce() -> Arc<S>) -> Option<Arc<S>> {
-        let is_full = self.0.borrow().len() >= most && !self.0.borrow().contains_key(key);
-        (!is_full).then(|| self.get(key, make))
+        let known = self.0.borrow().get(key).map(Arc::clone);
+        let is_full = || self.0.borrow().len() >= most;
+        known.or_else(|| (!is_full()).then(|| self.get(key, make)))
     }
 
     /// The shard for `key`, which `make` makes if it is new.

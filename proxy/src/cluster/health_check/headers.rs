@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::time::SystemTime;
 
+use http::HeaderMap;
 use http::header::Entry;
-use http::{HeaderMap, HeaderValue};
 
 use super::connection::Target;
 use crate::config::format::{Facts, Operator};
@@ -52,14 +52,9 @@ pub(super) fn add(
     to: &mut HeaderMap,
 ) {
     let facts = Check { target, protocol, at: SystemTime::now() };
-    for HeaderToAdd { name, value, action, keep_empty } in headers {
-        let mut text = Vec::new();
-        value.render(&facts, "", &mut text);
-        let Ok(value) = HeaderValue::from_bytes(&text) else { continue };
-        if value.is_empty() && !keep_empty {
-            continue;
-        }
-        match (to.entry(name), action) {
+    for header in headers {
+        let Some(value) = header.value(&facts) else { continue };
+        match (to.entry(&header.name), header.action) {
             (Entry::Vacant(_), AppendAction::OverwriteIfExists)
             | (Entry::Occupied(_), AppendAction::AddIfAbsent) => {}
             (Entry::Vacant(entry), _) => drop(entry.insert(value)),

@@ -134,8 +134,8 @@ fn common(proto: &CommonDirectionConfig) -> Result<(bool, Compressible)> {
     }
     let content_types = match content_type.as_slice() {
         _ if !matchers.is_empty() => ContentTypes::Matching(matchers),
-        [] => ContentTypes::Named(COMPRESSIBLE.map(Into::into).into()),
-        named => ContentTypes::Named(named.iter().map(|it| it.as_str().into()).collect()),
+        [] => ContentTypes::named(COMPRESSIBLE.map(Into::into).into()),
+        named => ContentTypes::named(named.iter().map(|it| it.as_str().into()).collect()),
     };
     let enabled = optional("enabled", enabled, feature)?.unwrap_or(true);
     // Envoy's default, also of what is zero.

@@ -23,7 +23,6 @@ use crate::config::ext_authz::{
     AuthzScope, AuthzService, BodyLimit, CheckSettings, ExtAuthz, HttpAuthz, NetworkAuthz,
     RouteAuthz, Tells,
 };
-use crate::config::format::Format;
 use crate::config::header::{AppendAction, HeaderToAdd};
 use crate::config::matcher::{StringMatcher, StringPattern};
 use crate::config::service::GrpcService;
@@ -243,7 +242,7 @@ fn to_add(proto: &HeaderValue) -> Result<HeaderToAdd> {
     let (key, value) = header::key_and_value(proto)?;
     Ok(HeaderToAdd {
         name: header::added(key).at("key")?,
-        value: Format::parse(value).at("value")?,
+        value: header::text(value).at("value")?,
         action: AppendAction::OverwriteIfExistsOrAdd,
         keep_empty: false,
     })

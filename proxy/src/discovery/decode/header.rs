@@ -7,7 +7,7 @@ use xds::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use super::errors::{At, Result, both, each, refuse, required};
 use super::value::{enumeration, header_name};
 use crate::config::format::Format;
-use crate::config::header::{AppendAction, HeaderMutations, HeaderToAdd};
+use crate::config::header::{AppendAction, HeaderMutations, HeaderText, HeaderToAdd};
 
 /// As many headers one place may add.
 const MOST_ADDED: usize = 1000;
@@ -50,10 +50,18 @@ pub(super) fn to_add(proto: &HeaderValueOption) -> Result<HeaderToAdd> {
     }
     Ok(HeaderToAdd {
         name,
-        value: Format::parse(value).at("header.value")?,
+        value: text(value).at("header.value")?,
         action,
         keep_empty: *keep_empty_value,
     })
+}
+
+/// What a header is set to.
+pub(super) fn text(value: &str) -> Result<HeaderText> {
+    match HeaderText::new(Format::parse(value)?) {
+        Ok(text) => Ok(text),
+        Err(_) => refuse("", format!("{value:?} cannot be sent as a header value")),
+    }
 }
 
 /// A header's name and value.

@@ -41,7 +41,8 @@ const PORTS: i32 = 65_536;
 
 /// The HTTP filter of the connection manager with this `stat_prefix`.
 pub(super) fn filter(proto: &HttpRbac, stat_prefix: &Name) -> Result<rbac::RbacFilter> {
-    Ok(scoped(http_rbac(proto)?, stat_prefix, true))
+    let prefixes = [&*proto.rules_stat_prefix, &*proto.shadow_rules_stat_prefix];
+    Ok(scoped(http_rbac(proto)?, stat_prefix, true, prefixes))
 }
 
 fn http_rbac(proto: &HttpRbac) -> Result<rbac::Rbac> {
@@ -57,8 +58,6 @@ fn http_rbac(proto: &HttpRbac) -> Result<rbac::Rbac> {
         shadow_rules: optional("shadow_rules", shadow_rules, |it| {
             rules(it, shadow_rules_stat_prefix, "shadow")
         })?,
-        rules_prefix: rules_stat_prefix.as_str().into(),
-        shadow_prefix: shadow_rules_stat_prefix.as_str().into(),
         counts_policies: *track_per_rule_stats,
     })
 }
@@ -90,24 +89,23 @@ pub(super) fn network_filter(proto: &NetworkRbac) -> Result<rbac::NetworkRbac> {
         shadow_rules: optional("shadow_rules", shadow_rules, |it| {
             connection_rules(it, shadow_rules_stat_prefix, "shadow")
         })?,
-        rules_prefix: "".into(),
-        shadow_prefix: shadow_rules_stat_prefix.as_str().into(),
         counts_policies: false,
     };
     let owner = without_dot(non_empty("stat_prefix", stat_prefix)?);
     Ok(rbac::NetworkRbac {
-        filter: scoped(rbac, &owner, false),
+        filter: scoped(rbac, &owner, false, ["", shadow_rules_stat_prefix]),
         delay: optional_duration("delay_deny", delay_deny.as_ref())?,
     })
 }
 
-fn scoped(rbac: rbac::Rbac, owner: &Name, is_http: bool) -> rbac::RbacFilter {
-    let scope = |prefix: &Name, part| {
+/// What `owner` counts under, where `rules_stat_prefix` and `shadow_rules_stat_prefix` are these `prefixes`.
+fn scoped(rbac: rbac::Rbac, owner: &Name, is_http: bool, prefixes: [&str; 2]) -> rbac::RbacFilter {
+    let scope = |prefix, part| {
         let (owner, prefix) = (Arc::clone(owner), without_dot(prefix));
         StatScope { owner, is_http, prefix, part }
     };
-    let rules_scope = scope(&rbac.rules_prefix, Part::Rules);
-    let shadow_scope = scope(&rbac.shadow_prefix, Part::Shadow);
+    let [rules, shadow] = prefixes;
+    let (rules_scope, shadow_scope) = (scope(rules, Part::Rules), scope(shadow, Part::Shadow));
     rbac::RbacFilter { rbac, rules_scope, shadow_scope }
 }
 
@@ -180,10 +178,10 @@ fn permission(proto: &Permission) -> Result<Condition> {
     let Permission { rule } = proto;
     Ok(match required("", rule)? {
         Rule::AndRules(permission::Set { rules }) => {
-            Condition::All(conditions("rules", rules, permission).at("and_rules")?)
+            Condition::all(conditions("rules", rules, permission).at("and_rules")?)
         }
         Rule::OrRules(permission::Set { rules }) => {
-            Condition::OneOf(conditions("rules", rules, permission).at("or_rules")?)
+            Condition::one_of(conditions("rules", rules, permission).at("or_rules")?)
         }
         Rule::NotRule(proto) => Condition::Not(Box::new(permission(proto).at("not_rule")?)),
         Rule::Any(any) => always(*any)?,
@@ -209,10 +207,10 @@ fn principal(proto: &Principal) -> Result<Condition> {
     let Principal { identifier } = proto;
     Ok(match required("", identifier)? {
         Identifier::AndIds(principal::Set { ids }) => {
-            Condition::All(conditions("ids", ids, principal).at("and_ids")?)
+            Condition::all(conditions("ids", ids, principal).at("and_ids")?)
         }
         Identifier::OrIds(principal::Set { ids }) => {
-            Condition::OneOf(conditions("ids", ids, principal).at("or_ids")?)
+            Condition::one_of(conditions("ids", ids, principal).at("or_ids")?)
         }
         Identifier::NotId(proto) => Condition::Not(Box::new(principal(proto).at("not_id")?)),
         Identifier::Any(any) => always(*any)?,

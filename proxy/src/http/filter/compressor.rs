@@ -57,17 +57,16 @@ pub(super) fn request(config: &Compressor, filter: &str, request: &mut Passage<'
         request.head_mut().headers.remove(ACCEPT_ENCODING);
     }
     let stats = request.stream.connection.worker.filter_stats.compressor(&config.scope);
-    let stats = &stats.request;
-    if !compresses_request(config, request, stats) {
-        stats.not_compressed.inc();
-        return Memory::Accepts(accepted);
+    if !compresses_request(config, request, &stats.request) {
+        stats.request.not_compressed.inc();
+        return Memory::Accepts(accepted, stats);
     }
-    stats.compressed.inc();
+    stats.request.compressed.inc();
     let library = library(config, own);
     encoded(&mut request.head_mut().headers, library);
-    let ledger = Compressed(Arc::clone(stats));
+    let ledger = Compressed(Arc::clone(&stats.request));
     request.body.wrap(move |body| Box::new(Recoded::compressed(body, library, ledger)));
-    Memory::Accepts(accepted)
+    Memory::Accepts(accepted, stats)
 }
 
 fn compresses_request(config: &Compressor, request: &Passage<'_>, stats: &CompressorStats) -> bool {
@@ -103,13 +102,20 @@ impl<'a> Chain<'a> {
         Self { filters, memories, said, choice: None }
     }
 
-    /// Which compression is chosen for a response with these headers, by the first filter that asks.
-    fn choice(&mut self, accepted: &[u8], headers: &HeaderMap) -> Choice {
+    /// Which compression is chosen for a response with these headers, by the first filter that asks. The content type
+    /// is known to be one of `fits`.
+    fn choice(
+        &mut self,
+        accepted: &[u8],
+        headers: &HeaderMap,
+        fits: Option<&Compressor>,
+    ) -> Choice {
         *self.choice.get_or_insert_with(|| {
             let mut candidates: SmallVec<[Candidate; 4]> = SmallVec::new();
             for (filter, memory) in self.filters.iter().zip(self.memories) {
                 let FilterKind::Compressor(config) = &filter.kind else { continue };
-                if memory.is_some() && config.response.which.is_of_type(headers) {
+                let fits = fits.is_some_and(|fits| std::ptr::eq(fits, &raw const **config));
+                if memory.is_some() && (fits || config.response.which.is_of_type(headers)) {
                     let library = library(config, own(&filter.name, self.said));
                     let (encoding, first) = (library.encoding(), config.choose_first);
                     candidates.push(Candidate { encoding, first });
@@ -125,13 +131,14 @@ impl<'a> Chain<'a> {
         encoding: &str,
         memory: &Memory,
         headers: &HeaderMap,
+        fits: Option<&Compressor>,
         stats: &AcceptEncodingStats,
     ) -> bool {
-        let Memory::Accepts(Some(accepted)) = memory else {
+        let Memory::Accepts(Some(accepted), _) = memory else {
             stats.no_accept_header.inc();
             return false;
         };
-        let choice = self.choice(accepted.as_bytes(), headers);
+        let choice = self.choice(accepted.as_bytes(), headers, fits);
         let chosen = choice.encoding() == Some(encoding);
         match choice {
             Choice::Named(_) if chosen => stats.header_compressor_used.inc(),
@@ -155,7 +162,10 @@ pub(super) fn response(
 ) {
     let own = own(filter, chain.said);
     let (library, rules) = (library(config, own), &config.response);
-    let stats = stream.connection.worker.filter_stats.compressor(&config.scope);
+    let stats = match memory {
+        Memory::Accepts(_, stats) => Arc::clone(stats),
+        _ => stream.connection.worker.filter_stats.compressor(&config.scope),
+    };
     let enabled = compresses_responses(config, own);
     let obstacle = Obstacle::find(rules, enabled, answer.status, answer.headers);
     match obstacle {
@@ -169,9 +179,10 @@ pub(super) fn response(
         Some(_) => !rules.tells_status,
     };
     let encoding = library.encoding();
+    let fits = obstacle.is_none().then_some(config);
     let chosen = asks
         && !answer.is_bodiless
-        && chain.chooses(encoding, memory, answer.headers, &stats.accepted);
+        && chain.chooses(encoding, memory, answer.headers, fits, &stats.accepted);
     let compresses = chosen && obstacle.is_none();
     if rules.tells_status && !answer.is_bodiless {
         tell(encoding, obstacle, compresses, answer.headers);
@@ -230,13 +241,14 @@ fn without_strong_etag(rule: EtagRule, headers: &mut HeaderMap) {
 
 /// Makes headers say that the body depends on what the client accepts.
 fn vary(headers: &mut HeaderMap) {
-    let ours = b"Accept-Encoding";
+    let ours = "Accept-Encoding";
+    let is_ours = |it: &[u8]| it.trim_ascii() == ours.as_bytes();
     let value = match joined(headers, &VARY) {
-        Some(list) if list.split(|byte| *byte == b',').any(|it| it.trim_ascii() == ours) => return,
-        Some(list) => [&*list, b", ", ours].concat(),
-        None => ours.to_vec(),
+        Some(list) if list.split(|byte| *byte == b',').any(is_ours) => return,
+        Some(list) => HeaderValue::try_from([&*list, b", ", ours.as_bytes()].concat()),
+        None => Ok(HeaderValue::from_static(ours)),
     };
-    if let Ok(value) = HeaderValue::try_from(value) {
+    if let Ok(value) = value {
         headers.insert(VARY, value);
     }
 }

@@ -182,7 +182,7 @@ pub(super) async fn request(
     }
     let abort = faults.abort(&request.head().headers);
     if let (Some(metadata), Some(_)) = (&config.metadata, &faults.active) {
-        stream.dynamic_mut().merge(filter, metadata.clone());
+        stream.dynamic_mut().merge(filter.to_owned(), metadata.clone());
     }
     match (abort, faults.active) {
         (Some(reply), _) => Err(Stopped::Reply(Box::new(reply))),

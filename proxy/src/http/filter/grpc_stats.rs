@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::Memory;
 use super::passage::{Answering, Passage};
 use crate::config::grpc_stats::{GrpcMethods, GrpcStats as Config};
-use crate::http::dynamic::Dynamic;
+use crate::http::dynamic::Live;
 use crate::http::head::is_grpc;
 use crate::http::stream::Stream;
 use crate::net::body::{BoxBody, BoxError};
 use crate::telemetry::metrics::{GrpcStats, GrpcUpstreamStats};
 use crate::worker::Worker;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// What the counts are kept under in filter state.
 const STATE: &str = "envoy.filters.http.grpc_stats";
@@ -30,7 +32,6 @@ pub(super) struct Call {
     stream: Weak<Stream>,
     stats: Option<Arc<GrpcStats>>,
     upstream: Option<Arc<GrpcUpstreamStats>>,
-    emits_state: bool,
     requests: Cell<u64>,
     responses: Cell<u64>,
 }
@@ -51,31 +52,11 @@ impl Call {
                 Direction::Response => stats.response_message_count.add(count),
             }
         }
-        if let Some(stream) = self.stream.upgrade().filter(|_| self.emits_state) {
-            self.tell(&mut stream.dynamic_mut());
-        }
-    }
-
-    /// Puts the counts into filter state, as Envoy's message `FilterObject` is in JSON: large numbers are texts.
-    fn tell(&self, dynamic: &mut Dynamic) {
-        let counts =
-            [("requestMessageCount", &self.requests), ("responseMessageCount", &self.responses)];
-        if let Some(Value::Object(told)) = dynamic.state_mut(STATE) {
-            for (name, count) in counts {
-                if let Some(value) = told.get_mut(name) {
-                    *value = count.get().to_string().into();
-                }
-            }
-        } else {
-            let told =
-                counts.map(|(name, count)| (name.to_owned(), count.get().to_string().into()));
-            dynamic.set_state(STATE, Map::from_iter(told).into());
-        }
     }
 
     /// Counts the end of the call, if these headers or trailers are that.
     fn ends(&self, headers: &HeaderMap) {
-        let Some(status) = headers.get("grpc-status") else { return };
+        let Some(status) = headers.get(&GRPC_STATUS) else { return };
         if let Some(stats) = &self.stats {
             stats.ended(status.to_str().ok().and_then(|status| status.parse().ok()));
         }
@@ -85,6 +66,16 @@ impl Call {
                 upstream.upstream_rq_time.record(begin.elapsed().as_millis() as u64);
             }
         }
+    }
+}
+
+/// Envoy's message `FilterObject` in JSON, where large numbers are texts.
+impl Live for Call {
+    fn value(&self) -> Value {
+        json!({
+            "requestMessageCount": self.requests.get().to_string(),
+            "responseMessageCount": self.responses.get().to_string(),
+        })
     }
 }
 
@@ -122,10 +113,13 @@ pub(super) fn request(config: &Config, request: &mut Passage<'_>) -> Memory {
         stream: Rc::downgrade(stream),
         stats,
         upstream,
-        emits_state: config.emits_state,
         requests: Cell::new(0),
         responses: Cell::new(0),
     });
+    if config.emits_state {
+        let call = Rc::clone(&call);
+        stream.dynamic_mut().set_live_state(STATE, call);
+    }
     if !request.body.is_end_stream() {
         let call = Rc::clone(&call);
         request.body.wrap(|body| Box::new(Counted::new(body, call, Direction::Request)));
@@ -144,10 +138,12 @@ pub(super) fn response(call: &Rc<Call>, answer: &mut Answering<'_>) {
 
 /// The service and the method that a path names.
 pub(super) fn method(path: &str) -> Option<(&str, &str)> {
-    let path = path.split('?').next().unwrap_or(path);
-    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    let path = path.as_bytes().split(|byte| *byte == b'?').next()?;
+    let mut parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(service), Some(method), None) => Some((service, method)),
+        (Some(service), Some(method), None) => {
+            Some((std::str::from_utf8(service).ok()?, std::str::from_utf8(method).ok()?))
+        }
         _ => None,
     }
 }

@@ -86,8 +86,7 @@ fn requirement<'a>(
     }
     let Some((name, requirements)) = &config.by_filter_state else { return Ok(None) };
     let dynamic = request.stream.dynamic();
-    let value = dynamic.state(name).and_then(|value| value.as_str());
-    Ok(value.and_then(|value| requirements.get(value)))
+    Ok(dynamic.text(name).and_then(|value| requirements.get(value)))
 }
 
 fn denied(config: &JwtAuthn, failure: Failure, head: &Head) -> LocalReply {

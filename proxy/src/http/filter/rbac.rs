@@ -81,7 +81,7 @@ fn judge<'a>(rules: &'a Rules, passage: &Passage<'_>) -> Verdict<'a> {
         direct_remote: downstream.direct_remote,
         remote: client,
         metadata: dynamic.metadata(),
-        filter_state: &|key| dynamic.state(key)?.as_str(),
+        filter_state: &|key| dynamic.text(key),
         attributes: Some(passage),
     })
 }

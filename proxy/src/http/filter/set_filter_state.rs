@@ -18,7 +18,7 @@ pub(super) fn request(own: &[SetFilterState], filter: &str, request: &Passage<'_
         format.render(request, if *omits_empty { "" } else { "-" }, &mut value);
         if !(*skip_if_empty && value.is_empty()) {
             let value = String::from_utf8_lossy(&value).into_owned();
-            stream.dynamic_mut().set_state(key, Value::String(value));
+            stream.dynamic_mut().set_state(key.to_string(), Value::String(value));
         }
     }
 }

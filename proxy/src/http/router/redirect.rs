@@ -1,6 +1,8 @@
 //! Redirects of upstreams that are followed for the client, who sees the last answer only. What they lead to is a
 //! request of its own, made of the one that was forwarded.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, LOCATION};
 use http::{HeaderValue, Method, StatusCode, Uri};
@@ -147,7 +149,7 @@ fn location(answered: &HeaderMap) -> Result<(Uri, &'static str, Box<str>), Passe
 }
 
 /// Path and query of `location` in canonical form; none if they have none.
-fn target(location: &Uri, options: &crate::config::http::PathNormalisation) -> Option<Box<str>> {
+fn target(location: &Uri, options: &crate::config::http::PathNormalisation) -> Option<Rc<str>> {
     let target = location.path_and_query().map_or("/", |target| target.as_str());
     let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
     match path::canonical(&target, options) {

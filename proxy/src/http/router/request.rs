@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::{HOST, HeaderName, HeaderValue};
@@ -47,7 +48,7 @@ impl<'a> Outgoing<'a> {
         plan.table.mutate_request(plan.found, weighted, &mut headers, stream);
         let view = RequestHead { headers: &headers, ..head.view() };
         let rewritten = rewrite::host(plan.action, plan.weighted(), &view, stream);
-        let host: Box<str> = rewritten.as_ref().map_or(plan.authority, |host| &host.name).into();
+        let host: Rc<str> = rewritten.as_ref().map_or(plan.authority, |host| &host.name).into();
         let replaced = rewritten.as_ref().and_then(|host| host.original);
         let replaced = replaced.or(plan.rewrites_host_later().then_some(plan.authority));
         let replaced = replaced.map(ToOwned::to_owned);
@@ -61,7 +62,7 @@ impl<'a> Outgoing<'a> {
         {
             headers.insert(names::X_ENVOY_ORIGINAL_PATH, original);
         }
-        let path = path.map_or_else(|| head.path.clone(), String::into_boxed_str);
+        let path = path.map_or_else(|| Rc::clone(&head.path), Rc::from);
         let target = if path.is_empty() { &host } else { &path };
         let target = Uri::try_from(&**target).ok()?;
         let method = head.method.clone();

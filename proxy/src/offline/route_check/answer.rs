@@ -195,7 +195,7 @@ fn metadata(protos: &[DynamicMetadata]) -> Metadata {
     for DynamicMetadata { metadata_namespace, allow_overwrite, value, typed_value: _ } in protos {
         if *allow_overwrite || metadata.namespace(metadata_namespace).is_none() {
             let value = value.as_ref().map(decode::json).unwrap_or_default();
-            metadata.merge(metadata_namespace, value.into());
+            metadata.merge(metadata_namespace.clone(), value.into());
         }
     }
     metadata

@@ -1,7 +1,7 @@
 //! Changes to headers that are made one after the other, so that each sees what those before it have done.
 
-use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
+use http::header::{Entry, HeaderName};
 
 use super::{Current, Message, append};
 use crate::config::format::Facts;
@@ -37,37 +37,25 @@ fn change(changes: &[HeaderChange], message: Message, headers: &mut HeaderMap, f
 }
 
 fn add(header: &HeaderToAdd, message: Message, headers: &mut HeaderMap, facts: &dyn Facts) {
-    let HeaderToAdd { name, value, action, keep_empty } = header;
-    let present = headers.contains_key(name);
-    let overwrites = match action {
-        AppendAction::AppendIfExistsOrAdd => false,
-        AppendAction::AddIfAbsent if present => return,
-        AppendAction::OverwriteIfExists if !present => return,
-        AppendAction::AddIfAbsent => false,
-        AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => true,
-    };
-    let value = match value.literal() {
-        Some(text) => HeaderValue::from_str(text),
-        None => {
-            let mut text = Vec::new();
-            value.render(&Current { message, headers, facts }, "", &mut text);
-            HeaderValue::from_bytes(&text)
-        }
-    };
-    let Ok(value) = value else { return };
-    if value.is_empty() && !keep_empty {
-        return;
+    let HeaderToAdd { name, action, .. } = header;
+    let Some(value) = header.value(&Current { message, headers, facts }) else { return };
+    match headers.entry(name) {
+        Entry::Vacant(_) if *action == AppendAction::OverwriteIfExists => {}
+        Entry::Vacant(place) => drop(place.insert(value)),
+        Entry::Occupied(mut held) => match action {
+            AppendAction::AddIfAbsent => {}
+            AppendAction::OverwriteIfExistsOrAdd | AppendAction::OverwriteIfExists => {
+                held.insert(value);
+            }
+            AppendAction::AppendIfExistsOrAdd => {
+                let inline = match message {
+                    Message::Request => inline::of_requests(name),
+                    Message::Response => inline::of_responses(name),
+                };
+                append(name, value, inline, headers);
+            }
+        },
     }
-    if overwrites {
-        headers.insert(name, value);
-        return;
-    }
-    let inline = present
-        && match message {
-            Message::Request => inline::of_requests(name),
-            Message::Response => inline::of_responses(name),
-        };
-    append(name, value, inline, headers);
 }
 
 #[cfg(test)]
@@ -75,7 +63,10 @@ mod tests {
     use http::header::HeaderName;
 
     use super::*;
+    use http::HeaderValue;
+
     use crate::config::format::{Format, Operator};
+    use crate::config::header::HeaderText;
     use crate::config::matcher::{StringMatcher, StringPattern};
 
     struct NoFacts;
@@ -89,7 +80,7 @@ mod tests {
     fn add(name: &'static str, value: &str, action: AppendAction) -> HeaderChange {
         HeaderChange::Add(HeaderToAdd {
             name: HeaderName::from_static(name),
-            value: Format::parse(value).unwrap(),
+            value: HeaderText::new(Format::parse(value).unwrap()).unwrap(),
             action,
             keep_empty: false,
         })

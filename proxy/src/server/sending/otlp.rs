@@ -76,11 +76,7 @@ pub(in crate::server) async fn post(
 /// Adds what is configured to be added; nothing is known of any request here.
 fn add(service: &HttpService, headers: &mut HeaderMap) {
     for header in &service.headers {
-        let mut value = Vec::new();
-        header.value.render(&Nothing, "", &mut value);
-        if let Ok(value) = HeaderValue::from_bytes(&value)
-            && (header.keep_empty || !value.is_empty())
-        {
+        if let Some(value) = header.value(&Nothing) {
             headers.insert(header.name.clone(), value);
         }
     }

@@ -155,10 +155,10 @@ impl TraceContext {
     fn traceparent(&self) -> [u8; 55] {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         let (trace, rest) = text.split_at_mut(35);
-        write_hex(self.trace_id, trace);
+        write_hex(&self.trace_id.to_be_bytes(), trace);
         let (span, flags) = rest.split_at_mut(17);
-        write_hex(self.span_id.into(), span);
-        write_hex(u128::from(self.sampled), flags);
+        write_hex(&self.span_id.to_be_bytes(), span);
+        write_hex(&[u8::from(self.sampled)], flags);
         text
     }
 }
@@ -170,16 +170,11 @@ fn insert(headers: &mut HeaderMap, name: &'static HeaderName, value: &[u8]) {
     }
 }
 
-/// Writes `number` in hexadecimal to the end of `field`, as far back as it has digits.
-fn write_hex(number: u128, field: &mut [u8]) {
-    let mut rest = number;
-    for digit in field.iter_mut().rev() {
-        if rest == 0 {
-            break;
-        }
-        let nibble = (rest & 15) as u8;
-        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        rest >>= 4;
+/// Writes `bytes` in hexadecimal to the end of `field`.
+fn write_hex(bytes: &[u8], field: &mut [u8]) {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    for (pair, byte) in field.rchunks_exact_mut(2).zip(bytes.iter().rev()) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
 }
 

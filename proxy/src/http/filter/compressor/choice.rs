@@ -1,5 +1,7 @@
 //! Which compression a client prefers of those that a chain can do (RFC 9110, section 12.5.3, as Envoy reads it).
 
+use smallvec::SmallVec;
+
 /// What one filter of the chain can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Candidate {
@@ -42,15 +44,16 @@ struct Accepted<'a> {
 /// Chooses by the value of `accept-encoding`. `candidates` are in the order of the chain; of those with the same
 /// encoding the first counts.
 pub(super) fn choose(accepted: &[u8], candidates: &[Candidate]) -> Choice {
+    let accepted: SmallVec<[_; 8]> = all(accepted).collect();
     let allowed = |encoding: &str| {
-        let refused = all(accepted).any(|it| it.what == encoding && it.weight == 0.0);
+        let refused = accepted.iter().any(|it| it.what == encoding && it.weight == 0.0);
         candidates.iter().find(|it| !refused && it.encoding == encoding)
     };
     let Some(any) = candidates.iter().find(|it| allowed(it.encoding).is_some()) else {
         return Choice::Nothing;
     };
     let (mut best, mut choice) = (0.0, Choice::Nothing);
-    for Accepted { what, weight } in all(accepted) {
+    for Accepted { what, weight } in accepted.iter().copied() {
         let candidate = allowed(what);
         let this = match (candidate, what) {
             (Some(candidate), _) => Choice::Named(candidate.encoding),

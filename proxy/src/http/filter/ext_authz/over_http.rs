@@ -45,11 +45,7 @@ pub(super) fn request(
     }
     hop_by_hop::strip_request(&mut told, false);
     for header in &service.headers_to_add {
-        let mut text = Vec::new();
-        header.value.render(facts, "", &mut text);
-        if let Ok(value) = HeaderValue::from_bytes(&text)
-            && !value.is_empty()
-        {
+        if let Some(value) = header.value(facts) {
             told.insert(&header.name, value);
         }
     }
