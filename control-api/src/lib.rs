@@ -6,15 +6,17 @@
 //!
 //! A module uses only those listed after it:
 
+pub mod ctl;
+
 pub mod server;
 
 pub mod serve;
 
 pub mod analyze;
 
-pub mod validate;
-
 pub mod translate;
+
+pub mod validate;
 
 pub mod source;
 

@@ -4,6 +4,7 @@
 //! what has changed; [`fleet`] knows what every proxy made of it, and [`status`] tells. [`auth`] says who a proxy is, [`ca`]
 //! gives it the certificate to prove it, and [`sds`] the secrets it may have.
 
+pub mod access;
 pub mod ads;
 pub mod auth;
 pub mod authority;
@@ -22,8 +23,10 @@ pub mod world;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use prometheus::Registry;
 use tokio::sync::watch;
 
+use self::access::Access;
 use self::ads::Limits;
 use self::cache::Cache;
 use self::fleet::Fleet;
@@ -32,6 +35,21 @@ use self::pushes::Pushes;
 use self::world::World;
 use crate::model::Mesh;
 use crate::validate::finding::Findings;
+
+/// What a control plane is made of.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// Who answers, for people to read.
+    pub name: String,
+    /// Where the mesh is read from, for people to read.
+    pub sources: Vec<String>,
+    /// What a client may use.
+    pub limits: Limits,
+    /// Where statistics are shown.
+    pub registry: Registry,
+    /// How callers are known, and what they get; none: nobody is known, and there are no secrets.
+    pub access: Option<Access>,
+}
 
 /// Everything that streams share.
 pub struct ControlPlane {
@@ -44,6 +62,8 @@ pub struct ControlPlane {
     cache: Arc<Cache>,
     fleet: Arc<Fleet>,
     pushes: Pushes,
+    /// None: nobody is known, and there are no secrets.
+    access: Option<Access>,
     metrics: Arc<Metrics>,
     draining: watch::Sender<bool>,
 }
@@ -53,21 +73,19 @@ impl ControlPlane {
     ///
     /// # Errors
     /// The statistics cannot be set up.
-    pub fn new(
-        name: impl Into<String>,
-        sources: Vec<String>,
-        limits: Limits,
-    ) -> prometheus::Result<Arc<Self>> {
-        let metrics = Arc::new(Metrics::new()?);
+    pub fn new(setup: Setup) -> prometheus::Result<Arc<Self>> {
+        let Setup { name, sources, limits, registry, access } = setup;
+        let metrics = Arc::new(Metrics::new(registry)?);
         let (worlds, receiver) = watch::channel(Arc::new(World::nothing()));
         Ok(Arc::new(Self {
-            name: name.into(),
+            name,
             sources,
             limits,
             worlds,
             cache: Arc::new(Cache::new(receiver, Arc::clone(&metrics))),
             fleet: Arc::new(Fleet::new(Arc::clone(&metrics))),
             pushes: Pushes::default(),
+            access,
             metrics,
             draining: watch::Sender::new(false),
         }))
@@ -86,6 +104,18 @@ impl ControlPlane {
         self.metrics.published(&world);
         self.worlds.send_replace(Arc::clone(&world));
         world
+    }
+
+    /// Secrets have to be made anew: the authority is another one.
+    pub fn renew_secrets(&self) {
+        if let Some(access) = &self.access {
+            access.renewed.send_replace(());
+        }
+    }
+
+    /// How callers are known.
+    pub fn access(&self) -> Option<&Access> {
+        self.access.as_ref()
     }
 
     /// The mesh that is served.

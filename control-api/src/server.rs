@@ -1,6 +1,7 @@
 //! The command line of `outrigger-control`.
 
 pub mod run;
+mod trust;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -20,7 +21,7 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     Analyze(analyze::Arguments),
 }
 

@@ -33,8 +33,18 @@ const LAYERS: [&str; 25] = [
 ];
 
 /// Modules of crate `control-api`, top to bottom.
-const CONTROL_LAYERS: [&str; 9] =
-    ["server", "serve", "analyze", "validate", "translate", "source", "model", "yaml", "main"];
+const CONTROL_LAYERS: [&str; 10] = [
+    "ctl",
+    "server",
+    "serve",
+    "analyze",
+    "translate",
+    "validate",
+    "source",
+    "model",
+    "yaml",
+    "main",
+];
 
 /// Sources with layers.
 const CRATES: [(&str, &[&str]); 2] = [("proxy/src", &LAYERS), ("control-api/src", &CONTROL_LAYERS)];

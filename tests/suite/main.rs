@@ -44,6 +44,7 @@ mod canary;
 mod circuit_breaker;
 mod cli;
 mod compression;
+mod control_plane;
 mod cors;
 mod csrf;
 mod differences;

@@ -165,6 +165,17 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// The same with these resources, in place of all others of their kinds.
+    #[must_use]
+    pub fn with(&self, entries: impl IntoIterator<Item = Arc<Entry>>) -> Self {
+        let more: Self = entries.into_iter().collect();
+        let mut sets = self.sets.clone();
+        sets.extend(more.sets);
+        Self { sets }
+    }
+}
+
 impl FromIterator<Arc<Entry>> for Snapshot {
     /// Of two entries with one name, the last counts.
     fn from_iter<I: IntoIterator<Item = Arc<Entry>>>(entries: I) -> Self {

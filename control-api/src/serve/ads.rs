@@ -3,7 +3,6 @@
 //! A stream holds up nobody but itself: it has at most one response in hand, and is ended if that is not taken.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +11,7 @@ use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 use xds::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -25,7 +25,9 @@ use xds::type_url::{ResourceType, Variant};
 use xds::wire;
 
 use super::ControlPlane;
+use super::access::Held;
 use super::cache::Told;
+use super::connection::Peer;
 use super::fleet::{self, Client, Membership, TooMany};
 use crate::translate::proxy::Proxy;
 
@@ -65,6 +67,21 @@ pub fn service(plane: &Arc<ControlPlane>) -> AggregatedDiscoveryServiceServer<Ad
 /// Serves aggregated streams, of both variants.
 pub struct Ads(Arc<ControlPlane>);
 
+/// Where a stream comes from.
+struct From {
+    peer: Option<Peer>,
+    metadata: MetadataMap,
+}
+
+impl From {
+    fn of<T>(request: &Request<T>) -> Self {
+        let plain = |address| Peer { address, encrypted: false, certificate: None };
+        let known = request.extensions().get::<Peer>().cloned();
+        let peer = known.or_else(|| request.remote_addr().map(plain));
+        Self { peer, metadata: request.metadata().clone() }
+    }
+}
+
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Said = Result<wire::Response, Status>;
 
@@ -77,9 +94,9 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let peer = request.remote_addr();
+        let from = From::of(&request);
         let requests = request.into_inner().map(|request| request.map(wire::Request::Sotw));
-        let answers = open(Arc::clone(&self.0), Variant::StateOfTheWorld, peer, requests);
+        let answers = open(Arc::clone(&self.0), Variant::StateOfTheWorld, from, requests);
         Ok(Response::new(Box::pin(answers.filter_map(async |answer| match answer {
             Ok(wire::Response::Sotw(response)) => Some(Ok(response)),
             Ok(wire::Response::Delta(_)) => None,
@@ -91,9 +108,9 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let peer = request.remote_addr();
+        let from = From::of(&request);
         let requests = request.into_inner().map(|request| request.map(wire::Request::Delta));
-        let answers = open(Arc::clone(&self.0), Variant::Incremental, peer, requests);
+        let answers = open(Arc::clone(&self.0), Variant::Incremental, from, requests);
         Ok(Response::new(Box::pin(answers.filter_map(async |answer| match answer {
             Ok(wire::Response::Delta(response)) => Some(Ok(response)),
             Ok(wire::Response::Sotw(_)) => None,
@@ -106,19 +123,19 @@ impl AggregatedDiscoveryService for Ads {
 fn open(
     plane: Arc<ControlPlane>,
     variant: Variant,
-    peer: Option<SocketAddr>,
+    from: From,
     requests: impl Stream<Item = Result<wire::Request, Status>> + Send + Unpin + 'static,
 ) -> impl Stream<Item = Said> {
     let (sender, mut answers) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut draining = plane.draining.subscribe();
         let ended = tokio::select! {
-            ended = serve(&plane, variant, peer, requests, &sender) => ended,
+            ended = serve(&plane, variant, &from, requests, &sender) => ended,
             _ = draining.wait_for(|it| *it) => Err(Status::unavailable("the control plane is shutting down")),
             () = sender.closed() => Ok(()),
         };
         if let Err(status) = ended {
-            tracing::debug!(?peer, "stream ends: {}", status.message());
+            tracing::debug!(peer = ?from.peer.as_ref().map(|it| it.address), "stream ends: {}", status.message());
             let _ = timeout(plane.limits.send, sender.send(Err(status))).await;
         }
     });
@@ -128,7 +145,7 @@ fn open(
 async fn serve(
     plane: &ControlPlane,
     variant: Variant,
-    peer: Option<SocketAddr>,
+    from: &From,
     mut requests: impl Stream<Item = Result<wire::Request, Status>> + Unpin,
     answers: &mpsc::Sender<Said>,
 ) -> Result<(), Status> {
@@ -142,14 +159,17 @@ async fn serve(
         patience: server::PATIENCE,
     });
     let heard = receive(&mut session, first)?;
-    let (member, told) = enter(plane, &session, variant, peer)?;
+    let (member, told, secrets) = enter(plane, &session, variant, from)?;
     let node = session.node().map(|node| node.id.clone()).unwrap_or_default();
+    let renewed = plane.access.as_ref().map(|access| access.renewed.subscribe());
+    let rejecting = BTreeMap::new();
     let mut conversation =
-        Conversation { plane, session, member, told, node, rejecting: BTreeMap::new(), answers };
+        Conversation { plane, session, member, told, secrets, node, rejecting, answers };
     conversation.note(&heard)?;
+    let mut renewed = renewed;
     loop {
         conversation.respond().await?;
-        let deadline = conversation.session.deadline(Instant::now());
+        let deadline = conversation.deadline();
         let wait = deadline.map_or(Duration::MAX, |at| at.duration_since(Instant::now()));
         tokio::select! {
             request = requests.next() => {
@@ -160,8 +180,20 @@ async fn serve(
             changed = conversation.told.changed() => {
                 changed.map_err(|_| Status::unavailable("the control plane is shutting down"))?;
             }
+            () = changed(&mut renewed) => conversation.forget_secrets(),
             () = tokio::time::sleep(wait) => {}
         }
+    }
+}
+
+/// Until something changes that may be.
+async fn changed(of: &mut Option<watch::Receiver<()>>) {
+    let ended = match of {
+        Some(news) => news.changed().await.is_err(),
+        None => true,
+    };
+    if ended {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -175,21 +207,27 @@ fn enter(
     plane: &ControlPlane,
     session: &Session,
     variant: Variant,
-    peer: Option<SocketAddr>,
-) -> Result<(Membership, watch::Receiver<Told>), Status> {
+    from: &From,
+) -> Result<(Membership, watch::Receiver<Told>, Option<Held>), Status> {
     let Some(node) = session.node() else {
         return Err(Status::invalid_argument(server::Violation::NoNode.to_string()));
     };
     let proxy = Proxy::of(node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let proxy = Arc::new(proxy);
+    let caller = match (&plane.access, &from.peer) {
+        (Some(access), Some(peer)) => access.caller(peer, &from.metadata, &proxy)?,
+        _ => None,
+    };
+    let secrets = caller.map(|caller| Held::new(caller, Arc::clone(&proxy)));
     let plan = plane.cache.plan(&proxy);
     let told = plan.told();
     let (cluster_id, version) = fleet::described(node);
     let client = Client {
         node: node.id.clone(),
-        proxy: Arc::new(proxy),
+        proxy,
         cluster_id,
         version,
-        peer,
+        peer: from.peer.as_ref().map(|it| it.address),
         variant,
         connected_at: SystemTime::now(),
         settled: 0,
@@ -203,7 +241,7 @@ fn enter(
             node.id
         ))
     })?;
-    Ok((member, told))
+    Ok((member, told, secrets))
 }
 
 /// A stream whose client is known.
@@ -212,6 +250,8 @@ struct Conversation<'a> {
     session: Session,
     member: Membership,
     told: watch::Receiver<Told>,
+    /// Of a client that is known.
+    secrets: Option<Held>,
     node: String,
     /// What it refuses, with the code that it gave.
     rejecting: BTreeMap<ResourceType, String>,
@@ -260,16 +300,34 @@ impl Conversation<'_> {
         tracing::warn!(node = self.node, %kind, version, "a proxy refuses its configuration: {}", error.message);
     }
 
+    /// When there may be something to say without anything happening.
+    fn deadline(&self) -> Option<Instant> {
+        let secrets = self.secrets.as_ref().and_then(Held::deadline);
+        self.session.deadline(Instant::now()).into_iter().chain(secrets).min()
+    }
+
+    fn forget_secrets(&mut self) {
+        if let Some(held) = &mut self.secrets {
+            held.forget();
+        }
+    }
+
     /// Sends what there is to be said.
     async fn respond(&mut self) -> Result<(), Status> {
         let told = self.told.borrow_and_update().clone();
         if told.number == 0 {
             return Ok(());
         }
-        while let Some(response) = self.session.respond(&told.snapshot, Instant::now()) {
+        let snapshot = match (&mut self.secrets, &self.plane.access) {
+            (Some(held), Some(access)) => {
+                held.with(access, &self.plane.world().mesh, &told, &self.session)
+            }
+            _ => Arc::clone(&told.snapshot),
+        };
+        while let Some(response) = self.session.respond(&snapshot, Instant::now()) {
             self.say(response).await?;
         }
-        if self.session.is_settled(&told.snapshot) {
+        if self.session.is_settled(&snapshot) {
             self.member.settled(&told);
         }
         Ok(())

@@ -53,12 +53,11 @@ struct OfProxies {
 }
 
 impl Metrics {
-    /// All of them, at zero.
+    /// All of them, at zero, shown by `registry`.
     ///
     /// # Errors
     /// Two have one name.
-    pub fn new() -> Result<Self> {
-        let registry = Registry::new();
+    pub fn new(registry: Registry) -> Result<Self> {
         let all = Made(&registry);
         let mesh = all.of_the_mesh()?;
         let proxies = all.of_proxies()?;

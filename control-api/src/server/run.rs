@@ -1,6 +1,7 @@
 //! `outrigger-control run`: a folder of YAML steers the proxies that connect, for as long as it runs.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,17 +9,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use futures_util::Stream;
+use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::Router;
 
+use super::trust;
 use crate::analyze::{self, text};
 use crate::model::Mesh;
 use crate::serve::ads::{self, Limits};
+use crate::serve::authority::MeshCa;
+use crate::serve::connection::{Connection, accepted};
 use crate::serve::debounce::{Debounce, LONGEST, QUIET};
-use crate::serve::{ControlPlane, pushes, status};
+use crate::serve::{ControlPlane, Setup, pushes, status};
 use crate::source::directory::Directory;
 use crate::source::settings::Settings;
 use crate::source::{ObjectSet, Source};
@@ -62,6 +69,9 @@ pub struct Arguments {
     #[arg(long, visible_alias = "networksConfig", value_name = "FILE")]
     mesh_networks: Option<PathBuf>,
 
+    #[command(flatten)]
+    trust: trust::Trust,
+
     /// Seconds without a change after which changes are sent
     #[arg(long, default_value_t = QUIET.as_secs_f64(), value_name = "SECONDS", value_parser = seconds)]
     debounce: f64,
@@ -71,11 +81,23 @@ pub struct Arguments {
     log_level: String,
 }
 
+impl Arguments {
+    fn directory(&self) -> Directory {
+        Directory::new(self.paths.clone()).with_default_namespace(&self.namespace)
+    }
+
+    fn settings(&self) -> Settings {
+        let (mesh_config, mesh_networks) = (self.mesh_config.clone(), self.mesh_networks.clone());
+        Settings { mesh_config, mesh_networks }
+    }
+}
+
 const HELP: &str = "\
 Examples:
   outrigger-control run mesh/                      serve what is below mesh/ to proxies on this machine
   outrigger-control run platform/ networking/ -n shop
                                                    several folders; objects without a namespace are in `shop`
+  outrigger-control run mesh/ --ca-dir ca/         with TLS and certificates, by a root that is made in ca/
   outrigger-control analyze mesh/                  only say what is wrong with it
 
 A proxy finds it by its bootstrap:
@@ -119,45 +141,43 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 async fn serve(arguments: &Arguments, coloured: bool) -> Result<()> {
-    let listen = async |name: &str, address: SocketAddr| {
-        let listener = TcpListener::bind(address).await;
-        listener.with_context(|| {
-            format!("cannot listen on --{name} {address}: is another control plane running?")
-        })
-    };
     let (xds, http) = (listen("xds", arguments.xds).await?, listen("http", arguments.http).await?);
-    if !arguments.xds.ip().is_loopback() {
-        tracing::warn!("--xds {} is open to other machines, without TLS", arguments.xds);
-    }
-    let sources = arguments.paths.iter().map(|path| path.display().to_string()).collect();
-    let plane = ControlPlane::new("outrigger-control", sources, Limits::default())?;
-    tracing::info!(
-        "proxies connect to {}, status at http://{}/",
-        xds.local_addr()?,
-        http.local_addr()?
-    );
-
-    let mut ending = Box::pin(until_told_to_end());
-    let drained = {
-        let plane = Arc::clone(&plane);
-        async move { plane.drained().await }
+    let ca = arguments.trust.authority()?;
+    let secure = match &ca {
+        Some(ca) => Some((listen("xds-tls", arguments.trust.xds_tls).await?, Arc::clone(ca))),
+        None => None,
     };
-    let streams = Server::builder()
-        .http2_keepalive_interval(Some(PING))
-        .http2_keepalive_timeout(Some(PING))
-        .add_service(ads::service(&plane))
-        .serve_with_incoming_shutdown(TcpIncoming::from(xds).with_nodelay(Some(true)), drained);
-    let streams = tokio::spawn(streams);
-    let web = tokio::spawn(status::serve(Arc::clone(&plane), http));
+    let registry = Registry::new();
+    let plane = plane(arguments, ca.as_ref(), registry.clone())?;
+    let with_tls = match &secure {
+        Some((listener, _)) => format!(", with TLS to {}", listener.local_addr()?),
+        None => String::new(),
+    };
+    let (plain, status) = (xds.local_addr()?, http.local_addr()?);
+    tracing::info!("proxies connect to {plain}{with_tls}, status at http://{status}/");
+    if !plain.ip().is_loopback() {
+        tracing::warn!("--xds {plain} is open to other machines, without TLS");
+    }
+
+    let mut tasks = JoinSet::new();
+    let router = server().add_service(ads::service(&plane));
+    tasks.spawn(streams(router, accepted(xds, None), Arc::clone(&plane)));
+    if let (Some((listener, ca)), Some(access)) = (secure, plane.access()) {
+        let router = server().add_service(ads::service(&plane));
+        let router = arguments.trust.with_certificates(router, &ca, access, &registry)?;
+        let accepted = accepted(listener, Some(Arc::clone(&ca)));
+        tasks.spawn(streams(router, accepted, Arc::clone(&plane)));
+        tokio::spawn(trust::follow(ca, Arc::clone(&plane)));
+    }
+    let web = status::serve(Arc::clone(&plane), http);
+    tasks.spawn(async move { web.await.context("serving status") });
     tokio::spawn(pushes::follow(Arc::clone(&plane)));
-    let publisher = Publisher::new(Arc::clone(&plane), arguments, coloured);
-    let publishing = tokio::spawn(publisher.run(sets(arguments)));
+    tasks.spawn(Publisher::new(Arc::clone(&plane), arguments, coloured).run(sets(arguments)));
 
     tokio::select! {
-        ended = streams => ended?.context("serving proxies")?,
-        ended = web => ended?.context("serving status")?,
-        ended = publishing => ended??,
-        ended = &mut ending => {
+        // None of them ends by itself.
+        Some(ended) = tasks.join_next() => ended?,
+        ended = until_told_to_end() => {
             ended?;
             tracing::info!("ending: proxies keep what they have");
             plane.drain();
@@ -166,9 +186,47 @@ async fn serve(arguments: &Arguments, coloured: bool) -> Result<()> {
                 while plane.fleet().settled(0).0 > 0 && news.changed().await.is_ok() {}
             };
             let _ = tokio::time::timeout(DRAIN, gone).await;
+            Ok(())
         }
     }
-    Ok(())
+}
+
+async fn listen(name: &str, address: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| {
+        format!("cannot listen on --{name} {address}: is another control plane running?")
+    })
+}
+
+fn plane(
+    arguments: &Arguments,
+    ca: Option<&Arc<MeshCa>>,
+    registry: Registry,
+) -> Result<Arc<ControlPlane>> {
+    // What cannot be read now is told when it is to be served.
+    let mesh = arguments.settings().mesh(&arguments.directory().load()).unwrap_or_default();
+    let access = arguments.trust.access(ca, mesh.config.trust_domain, &registry)?;
+    Ok(ControlPlane::new(Setup {
+        name: "outrigger-control".to_owned(),
+        sources: arguments.paths.iter().map(|path| path.display().to_string()).collect(),
+        limits: Limits::default(),
+        registry,
+        access: Some(access),
+    })?)
+}
+
+fn server() -> Server {
+    let server = Server::builder().http2_keepalive_interval(Some(PING));
+    server.http2_keepalive_timeout(Some(PING))
+}
+
+async fn streams(
+    router: Router,
+    accepted: impl Stream<Item = io::Result<Connection>> + Send + 'static,
+    plane: Arc<ControlPlane>,
+) -> Result<()> {
+    let drained = async { plane.drained().await };
+    router.serve_with_incoming_shutdown(accepted, drained).await.context("serving proxies")
 }
 
 async fn until_told_to_end() -> Result<()> {
@@ -183,8 +241,7 @@ async fn until_told_to_end() -> Result<()> {
 
 /// The sets of objects, as they come. A task of its own reads them: a source must not be interrupted.
 fn sets(arguments: &Arguments) -> mpsc::Receiver<ObjectSet> {
-    let mut directory =
-        Directory::new(arguments.paths.clone()).with_default_namespace(&arguments.namespace);
+    let mut directory = arguments.directory();
     let (sender, sets) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
@@ -209,10 +266,7 @@ struct Publisher {
 
 impl Publisher {
     fn new(plane: Arc<ControlPlane>, arguments: &Arguments, coloured: bool) -> Self {
-        let settings = Settings {
-            mesh_config: arguments.mesh_config.clone(),
-            mesh_networks: arguments.mesh_networks.clone(),
-        };
+        let settings = arguments.settings();
         let quiet = Duration::from_secs_f64(arguments.debounce);
         let debounce = Debounce::new(quiet, LONGEST);
         Self { plane, settings, debounce, coloured, told: BTreeSet::new() }

@@ -9,12 +9,13 @@ use control_api::model::Mesh;
 use control_api::model::istio::mesh_config::{MeshConfig, MeshNetworks};
 use control_api::model::object::{SourceFile, read_file};
 use control_api::serve::ads::{self, Limits};
-use control_api::serve::{ControlPlane, pushes, status};
+use control_api::serve::authority::MeshCa;
+use control_api::serve::connection::accepted;
+use control_api::serve::{ControlPlane, Setup, pushes, status};
 use control_api::source::ObjectSet;
 use control_api::validate;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use xds::envoy::config::core::v3::Node;
 
 /// How long anything may take before it counts as hung.
@@ -33,14 +34,18 @@ impl Plane {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
-        let shared = ControlPlane::new("test", vec!["text".into()], limits).unwrap();
+        Self::of(Setup { limits, ..Setup::default() }, None).await
+    }
+
+    /// One of these parts; with an authority it speaks TLS.
+    pub(crate) async fn of(setup: Setup, ca: Option<Arc<MeshCa>>) -> Self {
+        let shared = ControlPlane::new(setup).unwrap();
         let xds = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let plane =
             Self { shared, xds: xds.local_addr().unwrap(), http: http.local_addr().unwrap() };
-        let incoming = TcpIncoming::from(xds).with_nodelay(Some(true));
         let router = Server::builder().add_service(ads::service(&plane.shared));
-        tokio::spawn(router.serve_with_incoming(incoming));
+        tokio::spawn(router.serve_with_incoming(accepted(xds, ca)));
         tokio::spawn(status::serve(Arc::clone(&plane.shared), http));
         tokio::spawn(pushes::follow(Arc::clone(&plane.shared)));
         plane

@@ -57,6 +57,11 @@ impl Sidecar {
 
     /// The same on a connection that there is.
     pub(crate) fn over(channel: Channel, variant: Variant, node: Node) -> Self {
+        Self::asking(channel, variant, node, &[])
+    }
+
+    /// The same, which asks for secrets, too.
+    pub(crate) fn asking(channel: Channel, variant: Variant, node: Node, secrets: &[&str]) -> Self {
         let mut client = Client::new(Options {
             variant,
             node,
@@ -65,6 +70,9 @@ impl Sidecar {
         });
         for kind in [ResourceType::Cluster, ResourceType::Listener] {
             client.subscribe(kind, ["*"], Instant::now());
+        }
+        if !secrets.is_empty() {
+            client.subscribe(ResourceType::Secret, secrets, Instant::now());
         }
         let (client, seen) = (Arc::new(Mutex::new(client)), Arc::default());
         let stream =

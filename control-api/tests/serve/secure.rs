@@ -1,0 +1,114 @@
+//! Who gets secrets over the aggregated stream, and who gets no stream at all.
+
+use std::sync::Arc;
+
+use certs::{Authority, Lifetimes};
+use control_api::serve::Setup;
+use control_api::serve::access::Access;
+use control_api::serve::auth::Authenticator;
+use control_api::serve::authority::MeshCa;
+use control_api::serve::sds::Secrets;
+use hyper_util::rt::TokioIo;
+use prometheus::Registry;
+use prost_types::value::Kind;
+use prost_types::{Struct, Value};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use xds::envoy::config::core::v3::Node;
+use xds::envoy::extensions::transport_sockets::tls::v3::Secret;
+use xds::type_url::{ResourceType, Variant};
+
+use crate::plane::{Plane, eventually, node, service};
+use crate::sidecar::{Sidecar, channel};
+
+/// A control plane with an authority, which believes claims from this machine or nobody.
+async fn plane(trusts_claims: bool, with_tls: bool) -> (Plane, Arc<MeshCa>) {
+    let root = Authority::self_signed("root").unwrap();
+    let ca = Arc::new(MeshCa::of(root, Lifetimes::default(), Vec::new()).unwrap());
+    let authenticator = Authenticator {
+        trust_domain: "cluster.local".into(),
+        cluster_id: "Kubernetes".into(),
+        token_file: None,
+        service_accounts: None,
+        trusts_claims,
+    };
+    let registry = Registry::new();
+    let secrets = Secrets::new(Some(Arc::clone(&ca)), &registry).unwrap();
+    let renewed = watch::Sender::default();
+    let access = Some(Access { authenticator: Arc::new(authenticator), secrets, renewed });
+    let setup = Setup { registry, access, ..Setup::default() };
+    let plane = Plane::of(setup, with_tls.then(|| Arc::clone(&ca))).await;
+    plane.publish(&service("reviews", &["10.0.0.1"]));
+    (plane, ca)
+}
+
+/// A node that says which service account it has.
+fn of_account(account: &str) -> Node {
+    let account = Value { kind: Some(Kind::StringValue(account.into())) };
+    let fields = [("SERVICE_ACCOUNT".to_owned(), account)].into();
+    Node { metadata: Some(Struct { fields }), ..node("web", "10.0.0.9") }
+}
+
+async fn tls(plane: &Plane, ca: &MeshCa) -> Channel {
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(ca.current().authority.trust_pem().as_bytes()) {
+        roots.add(root.unwrap()).unwrap();
+    }
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let (connector, address) = (TlsConnector::from(Arc::new(config)), plane.xds);
+    let connect = tower::service_fn(move |_| {
+        let connector = connector.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let name = ServerName::try_from("istiod.istio-system.svc").unwrap();
+            connector.connect(name, stream).await.map(TokioIo::new)
+        }
+    });
+    let endpoint = Endpoint::from_static("http://istiod.istio-system.svc:15012");
+    endpoint.connect_with_connector(connect).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_known_gets_its_certificate_and_the_roots_and_new_ones_when_they_are_due() {
+    let (plane, _) = plane(true, false).await;
+    let names = ["default", "ROOTCA"];
+    let (channel, node) = (channel(plane.xds).await, of_account("web"));
+    let sidecar = Sidecar::asking(channel, Variant::Incremental, node, &names);
+    plane.settled(1, 1).await;
+    let held = |name| sidecar.held::<Secret>(ResourceType::Secret, name);
+    assert!(held("ROOTCA").is_some() && held("default").is_some());
+    let sent = plane.shared.fleet().sent();
+    // The same authority makes the same secrets: nothing is sent again.
+    plane.shared.renew_secrets();
+    plane.settled(plane.publish(&service("reviews", &["10.0.0.1"])), 1).await;
+    assert_eq!(plane.shared.fleet().sent(), sent);
+}
+
+#[tokio::test]
+async fn a_proxy_that_nobody_knows_gets_everything_but_secrets() {
+    let (plane, _) = plane(false, false).await;
+    let (channel, node) = (channel(plane.xds).await, of_account("web"));
+    let sidecar = Sidecar::asking(channel, Variant::StateOfTheWorld, node, &["default"]);
+    eventually("clusters", || {
+        sidecar.seen.lock().held.keys().any(|(kind, _)| *kind == ResourceType::Cluster)
+    })
+    .await;
+    eventually("the fleet", || plane.shared.fleet().settled(1) == (1, 1)).await;
+    assert!(sidecar.held::<Secret>(ResourceType::Secret, "default").is_none());
+}
+
+#[tokio::test]
+async fn over_tls_everyone_has_to_prove_who_it_is() {
+    let (plane, ca) = plane(false, true).await;
+    let sidecar = Sidecar::over(tls(&plane, &ca).await, Variant::Incremental, of_account("web"));
+    eventually("an end", || sidecar.seen.lock().ended.is_some()).await;
+    assert_eq!(sidecar.seen.lock().ended.as_ref().unwrap().code(), Code::Unauthenticated);
+    assert!(sidecar.arrived().is_empty());
+}

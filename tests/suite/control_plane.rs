@@ -1,0 +1,118 @@
+//! `outrigger-control run` steers real Envoys: what it sends is accepted, requests go where the YAML says, and nothing is
+//! lost while it changes, breaks or is away.
+
+use std::time::Duration;
+
+use harness::control_plane::service;
+use harness::eventually::{eventually, eventually_true};
+use harness::load::Load;
+use harness::{
+    Backend, Bootstrap, Cluster, ControlPlane, Http, Listener, Program, Proxy, Route, json,
+};
+
+/// The two variants, as `ApiConfigSource.api_type` names them.
+const VARIANTS: [&str; 2] = ["GRPC", "DELTA_GRPC"];
+/// Without mTLS, which needs identities.
+const PLAIN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n\
+     data: {mesh: 'enableAutoMtls: false'}\n";
+
+/// A gateway that routes everything to `reviews`, and has the rest from the control plane.
+async fn envoy(control: &ControlPlane, variant: &str) -> Proxy {
+    let ads = || json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+    let route = Route::prefix("/").to("outbound|80||reviews.shop.svc.cluster.local");
+    let http = Http::routing([route]).with("route_config.validate_clusters", false);
+    Bootstrap::new()
+        .listener(Listener::new("main", http))
+        .cluster(Cluster::new("xds-grpc").http2().endpoint(control))
+        .with("node", json!({"id": "router~10.0.0.9~edge.shop~shop.svc.cluster.local", "cluster": "edge"}))
+        .with(
+            "dynamic_resources",
+            json!({
+                "ads_config": {
+                    "api_type": variant, "transport_api_version": "V3", "set_node_on_first_message_only": true,
+                    "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+                },
+                "cds_config": ads(), "lds_config": ads(),
+            }),
+        )
+        .start(Program::Envoy)
+        .await
+}
+
+/// Runs a scenario with a real Envoy in both variants, if there is one.
+async fn in_both_variants(scenario: impl AsyncFn(&'static str)) {
+    if Program::Envoy.is_installed() {
+        for variant in VARIANTS {
+            scenario(variant).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_folder_of_yaml_steers_an_envoy() {
+    in_both_variants(async |variant| {
+        let (one, two) = (Backend::echo("one").await, Backend::echo("two").await);
+        let files =
+            [("mesh.yaml", PLAIN.to_owned()), ("reviews.yaml", service("reviews", &[&one]))];
+        let control = ControlPlane::over(files, &[]);
+        let proxy = envoy(&control, variant).await;
+        control.settled(1, 1).await;
+        assert!(proxy.get("/").send().await.text().contains("one"));
+
+        // An edit arrives, and no request fails meanwhile.
+        let load = Load::on(proxy.client()).per_second(200).over(4).lasting(Duration::from_secs(1));
+        let load = tokio::spawn(load.run(|client| client.get("/")));
+        eventually_true("load", async || one.count() > 20).await;
+        control.write("reviews.yaml", &service("reviews", &[&two]));
+        eventually_true("the edit", async || two.count() > 20).await;
+        load.await.unwrap().assert_flawless();
+        control.settled(2, 1).await;
+
+        // What breaks is told and changes nothing; what else changes still comes.
+        control.write("reviews.yaml", "kind: [");
+        control.write("ratings.yaml", &service("ratings", &[&one]));
+        eventually("the other service", async || {
+            let clusters = proxy.admin().get("/clusters").send().await.text();
+            clusters.contains("outbound|80||ratings.shop.svc.cluster.local::").then_some(())
+        })
+        .await;
+        assert!(control.said().contains("Error [OUT0001]"), "{}", control.said());
+        assert_eq!(proxy.get("/").send().await.status, 200);
+        let edge = control.status("/api/v1/proxies/edge.shop").await;
+        assert!(edge["xds"].as_object().unwrap().values().all(|kind| kind["nacks"] == 0), "{edge}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_envoy_serves_on_without_the_control_plane_and_hears_only_the_differences_after_it() {
+    in_both_variants(async |variant| {
+        let (one, two) = (Backend::echo("one").await, Backend::echo("two").await);
+        let files = [
+            ("mesh.yaml", PLAIN.to_owned()),
+            ("reviews.yaml", service("reviews", &[&one])),
+            ("ratings.yaml", service("ratings", &[&one])),
+        ];
+        let mut control = ControlPlane::over(files, &[]);
+        let proxy = envoy(&control, variant).await;
+        control.settled(1, 1).await;
+        control.stop();
+        for _ in 0..20 {
+            assert_eq!(proxy.get("/").send().await.status, 200);
+        }
+        control.write("reviews.yaml", &service("reviews", &[&one, &two]));
+        control.start();
+        eventually_true("the new endpoint", async || {
+            proxy.get("/").send().await;
+            two.count() > 0
+        })
+        .await;
+        control.settled(1, 1).await;
+        let edge = control.status("/api/v1/proxies/edge.shop").await;
+        if variant == "DELTA_GRPC" {
+            assert_eq!(edge["xds"]["CDS"]["responses"], 0, "{edge}");
+        }
+        assert_eq!(edge["xds"]["CDS"]["status"], "SYNCED", "{edge}");
+    })
+    .await;
+}
