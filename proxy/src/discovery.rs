@@ -9,7 +9,10 @@ pub mod decode;
 mod dns;
 pub mod dump;
 mod file;
+pub mod identity;
 mod own;
+mod served;
+mod streams;
 
 pub use xds::yaml::Error as Located;
 

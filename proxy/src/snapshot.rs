@@ -208,6 +208,13 @@ impl Snapshot {
         exact.or_else(|| self.destinations.get(&everywhere))
     }
 
+    /// The same clusters, and nothing that is served.
+    #[must_use]
+    pub fn without_listeners(&self) -> Self {
+        let (clusters, resolver) = (self.clusters.clone(), Arc::clone(&self.resolver));
+        Self { version: self.version, clusters, resolver, ..Self::default() }
+    }
+
     /// Notes the addresses of all listeners.
     pub fn index_destinations(&mut self) {
         let mut compatible = Vec::new();

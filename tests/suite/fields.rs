@@ -15,12 +15,12 @@ static_resources:
   - name: one
     type: EDS
     track_cluster_stats: {}
-    eds_cluster_config:
-      eds_config: {initial_fetch_timeout: 1s, path_config_source: {path: /eds.yaml}}
+    common_lb_config: {update_merge_window: 1s}
+    eds_cluster_config: {eds_config: {path_config_source: {path: /eds.yaml}}}
   - name: two
     type: EDS
-    eds_cluster_config:
-      eds_config: {initial_fetch_timeout: 1s, path_config_source: {path: /eds.yaml}}
+    common_lb_config: {update_merge_window: 1s}
+    eds_cluster_config: {eds_config: {path_config_source: {path: /eds.yaml}}}
 ";
 
 fn fields(arguments: &[&str]) -> Output {
@@ -56,7 +56,7 @@ fn of_a_configuration_only_what_it_sets_is_listed() {
     assert_eq!(
         seen,
         [
-            json!([format!("{clusters}.eds_cluster_config.eds_config.initial_fetch_timeout"), 2]),
+            json!([format!("{clusters}.common_lb_config.update_merge_window"), 2]),
             json!([format!("{clusters}.track_cluster_stats"), 1]),
         ]
     );
@@ -64,7 +64,7 @@ fn of_a_configuration_only_what_it_sets_is_listed() {
 
 #[test]
 fn recorded_responses_are_read_of_both_kinds() {
-    let text = "{name: one, type: EDS, eds_cluster_config: {eds_config: {ads: {}, initial_fetch_timeout: 1s}}}";
+    let text = "{name: one, common_lb_config: {update_merge_window: 1s}}";
     let cluster: Cluster = Document::new("x", text).read().unwrap();
     let cluster = Any::from_msg(&cluster).unwrap();
     let type_url = cluster.type_url.clone();
@@ -86,7 +86,7 @@ fn recorded_responses_are_read_of_both_kinds() {
         ..DeltaDiscoveryResponse::default()
     };
     let folder = tempfile::tempdir().unwrap();
-    let path = "Cluster.eds_cluster_config.eds_config.initial_fetch_timeout (1x): ";
+    let path = "Cluster.common_lb_config.update_merge_window (1x): ";
     for (bytes, lines) in
         [(whole.encode_to_vec(), 1), (changed.encode_to_vec(), 1), (gone.encode_to_vec(), 0)]
     {

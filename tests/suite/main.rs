@@ -39,6 +39,7 @@ macro_rules! on_outrigger_only {
 
 mod access_log;
 mod admin;
+mod ads;
 mod authz_goldens;
 mod canary;
 mod circuit_breaker;
@@ -103,4 +104,3 @@ mod timeouts;
 mod tracing;
 mod upgrade;
 mod upstream;
-mod xds_protocol;

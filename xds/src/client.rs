@@ -166,7 +166,17 @@ impl Client {
         names: impl IntoIterator<Item = N>,
         now: Instant,
     ) {
-        let timeout = self.options.fetch_timeout;
+        self.subscribe_within(kind, names, self.options.fetch_timeout, now);
+    }
+
+    /// The same, where names may go without an answer for `timeout`; zero: forever.
+    pub fn subscribe_within<N: AsRef<str>>(
+        &mut self,
+        kind: ResourceType,
+        names: impl IntoIterator<Item = N>,
+        timeout: Duration,
+        now: Instant,
+    ) {
         let missing_at = (!timeout.is_zero()).then(|| now + timeout);
         let track = self.tracks.entry(kind).or_default();
         for name in names {

@@ -114,16 +114,13 @@ mod tests {
     #[test]
     fn what_has_no_effect_is_found_where_it_is_set() {
         let text = "{name: a, track_cluster_stats: {}, type: EDS, eds_cluster_config: \
-                    {eds_config: {ads: {}, initial_fetch_timeout: 1s}}}";
+                    {eds_config: {ads: {}}}, common_lb_config: {update_merge_window: 1s}}";
         let cluster: Cluster = Document::new("x", text).read().unwrap();
         let found = ignored_in(&Any::from_msg(&cluster).unwrap());
         let paths: Vec<_> = found.keys().map(String::as_str).collect();
         assert_eq!(
             paths,
-            [
-                "Cluster.eds_cluster_config.eds_config.initial_fetch_timeout",
-                "Cluster.track_cluster_stats",
-            ]
+            ["Cluster.common_lb_config.update_merge_window", "Cluster.track_cluster_stats",]
         );
     }
 }

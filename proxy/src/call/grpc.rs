@@ -20,8 +20,8 @@ use crate::net::body::{BoxError, RequestBody};
 use crate::net::grpc::{self, Frames, Status};
 use crate::pool::ResponseBody;
 
-/// Longest message that is taken, in bytes (Envoy's default is no limit; gRPC's is 4 MiB).
-const LONGEST_MESSAGE: usize = 4 << 20;
+/// Longest message that is taken, in bytes, unless more is asked for (Envoy's default is no limit; gRPC's is 4 MiB).
+pub const LONGEST_MESSAGE: usize = 4 << 20;
 /// Messages of a stream that wait to be sent.
 const WAITING: usize = 16;
 
@@ -42,7 +42,7 @@ pub async fn unary<A: Message + Default>(
         let response =
             caller.call(&service.cluster, request, None).await.map_err(|error| status(&error))?;
         answered.set(true);
-        let mut answers = Answers::new(response)?;
+        let mut answers = Answers::new(response, LONGEST_MESSAGE)?;
         let answer = answers.next().await?;
         // The status comes after the answer.
         let rest: Option<A> = answers.next().await?;
@@ -61,11 +61,12 @@ pub async fn unary<A: Message + Default>(
 
 /// Opens a stream of `method` of `service`: what goes into the first half is sent, what comes back comes out of the
 /// second. Neither needs to be polled for the other to go on. Dropping the first ends our part of the stream;
-/// dropping the second breaks it off.
+/// dropping the second breaks it off. A message that comes back may have up to `longest` bytes.
 pub fn stream<Q: Message, A: Message + Default + 'static>(
     caller: Rc<Caller>,
     service: &GrpcService,
     method: &'static str,
+    longest: usize,
 ) -> (Outgoing<Q>, Incoming<A>) {
     let (sender, messages) = mpsc::channel(WAITING);
     let service = GrpcService { timeout: None, ..service.clone() };
@@ -73,7 +74,7 @@ pub fn stream<Q: Message, A: Message + Default + 'static>(
     let opening = async move {
         let response =
             caller.call(&service.cluster, request, None).await.map_err(|error| status(&error))?;
-        Answers::new(response)
+        Answers::new(response, longest)
     };
     let (answers, answer) = mpsc::channel(WAITING);
     tokio::task::spawn_local(async move {
@@ -172,7 +173,7 @@ struct Answers {
 }
 
 impl Answers {
-    fn new(response: Response<ResponseBody>) -> Result<Self, Status> {
+    fn new(response: Response<ResponseBody>, longest: usize) -> Result<Self, Status> {
         let (parts, body) = response.into_parts();
         if parts.status != StatusCode::OK || !grpc::is_grpc(parts.headers.get(CONTENT_TYPE)) {
             return Err(Status::of_http(parts.status));
@@ -181,7 +182,7 @@ impl Answers {
         if let Some(status) = Status::of(&parts.headers) {
             status?;
         }
-        Ok(Self { body, frames: Frames::new(LONGEST_MESSAGE), trailers: None })
+        Ok(Self { body, frames: Frames::new(longest), trailers: None })
     }
 
     async fn next<A: Message + Default>(&mut self) -> Result<Option<A>, Status> {

@@ -10,7 +10,7 @@ use super::connecting::BindConfig;
 use super::dns::Resolver;
 use super::listener::Listener;
 use super::overload::Overload;
-use super::source::FileSource;
+use super::source::{ConfigSource, GrpcSource};
 use super::tls::Secret;
 use super::tracing;
 
@@ -41,9 +41,11 @@ pub struct Bootstrap {
     /// request refused.
     pub strip_fragments: bool,
     /// `dynamic_resources.lds_config`
-    pub lds: Option<FileSource>,
+    pub lds: Option<ConfigSource>,
     /// `dynamic_resources.cds_config`
-    pub cds: Option<FileSource>,
+    pub cds: Option<ConfigSource>,
+    /// `dynamic_resources.ads_config`
+    pub ads: Option<Arc<GrpcSource>>,
 }
 
 /// Envoy `core.v3.Node`, as far as a proxy without management server needs it.

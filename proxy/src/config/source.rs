@@ -1,6 +1,8 @@
 //! Where discovered resources come from (Envoy `core.v3.ConfigSource`): files and management servers.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::Name;
 use super::service::GrpcService;
@@ -10,10 +12,8 @@ use super::service::GrpcService;
 pub enum ConfigSource {
     /// `path_config_source`: a file.
     File(FileSource),
-    /// `ads`: the stream that the bootstrap's `ads_config` describes.
-    Ads,
-    /// `api_config_source`: a stream of its own.
-    Grpc(Box<GrpcSource>),
+    /// `ads` or `api_config_source`: a management server.
+    Server(ServerSource),
 }
 
 impl ConfigSource {
@@ -21,18 +21,46 @@ impl ConfigSource {
     pub fn file(&self) -> Option<&FileSource> {
         match self {
             Self::File(file) => Some(file),
-            Self::Ads | Self::Grpc(_) => None,
+            Self::Server(_) => None,
+        }
+    }
+
+    /// The management server, if it is one.
+    pub fn server(&self) -> Option<&ServerSource> {
+        match self {
+            Self::File(_) => None,
+            Self::Server(source) => Some(source),
         }
     }
 }
 
-/// A management server (Envoy `core.v3.ApiConfigSource`).
+/// Resources of a management server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerSource {
+    /// Who has them.
+    pub server: Server,
+    /// `initial_fetch_timeout`: how long what needs a resource waits for it; zero: for ever.
+    pub fetch_timeout: Duration,
+}
+
+/// A management server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Server {
+    /// `ads`: what the bootstrap's `ads_config` describes; one stream for all kinds of resources.
+    Ads,
+    /// `api_config_source`: one stream for each kind.
+    Grpc(Arc<GrpcSource>),
+}
+
+/// How a management server is asked (Envoy `core.v3.ApiConfigSource`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct GrpcSource {
-    /// `grpc_services`, the first of which is used.
-    pub service: GrpcService,
+    /// `grpc_services`: the next is tried when one fails. Not empty.
+    pub services: Vec<GrpcService>,
     /// `api_type: DELTA_GRPC`: whether only changes are sent.
     pub delta: bool,
+    /// `set_node_on_first_message_only`
+    pub node_on_first_message_only: bool,
 }
 
 /// A watched file of resources (Envoy `core.v3.PathConfigSource`).

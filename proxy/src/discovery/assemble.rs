@@ -5,13 +5,18 @@
 //! tried again, so that one bad file holds back nothing but itself.
 
 mod adopt;
+mod asked;
 mod candidates;
 mod check;
 mod contexts;
 mod endpoints;
+mod extensions;
 mod link;
 mod notice;
 mod rates;
+mod run;
+mod servers;
+mod startup;
 pub(in crate::discovery) mod state;
 mod stats;
 #[cfg(test)]
@@ -20,33 +25,29 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use xds::yaml::Error as Located;
 
+pub(super) use self::asked::Needed;
 use self::candidates::{Candidates, Fault};
 pub(super) use self::candidates::{Refusal, Source};
 use self::link::{Linked, link, unchanged};
 use self::state::State;
 use self::stats::Stats;
 use super::Unpublished;
-use super::dns::{Found, Lookups};
+use super::dns::Found;
 use super::dump::ConfigDump;
 use super::file::bootstrap::{self, Sources};
 use super::file::watch::Watch;
 use super::file::{self, Undecodable};
 use super::own::{Identity, OwnSecrets};
 use crate::cluster::Clusters;
-use crate::config::Invalid;
 use crate::config::source::ResourceSource;
+use crate::config::{HashMap, Invalid};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
-
-/// Longest wait for the first answer to each name before the first snapshot is published without it.
-const FIRST_ANSWERS: Duration = Duration::from_secs(5);
-/// Longest wait for the secrets of this process's own agent, as Envoy waits for those of a server.
-const FIRST_SECRETS: Duration = Duration::from_secs(15);
 
 /// Hands a snapshot to those who serve it: opens sockets, then stores it.
 pub type Publish<'a> = dyn FnMut(&Arc<Snapshot>) -> Result<(), Unpublished> + Send + 'a;
@@ -70,6 +71,10 @@ pub struct Assembler {
     linked: Linked,
     /// The version of the last published snapshot.
     version: u64,
+    /// What was published last.
+    published: Arc<Snapshot>,
+    /// Whether no listener is opened yet.
+    withheld: bool,
     found: Found,
     stats: Stats,
     dump: Arc<ConfigDump>,
@@ -102,10 +107,12 @@ impl Assembler {
         let bootstrap = Arc::new(bootstrap::decode(text, None)?);
         let mut assembler = Self {
             sources,
-            state: State { bootstrap, files: BTreeMap::new(), own },
+            state: State { bootstrap, files: BTreeMap::new(), served: HashMap::default(), own },
             refused: BTreeMap::new(),
             linked: Linked::default(),
             version: 0,
+            published: Arc::default(),
+            withheld: false,
             found: Found::default(),
             stats: Stats::new(metrics),
             dump: Arc::default(),
@@ -172,65 +179,6 @@ impl Assembler {
     #[must_use]
     pub fn keeping_hosts_of(self, clusters: Arc<Clusters>) -> Self {
         Self { live: Some(clusters), ..self }
-    }
-
-    /// Publishes the first snapshot once names have had their time to resolve, then every change of a
-    /// watched file and every new answer. Returns only with an error.
-    ///
-    /// `warm` is given the first snapshot before it is published, and waited for; `ready` is called after
-    /// that.
-    ///
-    /// # Errors
-    /// If the first snapshot cannot be published.
-    pub async fn run(
-        mut self,
-        publish: &mut Publish<'_>,
-        warm: impl AsyncFnOnce(Arc<Snapshot>),
-        ready: impl FnOnce(),
-    ) -> Result<std::convert::Infallible, Vec<Located>> {
-        let mut watch = Watch::new();
-        self.follow(&mut watch);
-        let mut lookups = Lookups::new(self.stats.metrics());
-        lookups.want(&self.linked.queries);
-        lookups.first_answers(&mut self.found, FIRST_ANSWERS).await;
-        self.first_secrets().await;
-        // A first link with these answers: its clusters can be checked before anything is served.
-        self.settle(Candidates::default(), None)?;
-        warm(Arc::clone(&self.linked.snapshot)).await;
-        self.settle(Candidates::default(), Some(publish))?;
-        ready();
-        loop {
-            self.follow(&mut watch);
-            lookups.want(&self.linked.queries);
-            self.found.keep(&self.linked.queries);
-            let own = Arc::clone(&self.state.own);
-            tokio::select! {
-                () = watch.changed() => self.refresh(publish),
-                own = own.changed() => {
-                    self.state.own = Arc::new(own);
-                    self.publish(Candidates::default(), publish);
-                }
-                () = departure(self.live.as_deref()) => {
-                    self.publish(Candidates::default(), publish);
-                }
-                event = lookups.event() => {
-                    if lookups.take_all(event, &mut self.found) {
-                        self.publish(Candidates::default(), publish);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits a while for what the agent is to obtain, if something cannot be served without it.
-    async fn first_secrets(&mut self) {
-        if self.linked.waiting.is_empty() {
-            return;
-        }
-        let own = Arc::clone(&self.state.own);
-        if let Ok(own) = tokio::time::timeout(FIRST_SECRETS, own.changed()).await {
-            self.state.own = Arc::new(own);
-        }
     }
 
     /// Looks at every source and certificate, and publishes what changed.
@@ -351,15 +299,35 @@ impl Assembler {
         next.files.extend(candidates.files.iter().map(|(key, it)| (key.clone(), Arc::clone(it))));
         next.bootstrap = Arc::clone(candidates.bootstrap.as_ref().unwrap_or(&next.bootstrap));
         self.complete(&mut next, candidates)?;
-        let mut linked =
-            link(&next, &self.found, self.live.as_deref(), &self.linked, self.version + 1)?;
+        let linked = self.link(&next)?;
+        self.show(next, linked, publish)
+    }
+
+    fn link(&self, state: &State) -> Result<Linked, Vec<Located>> {
+        link(state, &self.found, self.live.as_deref(), &self.linked, self.version + 1)
+    }
+
+    /// Publishes what was linked of `next`.
+    fn show(
+        &mut self,
+        next: State,
+        mut linked: Linked,
+        publish: Option<&mut Publish<'_>>,
+    ) -> Result<(State, Linked), Vec<Located>> {
         let Some(publish) = publish else { return Ok((next, linked)) };
-        if self.version > 0 && unchanged(&linked.snapshot, &self.linked.snapshot) {
-            linked.snapshot = Arc::clone(&self.linked.snapshot);
+        let shown = match self.withheld {
+            true => Arc::new(linked.snapshot.without_listeners()),
+            false => Arc::clone(&linked.snapshot),
+        };
+        if self.version > 0 && unchanged(&shown, &self.published) {
+            if !self.withheld {
+                linked.snapshot = Arc::clone(&self.published);
+            }
             return Ok((next, linked));
         }
-        publish(&linked.snapshot).map_err(|unpublished| vec![next.locate(unpublished)])?;
-        self.version = linked.snapshot.version;
+        publish(&shown).map_err(|unpublished| vec![next.locate(unpublished)])?;
+        self.version = shown.version;
+        self.published = shown;
         Ok((next, linked))
     }
 
@@ -476,13 +444,5 @@ impl Assembler {
             directories.extend(wanted.directories);
         }
         watch.follow(&files, &directories);
-    }
-}
-
-/// Resolves when a host should be let go of that was kept for its health.
-async fn departure(live: Option<&Clusters>) {
-    match live {
-        Some(clusters) => clusters.departure().await,
-        None => std::future::pending().await,
     }
 }

@@ -74,6 +74,7 @@ mod value;
 
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::envoy::config::cluster::v3::Cluster;
+use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener;
 use xds::envoy::config::route::v3::{HeaderMatcher, RouteConfiguration};
@@ -135,6 +136,30 @@ pub fn load_assignment(
     proto: &ClusterLoadAssignment,
 ) -> Result<config::endpoint::LoadAssignment, Vec<Invalid>> {
     endpoint::load_assignment(proto).map_err(errors::Errors::into_vec)
+}
+
+/// Checks a discovered filter as far as that is possible without its chain.
+///
+/// # Errors
+/// As [`bootstrap()`].
+pub fn extension(proto: TypedExtensionConfig) -> Result<TypedExtensionConfig, Vec<Invalid>> {
+    let nowhere = config::Name::from("");
+    http_filter::found(&proto, &nowhere).map_err(errors::Errors::into_vec)?;
+    Ok(proto)
+}
+
+/// What a discovered filter does in the connection manager with this `stat_prefix`; none if nothing.
+///
+/// # Errors
+/// As [`bootstrap()`], and if it is of none of these `types`.
+pub fn discovered_filter(
+    proto: &TypedExtensionConfig,
+    types: &[Box<str>],
+    stat_prefix: &config::Name,
+) -> Result<Option<config::http_filter::FilterKind>, Vec<Invalid>> {
+    http_filter::of_types(proto, types)
+        .and_then(|()| http_filter::found(proto, stat_prefix))
+        .map_err(errors::Errors::into_vec)
 }
 
 /// Decodes a secret.

@@ -1,6 +1,7 @@
 //! What `/config_dump` shows: the messages in use with their versions and times, and why newer ones are not.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
@@ -29,6 +30,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 use super::assemble::state::State;
 use super::assemble::{Refusal, Source};
 use super::file::{FileKey, Item, Kind};
+use super::served::Served;
 
 const SCOPED_ROUTES: &str = "type.googleapis.com/envoy.admin.v3.ScopedRoutesConfigDump";
 
@@ -124,13 +126,15 @@ impl Shown<'_> {
             .iter()
             .map(packed)
             .map(|cluster| StaticCluster { cluster: Some(cluster), last_updated: self.updated() });
-        let active = self.items(Kind::Cluster).map(|(_, item)| DynamicCluster {
+        let shown = |(_, item): (&str, &Item)| DynamicCluster {
             version_info: item.version.clone(),
             cluster: Some(item.raw.clone()),
             last_updated: Some(item.updated.into()),
             ..DynamicCluster::default()
-        });
-        let failed = self.failures(Kind::Cluster).map(|failure| DynamicCluster {
+        };
+        let active = self.items(Kind::Cluster).map(shown);
+        let warming = self.warming(Kind::Cluster).map(shown);
+        let failed = self.failures(Kind::Cluster).map(|(_, failure)| DynamicCluster {
             error_state: Some(failure),
             ..DynamicCluster::default()
         });
@@ -138,7 +142,7 @@ impl Shown<'_> {
             version_info: self.version(Kind::Cluster),
             static_clusters: fixed.collect(),
             dynamic_active_clusters: active.collect(),
-            dynamic_warming_clusters: failed.collect(),
+            dynamic_warming_clusters: warming.chain(failed).collect(),
         }
     }
 
@@ -155,7 +159,7 @@ impl Shown<'_> {
             last_updated: Some(item.updated.into()),
             ..DynamicEndpointConfig::default()
         });
-        let failed = self.failures(Kind::Endpoints).map(|failure| DynamicEndpointConfig {
+        let failed = self.failures(Kind::Endpoints).map(|(_, failure)| DynamicEndpointConfig {
             error_state: Some(failure),
             ..DynamicEndpointConfig::default()
         });
@@ -169,23 +173,35 @@ impl Shown<'_> {
         let fixed = self.fixed(|it| &it.listeners).iter().map(packed).map(|listener| {
             StaticListener { listener: Some(listener), last_updated: self.updated() }
         });
-        let active = self.items(Kind::Listener).map(|(name, item)| DynamicListener {
-            name: name.to_owned(),
-            active_state: Some(DynamicListenerState {
-                version_info: item.version.clone(),
-                listener: Some(item.raw.clone()),
-                last_updated: Some(item.updated.into()),
-            }),
-            ..DynamicListener::default()
-        });
-        let failed = self.failures(Kind::Listener).map(|failure| DynamicListener {
-            error_state: Some(failure),
-            ..DynamicListener::default()
-        });
+        let state = |item: &Item| DynamicListenerState {
+            version_info: item.version.clone(),
+            listener: Some(item.raw.clone()),
+            last_updated: Some(item.updated.into()),
+        };
+        let mut dynamic: BTreeMap<String, DynamicListener> = BTreeMap::new();
+        let of = |dynamic: &mut BTreeMap<String, DynamicListener>, name: &str| {
+            let new = || DynamicListener { name: name.to_owned(), ..DynamicListener::default() };
+            dynamic.remove(name).unwrap_or_else(new)
+        };
+        for (name, item) in self.items(Kind::Listener) {
+            let listener = of(&mut dynamic, name);
+            let active_state = Some(state(item));
+            dynamic.insert(name.to_owned(), DynamicListener { active_state, ..listener });
+        }
+        for (name, item) in self.warming(Kind::Listener) {
+            let listener = of(&mut dynamic, name);
+            let warming_state = Some(state(item));
+            dynamic.insert(name.to_owned(), DynamicListener { warming_state, ..listener });
+        }
+        for (name, failure) in self.failures(Kind::Listener) {
+            let listener = of(&mut dynamic, &name);
+            let error_state = Some(failure);
+            dynamic.insert(name, DynamicListener { error_state, ..listener });
+        }
         ListenersConfigDump {
             version_info: self.version(Kind::Listener),
             static_listeners: fixed.collect(),
-            dynamic_listeners: active.chain(failed).collect(),
+            dynamic_listeners: dynamic.into_values().collect(),
         }
     }
 
@@ -210,7 +226,7 @@ impl Shown<'_> {
             last_updated: Some(item.updated.into()),
             ..DynamicRouteConfig::default()
         });
-        let failed = self.failures(Kind::Routes).map(|failure| DynamicRouteConfig {
+        let failed = self.failures(Kind::Routes).map(|(_, failure)| DynamicRouteConfig {
             error_state: Some(failure),
             ..DynamicRouteConfig::default()
         });
@@ -233,7 +249,8 @@ impl Shown<'_> {
             secret: Some(item.raw.clone()),
             ..DynamicSecret::default()
         });
-        let failed = self.failures(Kind::Secret).map(|failure| DynamicSecret {
+        let failed = self.failures(Kind::Secret).map(|(name, failure)| DynamicSecret {
+            name,
             error_state: Some(failure),
             ..DynamicSecret::default()
         });
@@ -246,26 +263,51 @@ impl Shown<'_> {
 
     fn items(&self, kind: Kind) -> impl Iterator<Item = (&str, &Item)> {
         let files = self.state.files.iter().filter(move |(key, _)| key.kind == kind);
-        files.flat_map(|(_, file)| file.items.iter().map(|(name, item)| (&**name, item)))
+        let of_files = files.flat_map(|(_, file)| &file.items).map(|(name, item)| (&**name, item));
+        let served = self.served(kind).flat_map(|set| &set.active);
+        of_files.chain(served.map(|(name, item)| (&**name, &**item)))
+    }
+
+    /// What waits to be used.
+    fn warming(&self, kind: Kind) -> impl Iterator<Item = (&str, &Item)> {
+        let served = self.served(kind).flat_map(|set| &set.warming);
+        served.map(|(name, item)| (&**name, &**item))
+    }
+
+    fn served(&self, kind: Kind) -> impl Iterator<Item = &Arc<Served>> {
+        self.state.served.iter().filter(move |(key, _)| key.kind == kind).map(|(_, set)| set)
     }
 
     fn version(&self, kind: Kind) -> String {
         let file = self.state.files.iter().find(|(key, _)| key.kind == kind);
-        file.map(|(_, file)| file.version.clone()).unwrap_or_default()
+        let file = file.map(|(_, file)| file.version.clone());
+        file.or_else(|| self.served(kind).next().map(|set| set.version.clone())).unwrap_or_default()
     }
 
-    fn failures(&self, wanted: Kind) -> impl Iterator<Item = UpdateFailureState> {
+    /// What was refused, by name; a file as a whole has none.
+    fn failures(&self, wanted: Kind) -> impl Iterator<Item = (String, UpdateFailureState)> {
         let refused = self.refused.iter().filter(move |(source, _)| {
             matches!(source, Source::File(FileKey { kind, .. }) if *kind == wanted)
         });
-        refused.map(|(_, refusal)| {
+        let files = refused.map(|(_, refusal)| {
             let errors: Vec<String> = refusal.errors.iter().map(ToString::to_string).collect();
-            UpdateFailureState {
+            let state = UpdateFailureState {
                 last_update_attempt: Some(refusal.at.into()),
                 details: errors.join("\n"),
                 ..UpdateFailureState::default()
-            }
-        })
+            };
+            (String::new(), state)
+        });
+        let served = self.served(wanted).flat_map(|set| &set.refused).map(|(name, refused)| {
+            let state = UpdateFailureState {
+                failed_configuration: refused.raw.clone(),
+                last_update_attempt: Some(refused.at.into()),
+                details: refused.reason.clone(),
+                version_info: refused.version.clone(),
+            };
+            (name.to_string(), state)
+        });
+        files.chain(served)
     }
 }
 

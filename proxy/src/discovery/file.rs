@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use prost::{Message, Name as _};
 use prost_types::Any;
 use xds::envoy::config::cluster::v3::Cluster;
+use xds::envoy::config::core::v3::TypedExtensionConfig;
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener;
 use xds::envoy::config::route::v3::RouteConfiguration;
@@ -37,6 +38,7 @@ pub(super) enum Kind {
     Cluster,
     Endpoints,
     Listener,
+    Extension,
     Routes,
 }
 
@@ -48,6 +50,7 @@ impl Kind {
             Self::Cluster => Cluster::full_name(),
             Self::Endpoints => ClusterLoadAssignment::full_name(),
             Self::Listener => Listener::full_name(),
+            Self::Extension => TypedExtensionConfig::full_name(),
             Self::Routes => RouteConfiguration::full_name(),
         }
     }
@@ -66,6 +69,7 @@ impl fmt::Display for Kind {
             Self::Cluster => "CDS",
             Self::Endpoints => "EDS",
             Self::Listener => "LDS",
+            Self::Extension => "ECDS",
             Self::Routes => "RDS",
         })
     }
@@ -130,16 +134,19 @@ pub(super) enum Resource {
     Routes(Arc<config::route::RouteConfig>),
     Endpoints(Arc<config::endpoint::LoadAssignment>),
     Secret(Arc<config::tls::Secret>),
+    /// What it means depends on who asks for it.
+    Extension(Arc<TypedExtensionConfig>),
 }
 
 impl Resource {
-    fn name(&self) -> &Name {
+    pub(super) fn name(&self) -> Name {
         match self {
-            Self::Listener(listener) => &listener.name,
-            Self::Cluster(cluster) => &cluster.name,
-            Self::Routes(routes) => &routes.name,
-            Self::Endpoints(assignment) => &assignment.cluster_name,
-            Self::Secret(secret) => &secret.name,
+            Self::Listener(listener) => Arc::clone(&listener.name),
+            Self::Cluster(cluster) => Arc::clone(&cluster.name),
+            Self::Routes(routes) => Arc::clone(&routes.name),
+            Self::Endpoints(assignment) => Arc::clone(&assignment.cluster_name),
+            Self::Secret(secret) => Arc::clone(&secret.name),
+            Self::Extension(extension) => extension.name.as_str().into(),
         }
     }
 }
@@ -160,7 +167,7 @@ impl Origin {
         Self { file, document: Some(document.clone()), prefix: prefix.into() }
     }
 
-    fn in_binary(file: &Arc<str>) -> Self {
+    pub(super) fn in_binary(file: &Arc<str>) -> Self {
         Self { file: Arc::clone(file), document: None, prefix: String::new() }
     }
 
@@ -240,7 +247,7 @@ pub(super) fn decode_resources(
                 continue;
             }
         };
-        let name = Arc::clone(item.resource.name());
+        let name = item.resource.name();
         if items.contains_key(&name) {
             let reason = format!("a second resource is called {name:?}");
             errors.push(origin.locate(Invalid::new("name", reason)));
@@ -306,7 +313,7 @@ fn binary<M: Message + prost::Name + Default>(
     Ok((message, origin))
 }
 
-fn item(
+pub(super) fn item(
     kind: Kind,
     any: Any,
     version: &str,
@@ -340,6 +347,8 @@ fn item(
         Kind::Secret => {
             decode::secret(&expect(&raw, wrong)?).map(|secret| Resource::Secret(Arc::new(secret)))
         }
+        Kind::Extension => decode::extension(expect(&raw, wrong)?)
+            .map(|extension| Resource::Extension(Arc::new(extension))),
     }?;
     let origin = origin.at_rest();
     Ok(Item { version, updated: SystemTime::now(), raw, origin, resource })

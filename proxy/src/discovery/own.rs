@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::config::source::{ConfigSource, ResourceSource};
+use crate::config::source::{ConfigSource, ResourceSource, Server, ServerSource};
 use crate::config::tls::{DataSource, Secret, SecretKind, TlsCertificate, ValidationContext};
 
 /// The cluster that stands for an SDS server beside the proxy wherever Istio writes configuration.
@@ -65,8 +65,10 @@ impl OwnSecrets {
     /// Whether secrets of this source are found here rather than asked of a server.
     pub(super) fn answer(&self, source: &ResourceSource) -> bool {
         let is_local = |source: &ConfigSource| match source {
-            ConfigSource::Grpc(source) => &*source.service.cluster == LOCAL_SERVER,
-            ConfigSource::File(_) | ConfigSource::Ads => false,
+            ConfigSource::Server(ServerSource { server: Server::Grpc(source), .. }) => {
+                source.services.iter().any(|service| &*service.cluster == LOCAL_SERVER)
+            }
+            ConfigSource::File(_) | ConfigSource::Server(_) => false,
         };
         self.agent.is_some() && is_local(&source.source)
     }

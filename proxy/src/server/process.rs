@@ -82,7 +82,8 @@ pub(super) async fn serve(
     let info = info(options, node.clone(), workers.len(), started);
     let locality = <[String; 3]>::from(info.node.locality.clone());
     let admin = start_admin(options, &assembler, logging, info, &shared, &control).await?;
-    let reports = chores.start(&shared, node);
+    let caller = start_caller(&shared);
+    let reports = chores.start(&shared, Rc::clone(&caller), node.clone());
 
     if let Some(cluster) = assembler.bootstrap().local_cluster.clone() {
         shared.clusters.settle(Place { cluster, locality });
@@ -90,7 +91,7 @@ pub(super) async fn serve(
     let mut publish = publisher(&shared, &manager);
     let warm = async |snapshot: Arc<Snapshot>| check_hosts(&shared.clusters, &snapshot).await;
     let assembler = assembler.keeping_hosts_of(Arc::clone(&shared.clusters));
-    let discovery = assembler.run(&mut publish, warm, || {
+    let discovery = assembler.run(caller, &node, &mut publish, warm, || {
         tracing::info!(workers = workers.len(), "all listeners are open, serving");
         metrics.server().initialization_time.record(millis(started.elapsed()));
         metrics.server().workers_started.set(1);
@@ -211,11 +212,11 @@ struct Reports {
 
 impl Chores {
     /// Starts all of it, in the name of `node`.
-    fn start(self, shared: &Shared, node: Node) -> Reports {
+    fn start(self, shared: &Shared, caller: Rc<Caller>, node: Node) -> Reports {
         tokio::spawn(cluster::run_sweeps(Arc::clone(&shared.clusters)));
         tokio::spawn(Arc::clone(&shared.overload).watch());
         tokio::spawn(heap::keep_giving_back());
-        let (caller, metrics) = (start_caller(shared), Arc::clone(&shared.metrics));
+        let metrics = Arc::clone(&shared.metrics);
         let outboxes = shared.access_log.outboxes();
         let records = outboxes.map(|outboxes| logs::send(outboxes, Rc::clone(&caller), node));
         let fetching = jwks::keep_fetching(self.wanted_keys, Rc::clone(&caller), metrics);

@@ -5,6 +5,7 @@
 
 mod cell;
 mod compression;
+mod discovery;
 mod prometheus;
 mod rbac;
 mod sample;
@@ -32,9 +33,9 @@ pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Val
 pub use stats::{
     AcceptEncodingStats, AccessLogStats, ClusterAuthzStats, ClusterFaultStats,
     ClusterRateLimitStats, ClusterStats, CompressorStats, ConnectionLimitStats,
-    ConnectionRateStats, CorsStats, CsrfStats, DecompressionErrorStats, DecompressorStats,
-    DnsCacheStats, DnsStats, ExtAuthzStats, FaultStats, GrpcAccessLogStats, GrpcStats,
-    GrpcUpstreamStats, HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats,
+    ConnectionRateStats, ControlPlaneStats, CorsStats, CsrfStats, DecompressionErrorStats,
+    DecompressorStats, DnsCacheStats, DnsStats, ExtAuthzStats, FaultStats, GrpcAccessLogStats,
+    GrpcStats, GrpcUpstreamStats, HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats,
     ListenerWorkerStats, LocalRateLimitStats, NetworkAuthzStats, OpenTelemetryStats,
     ProxyProtocolStats, ProxyProtocolVersionStats, RbacPolicyStats, RbacStats, ResolutionStats,
     RouteStats, ServerStats, SessionStats, ShadowRbacStats, SubscriptionStats, TcpStats,
@@ -79,6 +80,7 @@ pub struct Metrics {
     proxy_protocol_versions: Sharded<ProxyProtocolVersionStats>,
     subscriptions: Common<SubscriptionStats>,
     resolutions: Common<ResolutionStats>,
+    control_plane: Common<ControlPlaneStats>,
     lookups: Common<DnsStats>,
     dns_caches: Common<DnsCacheStats>,
     open_telemetry: Common<OpenTelemetryStats>,
@@ -261,26 +263,6 @@ impl Metrics {
         self.grpc_upstream.shard(Scope::Filter(FilterScope::grpc(call)))
     }
 
-    /// The statistics of one subscription, shared by all that ask for the same `scope`.
-    pub fn subscription(&self, scope: Scope) -> Arc<SubscriptionStats> {
-        self.subscriptions.get(scope)
-    }
-
-    /// The statistics of the lookups for one cluster, shared by all that ask for the same `scope`.
-    pub fn resolution(&self, scope: Scope) -> Arc<ResolutionStats> {
-        self.resolutions.get(scope)
-    }
-
-    /// The statistics of all lookups of names, shown while somebody holds them.
-    pub fn dns(&self) -> Arc<DnsStats> {
-        self.lookups.get(Scope::Root)
-    }
-
-    /// The statistics of the cache of names called `name`, shown while somebody holds them.
-    pub fn dns_cache(&self, name: &str) -> Arc<DnsCacheStats> {
-        self.dns_caches.get(Scope::dns_cache(name))
-    }
-
     /// The statistics of collectors that speak OTLP, shown while somebody holds them.
     pub fn open_telemetry(&self) -> Arc<OpenTelemetryStats> {
         self.open_telemetry.get(Scope::Root)
@@ -346,9 +328,7 @@ impl Metrics {
         let is_version: fn(&Scope) -> bool =
             |scope| matches!(scope, Scope::ProxyProtocolVersion(..));
         self.proxy_protocol_versions.collect(kind(is_version), &mut out);
-        self.subscriptions.collect(&mut out);
-        self.resolutions.collect(&mut out);
-        self.lookups.collect(&mut out);
+        self.read_discovery(&mut out);
         let limits = kind(|scope| matches!(scope, Scope::ConnectionLimit(_)));
         self.connection_limits.collect(limits, &mut out);
         self.sessions.collect(kind(|scope| matches!(scope, Scope::Session(..))), &mut out);
@@ -383,7 +363,6 @@ impl Metrics {
         let rates = filter(FilterStatistics::ConnectionRate);
         self.connection_rates.collect(configured.iter().filter(rates), &mut out);
         self.tcp.collect(kind(|scope| matches!(scope, Scope::Tcp(_))), &mut out);
-        self.dns_caches.collect(&mut out);
         self.open_telemetry.collect(&mut out);
         self.zipkin.collect(&mut out);
         self.refresh(&out);

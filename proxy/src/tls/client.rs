@@ -30,6 +30,8 @@ pub struct ClientTls {
     identity: Option<Identity>,
     policy: Option<Arc<Policy>>,
     check_server_name: bool,
+    /// Whether a secret is missing that may yet come.
+    awaits_secrets: bool,
 }
 
 /// Why no TLS connection could be made.
@@ -44,6 +46,9 @@ pub enum ConnectError {
     /// The certificate should be for the host, and there is nothing to check it by.
     #[error("auto_san_validation needs validation_context.trusted_ca, by which to check the name")]
     NothingToCheckBy,
+    /// A secret is missing that may yet come.
+    #[error("the secrets of this cluster have not come yet")]
+    AwaitsSecrets,
     /// The peer or its certificate was refused, or refused us.
     #[error("TLS handshake failed: {0}")]
     Handshake(HandshakeError),
@@ -88,7 +93,26 @@ impl ClientTls {
         if let Some(log) = options::key_log(common)? {
             config.key_log = log;
         }
-        Ok(Self { config: Arc::new(config), identity, policy, check_server_name })
+        let config = Arc::new(config);
+        Ok(Self { config, identity, policy, check_server_name, awaits_secrets: false })
+    }
+
+    /// Stands for a context whose secrets have not come yet: it connects to nobody.
+    ///
+    /// # Errors
+    /// The field of the context that cannot be honoured.
+    pub fn awaiting_secrets(context: &UpstreamTls) -> Result<Self, Invalid> {
+        let common = &context.common;
+        let check_server_name = context.auto_sni_san_validation;
+        let verifier = ServerVerifier { policy: None, check_server_name };
+        let config = ClientConfig::builder_with_provider(options::provider(common)?)
+            .with_protocol_versions(&options::versions(common)?)
+            .map_err(|error| Invalid::new("common_tls_context.tls_params", error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        let config = Arc::new(config);
+        Ok(Self { config, identity: None, policy: None, check_server_name, awaits_secrets: true })
     }
 
     /// Whether the server's certificate is checked at all. Without `trusted_ca` and hashes it is not,
@@ -120,6 +144,9 @@ impl ClientTls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        if self.awaits_secrets {
+            return Err(ConnectError::AwaitsSecrets);
+        }
         if certified_name.is_some() && !self.verifies() {
             return Err(ConnectError::NothingToCheckBy);
         }

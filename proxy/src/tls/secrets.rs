@@ -51,6 +51,15 @@ impl Secrets {
         names(context).filter(|name| !self.named.contains_key(name)).cloned().collect()
     }
 
+    /// Whether `context` lacks a secret that a management server may yet send.
+    pub fn awaits(&self, context: &CommonTls) -> bool {
+        let may_come = |name: SecretName| match name {
+            SecretName::Discovered(source) => source.source.server().is_some(),
+            SecretName::Static(_) => false,
+        };
+        self.missing(context).into_iter().any(may_come)
+    }
+
     /// The files whose change means that `context` must be built anew, without those that carry
     /// the discovered secrets themselves.
     pub fn files(&self, context: &CommonTls) -> Vec<PathBuf> {

@@ -31,6 +31,8 @@ pub struct ServerTls {
     without_alpn: Arc<ServerConfig>,
     identities: Arc<Identities>,
     policy: Option<Arc<Policy>>,
+    /// Whether a secret is missing that may yet come.
+    awaits_secrets: bool,
 }
 
 impl ServerTls {
@@ -56,7 +58,20 @@ impl ServerTls {
         }
         let without_alpn = Arc::new(config.clone());
         config.alpn_protocols = options::protocols(common);
-        Ok(Self { config: Arc::new(config), without_alpn, identities, policy })
+        let config = Arc::new(config);
+        Ok(Self { config, without_alpn, identities, policy, awaits_secrets: false })
+    }
+
+    /// Stands for a context whose secrets have not come yet: it accepts nobody.
+    ///
+    /// # Errors
+    /// The field of the context that cannot be honoured.
+    pub fn awaiting_secrets(context: &DownstreamTls) -> Result<Self, Invalid> {
+        let identities = Arc::new(Identities::new(Vec::new()));
+        let builder = builder(context, options::provider(&context.common)?, None)?;
+        let config = Arc::new(builder.with_cert_resolver(Arc::clone(&identities) as _));
+        let without_alpn = Arc::clone(&config);
+        Ok(Self { config, without_alpn, identities, policy: None, awaits_secrets: true })
     }
 
     /// Performs the handshake. The caller sets the time limit.
@@ -68,6 +83,9 @@ impl ServerTls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        if self.awaits_secrets {
+            return Err(io::Error::other("the secrets of this chain have not come yet"));
+        }
         let start = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(explained)?;
         let hello = start.client_hello();
         let local = self.identities.choose(hello.server_name(), hello.signature_schemes());

@@ -178,7 +178,9 @@ impl Track {
         let mut took = false;
         let answers = stream == Some(update.stream);
         if answers {
-            let withdrawn = std::mem::take(&mut self.talk.withdrawn);
+            let mut withdrawn = std::mem::take(&mut self.talk.withdrawn);
+            // What has come need not be asked for anew, be it refused.
+            withdrawn.retain(|name| update.resources.iter().all(|it| it.name != *name));
             self.talk.left.extend(withdrawn);
             if self.wanted.is_wildcard() {
                 self.talk.left.remove(WILDCARD);

@@ -275,3 +275,17 @@ fn a_push_that_is_refused_again_and_again_is_answered_ever_more_slowly() {
     world.told(sotw(Listener, "9", "m", vec![resource(Listener, "x", 1)]), vec![]);
     assert_eq!(world.said_sotw().error_detail, None, "what is good is answered at once");
 }
+
+#[test]
+fn what_is_refused_is_not_asked_for_for_ever_after_it_was_given_up_for_a_moment() {
+    for variant in BOTH {
+        let mut world = World::new(variant);
+        world.put(Endpoints, "b", BAD);
+        world.subscribe(Endpoints, "b");
+        world.speak();
+        world.unsubscribe(Endpoints, "b");
+        world.subscribe(Endpoints, "b");
+        world.rest();
+        assert!(world.messages < 20, "{:#?}", world.log);
+    }
+}

@@ -1,17 +1,18 @@
-//! Checks that need more than one resource: addresses used twice, clusters that do not exist.
+//! Checks that need more than one resource: addresses used twice, clusters and servers that do not exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use xds::yaml::Error as Located;
 
-use super::state::{Asked, State, chains};
+use super::state::{State, chains};
+use crate::config::bootstrap::Bootstrap;
 use crate::config::cluster::Discovery;
 use crate::config::dns::Cache;
-use crate::config::http_filter::{FilterKind, HttpFilter};
 use crate::config::listener::ListenAddress;
 use crate::config::mirror::MirrorPolicy;
 use crate::config::route::{Action, ClusterSpecifier, ClusterTarget, RouteConfig};
+use crate::config::source::{GrpcSource, Server};
 use crate::config::{Invalid, Name};
 
 /// Listeners that claim the address of another one.
@@ -37,27 +38,51 @@ pub(super) fn addresses(state: &State) -> Vec<Located> {
     errors
 }
 
-/// Resources that ask for others from management servers.
+/// Resources that ask for others from management servers which cannot be reached: there is no `ads_config`, or no such
+/// cluster. It has to be a static one, as in Envoy: nothing that servers send is needed to reach them.
 pub(super) fn servers(state: &State) -> Vec<Located> {
-    let refused = |asked: Asked| {
-        let reason = "management servers are not supported by this version; use path_config_source";
-        asked.origin.locate(Invalid::new(asked.path(), reason))
+    let bootstrap = &state.bootstrap;
+    let config = &bootstrap.config;
+    let unreachable = |server: &Server| match server {
+        Server::Ads if config.ads.is_none() => {
+            Some("needs dynamic_resources.ads_config in the bootstrap".to_owned())
+        }
+        // Told of once, at `ads_config` itself.
+        Server::Ads => None,
+        Server::Grpc(source) => not_static(config, source),
     };
-    let mut errors: Vec<_> = state.asked_of_servers().map(refused).collect();
-    for listener in state.listeners() {
-        for (path, chain) in chains(listener.value) {
-            let filters = chain.http().map_or(&[][..], |http| &http.filters);
-            let discovered = |it: &&HttpFilter| matches!(it.kind, FilterKind::Discovered(_));
-            if let Some(filter) = filters.iter().find(discovered) {
-                let reason = format!(
-                    "the configuration of filter {:?} is discovered, which is not supported by this version",
-                    filter.name
-                );
-                errors.push(listener.origin.locate(Invalid::new(path, reason)));
-            }
+    let mut errors = Vec::new();
+    if let Some(reason) = config.ads.as_deref().and_then(|source| not_static(config, source)) {
+        let error = Invalid::new("dynamic_resources.ads_config.grpc_services", reason);
+        errors.push(bootstrap.locate(error));
+    }
+    for (name, source) in [("lds_config", &config.lds), ("cds_config", &config.cds)] {
+        let server = source.as_ref().and_then(|source| source.server());
+        if let Some(reason) = server.and_then(|source| unreachable(&source.server)) {
+            let path = format!("dynamic_resources.{name}");
+            errors.push(bootstrap.locate(Invalid::new(path, reason)));
+        }
+    }
+    for (origin, asked) in state.asked().into_iter().filter(|(_, asked)| !state.is_own(asked)) {
+        let server = asked.source.source.server();
+        if let Some(reason) = server.and_then(|source| unreachable(&source.server)) {
+            errors.push(origin.locate(Invalid::new(asked.path(), reason)));
         }
     }
     errors
+}
+
+/// Why one of the services of `source` cannot be reached.
+fn not_static(config: &Bootstrap, source: &GrpcSource) -> Option<String> {
+    let is_known = |name: &Name| {
+        let cluster = config.clusters.iter().find(|cluster| cluster.name == *name);
+        cluster.is_some_and(|cluster| !matches!(cluster.discovery, Discovery::Eds(_)))
+    };
+    let unknown = source.services.iter().find(|service| !is_known(&service.cluster))?;
+    Some(format!(
+        "{:?} must be a cluster of static_resources, and not of type EDS",
+        unknown.cluster
+    ))
 }
 
 /// Caches of names that are called as another one is, and are not the same.

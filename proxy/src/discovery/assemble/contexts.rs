@@ -25,7 +25,10 @@ impl Context for DownstreamTls {
     }
 
     fn build(&self, secrets: &Secrets, _: &Place) -> Result<ServerTls, Invalid> {
-        ServerTls::build(self, secrets)
+        match secrets.awaits(&self.common) {
+            true => ServerTls::awaiting_secrets(self),
+            false => ServerTls::build(self, secrets),
+        }
     }
 }
 
@@ -37,6 +40,9 @@ impl Context for UpstreamTls {
     }
 
     fn build(&self, secrets: &Secrets, (cluster, _): &Place) -> Result<ClientTls, Invalid> {
+        if secrets.awaits(&self.common) {
+            return ClientTls::awaiting_secrets(self);
+        }
         let tls = ClientTls::build(self, secrets)?;
         if !tls.verifies() {
             tracing::warn!(

@@ -12,6 +12,7 @@ use super::adopt;
 use super::check;
 use super::contexts::{Context, Contexts, Outcome, Place};
 use super::endpoints;
+use super::extensions;
 use super::rates::Rates;
 use super::state::{Placed, State, TLS_PATH, chains, cluster_tls};
 use crate::cluster::{ClusterSpec, Clusters};
@@ -221,6 +222,8 @@ impl Linker<'_> {
         origin: &Origin,
         clusters: &BTreeSet<Name>,
     ) -> Option<Arc<FilterChain>> {
+        let found = extensions::with_discovered(config, self.state, origin);
+        let config = &found.map_err(|errors| self.errors.extend(errors)).ok()?;
         let old = self.last.snapshot.chain(listener, &config.name);
         let tls = match &config.tls {
             Some(tls) => {

@@ -40,7 +40,10 @@ pub(super) fn shadowed(bootstrap: &BootstrapFile, file: &ResourceFile) {
         let fixed = match &item.resource {
             Resource::Listener(_) => config.listeners.iter().any(|it| it.name == *name),
             Resource::Cluster(_) => config.clusters.iter().any(|it| it.name == *name),
-            Resource::Routes(_) | Resource::Endpoints(_) | Resource::Secret(_) => false,
+            Resource::Routes(_)
+            | Resource::Endpoints(_)
+            | Resource::Secret(_)
+            | Resource::Extension(_) => false,
         };
         if fixed {
             tracing::warn!("discovered {name} is not used: a static resource has the same name");

@@ -1,13 +1,17 @@
 //! Counts what became of each update, under Envoy's names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::candidates::{Fault, Source};
 use super::state::{State, chains};
+use crate::config::Name;
+use crate::config::cluster::{Cluster, Discovery};
 use crate::config::http::RouteSource;
-use crate::discovery::file::{self, FileKey, Kind};
+use crate::config::source::ResourceSource;
+use crate::discovery::file::{self, FileKey, Kind, Resource};
+use crate::discovery::served::ServedKey;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::{Metrics, Scope, SubscriptionStats};
 
@@ -49,14 +53,82 @@ impl Stats {
             self.metrics.server().bootstrap_reload_attempt.inc();
             self.metrics.server().bootstrap_reload_success.inc();
         }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let version = version(source, state);
         for stats in self.of(source, state) {
             stats.update_attempt.inc();
-            stats.update_success.inc();
-            stats.update_time.set(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
-            stats.version.set(version);
+            note_success(&stats, version);
         }
+    }
+
+    /// A server sent resources with these names; whether all of that was taken.
+    pub(super) fn heard(
+        &mut self,
+        key: &ServedKey,
+        names: &[Name],
+        taken: bool,
+        version: &str,
+        state: &State,
+    ) {
+        for stats in self.served(key, names, state) {
+            stats.update_attempt.inc();
+            match taken {
+                true => note_success(&stats, number(version)),
+                false => stats.update_rejected.inc(),
+            }
+        }
+    }
+
+    /// A resource has not come in time.
+    pub(super) fn missing(&mut self, key: &ServedKey, name: &Name, state: &State) {
+        for stats in self.served(key, std::slice::from_ref(name), state) {
+            stats.init_fetch_timeout.inc();
+        }
+    }
+
+    fn served(
+        &mut self,
+        key: &ServedKey,
+        names: &[Name],
+        state: &State,
+    ) -> Vec<Arc<SubscriptionStats>> {
+        let all: HashSet<&Name> = names.iter().collect();
+        let scopes = match key.kind {
+            Kind::Listener => vec![Scope::Lds],
+            Kind::Cluster => vec![Scope::Cds],
+            Kind::Secret => names.iter().map(|name| Scope::sds(name)).collect(),
+            Kind::Endpoints => {
+                let of = |cluster: &Cluster| match &cluster.discovery {
+                    Discovery::Eds(source) => all.contains(&source.name),
+                    _ => false,
+                };
+                let waiting = state.served.values().flat_map(|set| set.warming.values());
+                let waiting = waiting.filter_map(|item| match &item.resource {
+                    Resource::Cluster(cluster) => Some(cluster),
+                    _ => None,
+                });
+                let clusters = state.clusters();
+                let clusters = clusters.iter().map(|placed| placed.value).chain(waiting);
+                let clusters = clusters.filter(|cluster| of(cluster));
+                clusters.map(|cluster| Scope::cluster(&cluster.stat_name)).collect()
+            }
+            Kind::Routes => table_scopes(state, |source| {
+                all.contains(&source.name)
+                    && source.source.server().is_some_and(|source| source.server == key.server)
+            }),
+            Kind::Extension => Vec::new(),
+        };
+        self.shared(scopes)
+    }
+
+    fn shared(&mut self, scopes: Vec<Scope>) -> Vec<Arc<SubscriptionStats>> {
+        let metrics = &self.metrics;
+        scopes
+            .into_iter()
+            .map(|scope| {
+                let entry = self.subscriptions.entry(scope.clone());
+                Arc::clone(entry.or_insert_with(|| metrics.subscription(scope)))
+            })
+            .collect()
     }
 
     /// `new` has replaced `old`.
@@ -78,23 +150,27 @@ impl Stats {
 
     fn of(&mut self, source: &Source, state: &State) -> Vec<Arc<SubscriptionStats>> {
         let Source::File(key) = source else { return Vec::new() };
-        let metrics = &self.metrics;
-        scopes(key, state)
-            .into_iter()
-            .map(|scope| {
-                let entry = self.subscriptions.entry(scope.clone());
-                Arc::clone(entry.or_insert_with(|| metrics.subscription(scope)))
-            })
-            .collect()
+        self.shared(scopes(key, state))
     }
+}
+
+fn note_success(stats: &SubscriptionStats, version: i64) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    stats.update_success.inc();
+    stats.update_time.set(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    stats.version.set(version);
 }
 
 /// A number that stands for the version of a file, as dashboards compare it between proxies.
 fn version(source: &Source, state: &State) -> i64 {
     let Source::File(key) = source else { return 0 };
-    let file = state.files.get(key);
+    state.files.get(key).map_or(0, |file| number(&file.version))
+}
+
+/// A number that stands for a version.
+fn number(version: &str) -> i64 {
     // Halved, for a gauge is signed.
-    file.map_or(0, |file| (file::digest(file.version.as_bytes()) >> 1).cast_signed())
+    (file::digest(version.as_bytes()) >> 1).cast_signed()
 }
 
 /// The subscriptions that a file serves.
@@ -105,21 +181,33 @@ fn scopes(key: &FileKey, state: &State) -> Vec<Scope> {
         Kind::Cluster => vec![Scope::Cds],
         Kind::Endpoints => names().map(|name| Scope::cluster(name)).collect(),
         Kind::Secret => names().map(|name| Scope::sds(name)).collect(),
-        Kind::Routes => {
-            let mut scopes = Vec::new();
-            for listener in state.listeners() {
-                for (_, chain) in chains(listener.value) {
-                    if let Some(http) = chain.http()
-                        && let RouteSource::Rds(source) = &http.routes
-                        && source.source.file().is_some_and(|file| file.path == key.path)
-                    {
-                        scopes.push(Scope::rds(&http.stat_prefix, &source.name));
-                    }
-                }
+        Kind::Routes => table_scopes(state, |source| {
+            source.source.file().is_some_and(|file| file.path == key.path)
+        }),
+        Kind::Extension => Vec::new(),
+    }
+}
+
+/// The subscriptions to route tables that come from where `is_it` says.
+fn table_scopes(state: &State, is_it: impl Fn(&ResourceSource) -> bool) -> Vec<Scope> {
+    let waiting = state.served.values().flat_map(|set| set.warming.values());
+    let waiting = waiting.filter_map(|item| match &item.resource {
+        Resource::Listener(listener) => Some(listener),
+        _ => None,
+    });
+    let listeners = state.listeners();
+    let mut scopes = Vec::new();
+    for listener in listeners.iter().map(|placed| placed.value).chain(waiting) {
+        for (_, chain) in chains(listener) {
+            if let Some(http) = chain.http()
+                && let RouteSource::Rds(source) = &http.routes
+                && is_it(source)
+            {
+                scopes.push(Scope::rds(&http.stat_prefix, &source.name));
             }
-            scopes.sort();
-            scopes.dedup();
-            scopes
         }
     }
+    scopes.sort();
+    scopes.dedup();
+    scopes
 }

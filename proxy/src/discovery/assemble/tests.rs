@@ -2,11 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use super::*;
+use crate::call::Caller;
+use crate::cluster::LocalClusters;
+use crate::config::bootstrap::Node;
+use crate::snapshot::SnapshotCell;
 
 /// A directory of configuration files and the assembler that reads them.
 struct World {
@@ -73,6 +79,12 @@ impl World {
         let problems = self.assembler.problems();
         problems.iter().map(|error| error.to_string().replace(&root, "")).collect()
     }
+}
+
+/// What reaches no server.
+fn caller() -> Rc<Caller> {
+    let clusters = Rc::new(LocalClusters::new(Arc::new(Clusters::new(Arc::default()))));
+    Rc::new(Caller::new(clusters, &SnapshotCell::new(Snapshot::default())))
 }
 
 fn write(directory: &Path, name: &str, text: &str) {
@@ -424,6 +436,11 @@ fn the_dump_shows_what_is_in_use() {
 
 #[tokio::test]
 async fn a_running_assembler_resolves_names_and_follows_its_files() {
+    let local = tokio::task::LocalSet::new();
+    local.run_until(resolves_names_and_follows_its_files()).await;
+}
+
+async fn resolves_names_and_follows_its_files() {
     let directory = tempfile::tempdir().unwrap();
     let named = |port: &str| {
         CLUSTERS
@@ -440,12 +457,12 @@ async fn a_running_assembler_resolves_names_and_follows_its_files() {
     let sources = Sources { config_path: Some(config_path), config_yaml: None };
     let assembler = Assembler::load(sources, Arc::default()).ok().unwrap();
     let (sender, mut published) = tokio::sync::mpsc::unbounded_channel();
-    let running = tokio::spawn(async move {
+    let running = tokio::task::spawn_local(async move {
         let mut publish = |snapshot: &Arc<Snapshot>| {
             sender.send(Arc::clone(snapshot)).unwrap();
             Ok(())
         };
-        assembler.run(&mut publish, async |_| (), || ()).await
+        assembler.run(caller(), &Node::default(), &mut publish, async |_| (), || ()).await
     });
     let first = published.recv().await.unwrap();
     let address = &first.clusters["one"].assignment.endpoints[0].address;
@@ -581,20 +598,31 @@ fn binary_files_are_checked_strictly() {
 }
 
 #[test]
-fn management_servers_are_refused_with_their_place() {
+fn management_servers_that_cannot_be_reached_are_refused_with_their_place() {
     let found = "http_filters:
           - name: found
             config_discovery: {config_source: {ads: {}}, type_urls: [x/a.B]}";
     let listener = listener("rds: {route_config_name: r, config_source: {ads: {}}}");
-    let text = format!("{CLUSTERS}  listeners:\n{}", listener.replace("http_filters:", found));
+    let listener = listener.replace("http_filters:", found);
+    let cds = "{api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: none}}]}}";
+    let dynamic = format!("dynamic_resources: {{cds_config: {cds}}}");
+    let text = format!("{CLUSTERS}  listeners:\n{listener}\n{dynamic}\n");
     let errors = World::load(&[("bootstrap.yaml", &text)]).err().unwrap();
     let tells = |what: &str| errors.iter().any(|error| error.contains(what));
-    assert!(tells("rds.config_source.ads: management servers are not supported"), "{errors:?}");
-    assert!(tells("the configuration of filter \"found\" is discovered"), "{errors:?}");
+    assert!(tells("rds.config_source.ads: needs dynamic_resources.ads_config"), "{errors:?}");
+    assert!(tells("config_source.ads: needs dynamic_resources.ads_config"), "{errors:?}");
+    assert!(
+        tells("cds_config: \"none\" must be a cluster of static_resources, and not of type EDS"),
+        "{errors:?}"
+    );
 }
 
 #[tokio::test]
 async fn what_needs_the_agents_secrets_is_served_once_they_are_there() {
+    tokio::task::LocalSet::new().run_until(serves_once_the_agents_secrets_are_there()).await;
+}
+
+async fn serves_once_the_agents_secrets_are_there() {
     let authority = certs::Authority::self_signed("root").unwrap();
     let identity = || {
         let leaf = authority.issue(&certs::Request::default().dns("localhost")).unwrap();
@@ -619,7 +647,7 @@ async fn what_needs_the_agents_secrets_is_served_once_they_are_there() {
     let plain = listener(&routes).replace("name: in", "name: plain").replace("23100", "23104");
     let bootstrap = format!("{CLUSTERS}  listeners:\n{}  {tls}{plain}", listener(&routes));
     let errors = World::load(&[("bootstrap.yaml", &bootstrap)]).err().unwrap();
-    assert!(errors[0].contains("there is no secret `default`"), "without an agent: {errors:?}");
+    assert!(errors[0].contains("\"sds-grpc\" must be a cluster"), "without an agent: {errors:?}");
 
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "bootstrap.yaml", &bootstrap);
@@ -632,15 +660,15 @@ async fn what_needs_the_agents_secrets_is_served_once_they_are_there() {
 
     agent.send_replace(Some(identity()));
     let (sender, mut published) = tokio::sync::mpsc::unbounded_channel();
-    let running = tokio::spawn(async move {
+    let running = tokio::task::spawn_local(async move {
         let mut publish = |snapshot: &Arc<Snapshot>| {
             sender.send(Arc::clone(snapshot)).unwrap();
             Ok(())
         };
-        assembler.run(&mut publish, async |_| {}, || {}).await
+        assembler.run(caller(), &Node::default(), &mut publish, async |_| {}, || {}).await
     });
     let mut next =
-        async || tokio::time::timeout(FIRST_SECRETS, published.recv()).await.unwrap().unwrap();
+        async || tokio::time::timeout(run::FIRST_SECRETS, published.recv()).await.unwrap().unwrap();
     let first = next().await;
     assert!(first.listeners.contains_key("in"));
     agent.send_replace(Some(identity()));

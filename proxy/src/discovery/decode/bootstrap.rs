@@ -18,14 +18,14 @@ use super::errors::{At, Result, both, each, optional, refuse};
 use super::listener::listener;
 use super::overload::overload_manager;
 use super::runtime::layered_runtime;
-use super::source::{file_source, no_management_server};
+use super::source::{ads_config, config_source};
 use super::tls::secret;
 use super::tracing::default_provider;
 use super::value::unless_empty;
 use crate::config::cluster::Cluster;
 use crate::config::connecting::BindConfig;
 use crate::config::sharing::Parts;
-use crate::config::source::FileSource;
+use crate::config::source::{ConfigSource, GrpcSource};
 use crate::config::{self, Name};
 
 /// A bootstrap file.
@@ -72,7 +72,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         ),
     )?;
     let (mut runtime, overload) = (values.0.unwrap_or_default(), values.1.unwrap_or_default());
-    let (lds, cds) = sources.unwrap_or_default();
+    let Dynamics { lds, cds, ads } = sources.unwrap_or_default();
     let provider = traces.flatten().map(Arc::new);
     let Manager { local_cluster, bind } = manager.unwrap_or_default();
     defined(local_cluster.as_ref(), &resources.clusters)?;
@@ -87,6 +87,7 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         strip_fragments: runtime.strip_fragments,
         lds,
         cds,
+        ads,
         ..resources
     })
 }
@@ -152,15 +153,24 @@ fn unique<'a>(field: &str, names: impl Iterator<Item = &'a Name>) -> Result<()> 
     Ok(())
 }
 
-fn dynamics(proto: &DynamicResources) -> Result<(Option<FileSource>, Option<FileSource>)> {
-    let DynamicResources { lds_config, cds_config, ads_config } = proto;
-    if ads_config.is_some() {
-        return no_management_server("ads_config");
-    }
-    both(
-        optional("lds_config", lds_config, file_source),
-        optional("cds_config", cds_config, file_source),
-    )
+/// Where listeners, clusters, and whatever else says `ads`, come from.
+#[derive(Default)]
+struct Dynamics {
+    lds: Option<ConfigSource>,
+    cds: Option<ConfigSource>,
+    ads: Option<Arc<GrpcSource>>,
+}
+
+fn dynamics(proto: &DynamicResources) -> Result<Dynamics> {
+    let DynamicResources { lds_config, cds_config, ads_config: ads } = proto;
+    let (lds, (cds, ads)) = both(
+        optional("lds_config", lds_config, config_source),
+        both(
+            optional("cds_config", cds_config, config_source),
+            optional("ads_config", ads, ads_config),
+        ),
+    )?;
+    Ok(Dynamics { lds, cds, ads: ads.map(Arc::new) })
 }
 
 fn admin(proto: &Admin) -> Result<Option<config::bootstrap::Admin>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost_types::Any;
-use xds::envoy::config::core::v3::ExtensionConfigSource;
+use xds::envoy::config::core::v3::{ExtensionConfigSource, TypedExtensionConfig};
 use xds::envoy::config::route::v3::FilterConfig;
 use xds::envoy::extensions::filters::http::cors::v3::Cors;
 use xds::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
@@ -163,6 +163,34 @@ fn discovered(proto: &ExtensionConfigSource, stat_prefix: &Name) -> Result<Filte
         types: types.collect(),
         default,
     })))
+}
+
+/// What a discovered filter does; none if requests pass it as if it were not there.
+pub(super) fn found(
+    proto: &TypedExtensionConfig,
+    stat_prefix: &Name,
+) -> Result<Option<FilterKind>> {
+    let TypedExtensionConfig { name, typed_config } = proto;
+    non_empty("name", name)?;
+    let any = extension::carried(required("typed_config", typed_config)?).at("typed_config")?;
+    if changes_nothing(&any).at("typed_config")? {
+        return Ok(None);
+    }
+    match kind(&any, stat_prefix).at("typed_config")? {
+        Some(kind) => Ok(Some(kind)),
+        None => unsupported(&any).at("typed_config"),
+    }
+}
+
+/// Refuses a discovered filter that is of none of `types`.
+pub(super) fn of_types(proto: &TypedExtensionConfig, types: &[Box<str>]) -> Result<()> {
+    let any = required("typed_config", &proto.typed_config)?;
+    let any = extension::carried(any).at("typed_config")?;
+    let found = message_name(&any);
+    if types.iter().any(|known| **known == *found) {
+        return Ok(());
+    }
+    refuse("typed_config", format!("{found} is none of the type_urls of who asks for it"))
 }
 
 /// The same, of filters that have little to say.

@@ -1,6 +1,8 @@
-//! Where data comes from: inline or from a file, and which file holds discovered resources.
+//! Where data comes from: inline or from a file, and which file or server has discovered resources.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use xds::envoy::config::core::v3::api_config_source::ApiType;
 use xds::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
@@ -12,29 +14,23 @@ use xds::envoy::config::core::v3::{
 
 use super::errors::{At, Result, each, refuse};
 use super::service::grpc_service;
-use super::value::{enumeration, non_empty};
+use super::value::{duration, enumeration, non_empty};
 use crate::config;
-use crate::config::source::{self, FileSource, GrpcSource};
+use crate::config::source::{self, FileSource, GrpcSource, Server, ServerSource};
 
-const NO_MANAGEMENT_SERVER: &str =
-    "management servers are not supported by this version; use path_config_source";
-
-/// The file that holds discovered resources.
-pub(super) fn file_source(proto: &ConfigSource) -> Result<FileSource> {
-    match config_source(proto)? {
-        source::ConfigSource::File(file) => Ok(file),
-        source::ConfigSource::Ads => refuse("ads", NO_MANAGEMENT_SERVER),
-        source::ConfigSource::Grpc(_) => refuse("api_config_source", NO_MANAGEMENT_SERVER),
-    }
-}
+/// Envoy's default of `initial_fetch_timeout`.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What holds discovered resources.
 pub(super) fn config_source(proto: &ConfigSource) -> Result<source::ConfigSource> {
-    let ConfigSource { config_source_specifier, initial_fetch_timeout: _, resource_api_version } =
+    let ConfigSource { config_source_specifier, initial_fetch_timeout, resource_api_version } =
         proto;
     if enumeration::<ApiVersion>("resource_api_version", *resource_api_version)? == ApiVersion::V2 {
         return refuse("resource_api_version", "V2 is not supported, as in Envoy; use V3");
     }
+    let timeout = initial_fetch_timeout.as_ref().map(duration).transpose();
+    let fetch_timeout = timeout.at("initial_fetch_timeout")?.unwrap_or(FETCH_TIMEOUT);
+    let from = |server| source::ConfigSource::Server(ServerSource { server, fetch_timeout });
     match config_source_specifier {
         Some(ConfigSourceSpecifier::PathConfigSource(source)) => {
             path_config_source(source).at("path_config_source").map(source::ConfigSource::File)
@@ -45,36 +41,44 @@ pub(super) fn config_source(proto: &ConfigSource) -> Result<source::ConfigSource
         }
         Some(ConfigSourceSpecifier::ApiConfigSource(source)) => {
             let source = api_config_source(source).at("api_config_source")?;
-            Ok(source::ConfigSource::Grpc(Box::new(source)))
+            Ok(from(Server::Grpc(Arc::new(source))))
         }
-        Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})) => {
-            Ok(source::ConfigSource::Ads)
-        }
+        Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})) => Ok(from(Server::Ads)),
         None => refuse("", "required: say where the resources come from"),
     }
 }
 
+/// How one management server is asked.
 fn api_config_source(proto: &ApiConfigSource) -> Result<GrpcSource> {
+    let source = ads_config(proto)?;
+    match enumeration("transport_api_version", proto.transport_api_version)? {
+        ApiVersion::V3 => Ok(source),
+        _ => refuse("transport_api_version", "must be V3, as in Envoy"),
+    }
+}
+
+/// How the management server of all kinds of resources is asked. Its version may be left out, as in Envoy.
+pub(super) fn ads_config(proto: &ApiConfigSource) -> Result<GrpcSource> {
     let ApiConfigSource {
         api_type,
         transport_api_version,
         grpc_services,
-        set_node_on_first_message_only: _,
+        set_node_on_first_message_only,
     } = proto;
     let delta = match enumeration("api_type", *api_type)? {
         ApiType::Grpc => false,
         ApiType::DeltaGrpc => true,
         _ => return refuse("api_type", "only GRPC and DELTA_GRPC are supported here"),
     };
-    if enumeration::<ApiVersion>("transport_api_version", *transport_api_version)? != ApiVersion::V3
-    {
+    let version = enumeration::<ApiVersion>("transport_api_version", *transport_api_version)?;
+    if version == ApiVersion::V2 {
         return refuse("transport_api_version", "must be V3, as in Envoy");
     }
     let services = each("grpc_services", grpc_services, grpc_service)?;
-    match services.into_iter().next() {
-        Some(service) => Ok(GrpcSource { service, delta }),
-        None => refuse("grpc_services", "required"),
+    if services.is_empty() {
+        return refuse("grpc_services", "required");
     }
+    Ok(GrpcSource { services, delta, node_on_first_message_only: *set_node_on_first_message_only })
 }
 
 fn path_config_source(proto: &PathConfigSource) -> Result<FileSource> {
@@ -87,11 +91,6 @@ fn path_config_source(proto: &PathConfigSource) -> Result<FileSource> {
         None => None,
     };
     Ok(FileSource { path, watched_directory })
-}
-
-/// Refuses the `ads_config` of a bootstrap.
-pub(super) fn no_management_server<T>(field: &str) -> Result<T> {
-    refuse(field, NO_MANAGEMENT_SERVER)
 }
 
 /// Data that TLS reads when it builds a context.

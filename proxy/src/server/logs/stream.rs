@@ -4,8 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use xds::envoy::config::core::v3::node::UserAgentVersionType;
-use xds::envoy::config::core::v3::{Locality, Node as NodeProto};
 use xds::envoy::service::accesslog::v3::stream_access_logs_message::{
     HttpAccessLogEntries, Identifier, LogEntries, TcpAccessLogEntries,
 };
@@ -15,7 +13,7 @@ use crate::call::{Caller, grpc};
 use crate::config::Name;
 use crate::config::bootstrap::Node;
 use crate::config::service::GrpcService;
-use crate::net::structure::structure;
+use crate::discovery::identity::identity;
 use crate::telemetry::access_log::reporter::LogItem;
 use crate::telemetry::metrics::GrpcAccessLogStats;
 
@@ -59,7 +57,8 @@ impl LogStream {
         }
         if !sent {
             message.identifier = Some(self.identifier());
-            let (messages, answers) = grpc::stream(Rc::clone(&self.caller), &self.service, METHOD);
+            let (messages, answers) =
+                grpc::stream(Rc::clone(&self.caller), &self.service, METHOD, grpc::LONGEST_MESSAGE);
             sent = messages.deliver(&message).await;
             *open = sent.then_some(Open { messages, answers });
         }
@@ -81,19 +80,7 @@ impl LogStream {
     }
 
     fn identifier(&self) -> Identifier {
-        let Node { id, cluster, locality: (region, zone, sub_zone), metadata } = &*self.node;
-        let (region, zone, sub_zone) = (region.clone(), zone.clone(), sub_zone.clone());
-        let node = NodeProto {
-            id: id.clone(),
-            cluster: cluster.clone(),
-            metadata: metadata.as_object().map(structure),
-            locality: Some(Locality { region, zone, sub_zone }),
-            user_agent_name: "outrigger".to_owned(),
-            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
-                env!("CARGO_PKG_VERSION").to_owned(),
-            )),
-            client_features: Vec::new(),
-        };
+        let node = identity(&self.node);
         Identifier { node: Some(node), log_name: self.log_name.to_string() }
     }
 }

@@ -45,7 +45,9 @@ pub use local_rate_limit::{ConnectionRateStats, LocalRateLimitStats};
 pub use rate_limit::ClusterRateLimitStats;
 pub use rbac::{RbacPolicyStats, RbacStats, ShadowRbacStats};
 pub use route::RouteStats;
-pub use server::{DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats};
+pub use server::{
+    ControlPlaneStats, DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats,
+};
 pub use session::SessionStats;
 pub use tcp::TcpStats;
 pub use tracing::{OpenTelemetryStats, ZipkinStats};

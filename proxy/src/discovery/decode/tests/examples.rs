@@ -10,10 +10,8 @@ use super::super::{bootstrap, route_config};
 use super::decode;
 
 /// What each of Envoy's example bootstraps is refused for, by the end of the path; all others are accepted.
-const REFUSED: [(&str, &[&str]); 2] = [
-    ("dynamic-config-cp__envoy.yaml", &["dynamic_resources.ads_config"]),
-    ("load-reporting-service__envoy.yaml", &["cluster_manager.load_stats_config"]),
-];
+const REFUSED: [(&str, &[&str]); 1] =
+    [("load-reporting-service__envoy.yaml", &["cluster_manager.load_stats_config"])];
 
 /// A file or folder of the suites; none, and a note, where they are absent.
 pub(super) fn suite(name: &str) -> Option<PathBuf> {

@@ -15,10 +15,20 @@ statistics! {
         update_failure: SharedCounter = "update_failure",
         /// Times they were read and refused.
         update_rejected: SharedCounter = "update_rejected",
+        /// Times they had not come when their time was over.
+        init_fetch_timeout: SharedCounter = "init_fetch_timeout",
         /// When they were last taken, in milliseconds since 1970.
         update_time: SharedGauge = "update_time",
         /// A number that stands for the version taken last.
         version: SharedGauge = "version",
+    }
+}
+
+statistics! {
+    /// The stream to the management server of all kinds of resources.
+    ControlPlaneStats {
+        /// Whether there is a stream (1) or not (0).
+        connected_state: SharedGauge = "control_plane.connected_state",
     }
 }
 
