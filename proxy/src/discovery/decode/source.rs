@@ -48,17 +48,17 @@ pub(super) fn config_source(proto: &ConfigSource) -> Result<source::ConfigSource
     }
 }
 
-/// How one management server is asked.
+/// How the management server of one kind of resources is asked.
 fn api_config_source(proto: &ApiConfigSource) -> Result<GrpcSource> {
-    let source = ads_config(proto)?;
-    match enumeration("transport_api_version", proto.transport_api_version)? {
-        ApiVersion::V3 => Ok(source),
-        _ => refuse("transport_api_version", "must be V3, as in Envoy"),
-    }
+    grpc_source(proto, false)
 }
 
 /// How the management server of all kinds of resources is asked. Its version may be left out, as in Envoy.
 pub(super) fn ads_config(proto: &ApiConfigSource) -> Result<GrpcSource> {
+    grpc_source(proto, true)
+}
+
+fn grpc_source(proto: &ApiConfigSource, any_version: bool) -> Result<GrpcSource> {
     let ApiConfigSource {
         api_type,
         transport_api_version,
@@ -70,9 +70,10 @@ pub(super) fn ads_config(proto: &ApiConfigSource) -> Result<GrpcSource> {
         ApiType::DeltaGrpc => true,
         _ => return refuse("api_type", "only GRPC and DELTA_GRPC are supported here"),
     };
-    let version = enumeration::<ApiVersion>("transport_api_version", *transport_api_version)?;
-    if version == ApiVersion::V2 {
-        return refuse("transport_api_version", "must be V3, as in Envoy");
+    match enumeration("transport_api_version", *transport_api_version)? {
+        ApiVersion::V3 => {}
+        ApiVersion::Auto if any_version => {}
+        _ => return refuse("transport_api_version", "must be V3, as in Envoy"),
     }
     let services = each("grpc_services", grpc_services, grpc_service)?;
     if services.is_empty() {

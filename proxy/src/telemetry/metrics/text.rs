@@ -240,6 +240,7 @@ mod tests {
             [
                 "cluster.c1.upstream_rq_time",
                 "cluster.c1.update_rejected",
+                "cluster.c1.init_fetch_timeout",
                 "cluster.c1.update_time",
                 "downstream_cx_proxy_proto_error",
             ]
