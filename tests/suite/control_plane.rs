@@ -1,4 +1,4 @@
-//! `outrigger-control run` steers real Envoys: what it sends is accepted, requests go where the YAML says, and nothing is
+//! `outrigger-control run` steers proxies, ours and real Envoys: what it sends is accepted, requests go where the YAML says, and nothing is
 //! lost while it changes, breaks or is away.
 
 use std::time::Duration;
@@ -10,6 +10,11 @@ use harness::{
     Backend, Bootstrap, Cluster, ControlPlane, Http, Listener, Program, Proxy, Route, json,
 };
 
+on_both!(
+    a_folder_of_yaml_steers_proxies,
+    proxies_serve_on_without_the_control_plane_and_hear_only_the_differences_after_it,
+);
+
 /// The two variants, as `ApiConfigSource.api_type` names them.
 const VARIANTS: [&str; 2] = ["GRPC", "DELTA_GRPC"];
 /// Without mTLS, which needs identities.
@@ -17,7 +22,7 @@ const PLAIN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, na
      data: {mesh: 'enableAutoMtls: false'}\n";
 
 /// A gateway that routes everything to `reviews`, and has the rest from the control plane.
-async fn envoy(control: &ControlPlane, variant: &str) -> Proxy {
+async fn edge(program: Program, control: &ControlPlane, variant: &str) -> Proxy {
     let ads = || json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     let route = Route::prefix("/").to("outbound|80||reviews.shop.svc.cluster.local");
     let http = Http::routing([route]).with("route_config.validate_clusters", false);
@@ -35,27 +40,17 @@ async fn envoy(control: &ControlPlane, variant: &str) -> Proxy {
                 "cds_config": ads(), "lds_config": ads(),
             }),
         )
-        .start(Program::Envoy)
+        .start(program)
         .await
 }
 
-/// Runs a scenario with a real Envoy in both variants, if there is one.
-async fn in_both_variants(scenario: impl AsyncFn(&'static str)) {
-    if Program::Envoy.is_installed() {
-        for variant in VARIANTS {
-            scenario(variant).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_folder_of_yaml_steers_an_envoy() {
-    in_both_variants(async |variant| {
+async fn a_folder_of_yaml_steers_proxies(program: Program) {
+    for variant in VARIANTS {
         let (one, two) = (Backend::echo("one").await, Backend::echo("two").await);
         let files =
             [("mesh.yaml", PLAIN.to_owned()), ("reviews.yaml", service("reviews", &[&one]))];
         let control = ControlPlane::over(files, &[]);
-        let proxy = envoy(&control, variant).await;
+        let proxy = edge(program, &control, variant).await;
         control.settled(1, 1).await;
         assert!(proxy.get("/").send().await.text().contains("one"));
 
@@ -80,13 +75,13 @@ async fn a_folder_of_yaml_steers_an_envoy() {
         assert_eq!(proxy.get("/").send().await.status, 200);
         let edge = control.status("/api/v1/proxies/edge.shop").await;
         assert!(edge["xds"].as_object().unwrap().values().all(|kind| kind["nacks"] == 0), "{edge}");
-    })
-    .await;
+    }
 }
 
-#[tokio::test]
-async fn an_envoy_serves_on_without_the_control_plane_and_hears_only_the_differences_after_it() {
-    in_both_variants(async |variant| {
+async fn proxies_serve_on_without_the_control_plane_and_hear_only_the_differences_after_it(
+    program: Program,
+) {
+    for variant in VARIANTS {
         let (one, two) = (Backend::echo("one").await, Backend::echo("two").await);
         let files = [
             ("mesh.yaml", PLAIN.to_owned()),
@@ -94,7 +89,7 @@ async fn an_envoy_serves_on_without_the_control_plane_and_hears_only_the_differe
             ("ratings.yaml", service("ratings", &[&one])),
         ];
         let mut control = ControlPlane::over(files, &[]);
-        let proxy = envoy(&control, variant).await;
+        let proxy = edge(program, &control, variant).await;
         control.settled(1, 1).await;
         control.stop();
         for _ in 0..20 {
@@ -113,6 +108,5 @@ async fn an_envoy_serves_on_without_the_control_plane_and_hears_only_the_differe
             assert_eq!(edge["xds"]["CDS"]["responses"], 0, "{edge}");
         }
         assert_eq!(edge["xds"]["CDS"]["status"], "SYNCED", "{edge}");
-    })
-    .await;
+    }
 }
