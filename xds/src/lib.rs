@@ -5,8 +5,7 @@
 //! [`strict`] checks what arrives as bytes, [`json`] writes messages back for people.
 //!
 //! The xDS protocol is here as two state machines without sockets and clock, [`client`] and [`server`]. Both go by
-//! [`subscription`] and speak in [`wire`]'s messages; [`snapshot`] is what a server has, and [`warming`] what a client
-//! still waits for.
+//! [`subscription`] and speak in [`wire`]'s messages; [`snapshot`] is what a server has.
 
 pub mod client;
 mod generated;
@@ -20,7 +19,6 @@ pub mod subscription;
 pub mod support;
 pub mod type_url;
 pub mod typed_struct;
-pub mod warming;
 pub mod wire;
 pub mod yaml;
 
