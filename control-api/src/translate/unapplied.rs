@@ -1,5 +1,7 @@
 //! What of the mesh's objects is not applied, or not as it is written: nothing is left out in silence.
 
+mod fields;
+
 use super::{authorization, jwt, providers};
 use crate::model::Mesh;
 use crate::model::host;
@@ -36,6 +38,7 @@ pub fn report(mesh: &Mesh, findings: &mut Findings) {
     telemetry(mesh, findings);
     rules_of_one_host(mesh, findings);
     routes(mesh, findings);
+    fields::report(mesh, findings);
     for config in mesh.all::<ProxyConfig>() {
         let why = "proxies take these settings when they are started, not from the control plane";
         findings.report(code::NOT_APPLIED, config.object, "spec", why);
