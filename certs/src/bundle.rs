@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::SystemTime;
 
+use rcgen::PublicKeyData as _;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 
-use crate::{Error, Validity, utc};
+use crate::{Error, Key, Validity, utc};
 
 /// The certificates in `pem`, each as its own PEM block, in order and without duplicates.
 pub fn split(pem: &str) -> Result<Vec<String>, Error> {
@@ -60,6 +61,18 @@ pub fn unexpired(bundle: &str, now: SystemTime) -> Result<String, Error> {
         }
     }
     if kept.is_empty() { Err(Error::Empty) } else { Ok(kept) }
+}
+
+/// Whether the first certificate of `pem` names itself as its issuer, as roots do.
+pub fn is_self_signed(pem: &str) -> Result<bool, Error> {
+    read(pem, |certificate| certificate.subject() == certificate.issuer() && certificate.is_ca())
+}
+
+/// Whether the first certificate of `pem` is for `key`.
+pub fn is_for(pem: &str, key: &Key) -> Result<bool, Error> {
+    let public =
+        |own: &X509Certificate<'_>| *own.public_key().subject_public_key.data == *key.der_bytes();
+    read(pem, public)
 }
 
 /// The URIs that the certificate `der` is for, and when it is valid.

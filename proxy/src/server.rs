@@ -1,5 +1,6 @@
 //! Starts everything in order and owns the shutdown: options, configuration, workers, admin, signals, drain.
 
+mod agent;
 mod control;
 mod heap;
 mod jwks;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 
+use self::agent::Agent;
 use self::options::{Mode, Options, Question};
 use crate::discovery::{Assembler, Located, Sources, Unpublished};
 use crate::listener::access_logs;
@@ -72,7 +74,10 @@ fn run(options: &Options) -> Result<()> {
         config_path: options.config_path.clone(),
         config_yaml: options.config_yaml.clone(),
     };
-    let assembler = Assembler::load(sources, Arc::clone(&metrics)).map_err(|e| refused(&e))?;
+    let agent = Agent::new(&options.agent, &metrics).context("the agent cannot work")?;
+    let (agent, obtained) = agent.unzip();
+    let assembler = Assembler::load_with(sources, Arc::clone(&metrics), obtained);
+    let assembler = assembler.map_err(|errors| refused(&errors))?;
     if options.mode != Mode::Serve {
         return validate(options, &assembler);
     }
@@ -81,7 +86,12 @@ fn run(options: &Options) -> Result<()> {
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default());
     let runtime = runtime.context("cannot start the control runtime")?;
-    runtime.block_on(process::serve(options, logging, metrics, assembler))
+    runtime.block_on(async {
+        if let Some(agent) = agent {
+            tokio::task::spawn_local(agent.run());
+        }
+        process::serve(options, logging, metrics, assembler).await
+    })
 }
 
 fn start_logging(options: &Options) -> Result<Logging> {

@@ -19,6 +19,11 @@ impl Differs for harness::Program {
     }
 }
 
+/// Who gets a sidecar's certificate.
+pub(crate) const AN_AGENT_INSIDE: Difference = Difference(
+    "Envoy has its certificates from an agent beside it; Outrigger is its own agent and asks the CA itself",
+);
+
 /// A pooled connection may die while a request is on its way to it.
 pub(crate) const STALE_CONNECTIONS: Difference = Difference(
     "Envoy answers 503 when a reused upstream connection dies before the response; Outrigger sends \

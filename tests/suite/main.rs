@@ -40,6 +40,7 @@ macro_rules! on_outrigger_only {
 mod access_log;
 mod admin;
 mod ads;
+mod agent;
 mod authz_goldens;
 mod canary;
 mod circuit_breaker;

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{Issuer, PublicKeyData as _};
-use x509_parser::certificate::X509Certificate;
+use rcgen::Issuer;
 
 use super::{Authority, Lifetimes};
 use crate::key::{Key, write_private};
@@ -82,8 +81,7 @@ impl Authority {
         let path = bundle::split(certificates)?;
         let own = path.first().ok_or(Error::Empty)?;
         let key = Key::from_pem(key)?;
-        let raw = |own: &X509Certificate<'_>| own.public_key().subject_public_key.data.to_vec();
-        if bundle::read(own, raw)? != key.der_bytes() {
+        if !bundle::is_for(own, &key)? {
             return Err(Error::Authority("its key belongs to another certificate"));
         }
         for pair in path.windows(2) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use super::agent::options::AgentOptions;
 use crate::offline::{explain, fields, route_check};
 
 /// What the command line says.
@@ -80,6 +81,10 @@ pub struct Options {
     /// Accepted for Envoy's sake: there is no hot restart, so no two instances collide
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub base_id: u32,
+
+    /// The workload's own certificate
+    #[command(flatten)]
+    pub agent: AgentOptions,
 
     /// Flags of Envoy that change nothing here
     #[command(flatten)]

@@ -8,7 +8,7 @@ use prometheus::proto::{
 use prometheus::{Encoder, TextEncoder};
 
 use super::cell::{BUCKET_BOUNDS, Distribution};
-use super::sample::{Sample, Tag, Value};
+use super::sample::{AGENT, Sample, Tag, Value};
 
 /// Media type of what [`prometheus()`] writes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
@@ -45,8 +45,10 @@ fn metric_family(members: &[Sample]) -> MetricFamily {
     let mut result = MetricFamily::default();
     let Some(first) = members.first() else { return result };
     let (_, prefix, name, suffix) = family(first);
-    result.set_name(format!("envoy_{prefix}{name}{suffix}").replace('.', "_"));
+    let envoy = if prefix == AGENT { "" } else { "envoy_" };
+    result.set_name(format!("{envoy}{prefix}{name}{suffix}").replace('.', "_"));
     result.set_help(match first.help.trim() {
+        "" if prefix == AGENT => format!("Istio's {prefix}{name}."),
         "" => format!("Envoy's {prefix}{name}{suffix}."),
         help => help.to_owned(),
     });

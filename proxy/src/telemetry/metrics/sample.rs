@@ -14,6 +14,8 @@ use crate::config::rbac::StatScope;
 
 pub use filter_scope::{FilterScope, FilterStatistics};
 
+/// Begins the names of what Istio's agent counts.
+pub(super) const AGENT: &str = "istio_agent.";
 /// The label of a connection manager's stat prefix.
 pub(super) const HTTP: &str = "envoy_http_conn_manager_prefix";
 
@@ -64,6 +66,8 @@ pub enum Scope {
     AccessLog(Arc<str>),
     /// `overload.MONITOR.`
     Overload(Arc<str>),
+    /// `istio_agent.VALUE.`: in Prometheus `istio_agent_`, with this label. Istio's agent has these, not Envoy.
+    Agent(&'static str, &'static str),
 }
 
 impl Scope {
@@ -179,6 +183,7 @@ impl Scope {
             Self::ProxyProtocolVersion(prefix, version) => {
                 ("proxy_proto.", [proxy(prefix), Some(("envoy_proxy_protocol_version", version))])
             }
+            Self::Agent(label, value) => (AGENT, [Some((*label, *value)), None]),
             Self::Lds => ("listener_manager.lds.", [None, None]),
             Self::Sds(name) => ("sds.", [Some(("envoy_xds_resource_name", name)), None]),
             Self::Tcp(prefix) => ("tcp.", [Some(("envoy_tcp_prefix", prefix)), None]),
@@ -246,6 +251,7 @@ impl fmt::Display for Scope {
                 write!(f, "access_logs.open_telemetry_access_log.{}", Dotted(prefix))
             }
             Self::Overload(monitor) => write!(f, "overload.{monitor}."),
+            Self::Agent(_, value) => write!(f, "{AGENT}{value}."),
             Self::Rbac(scope) => rbac::write(scope, f),
             Self::Session(manager, prefix) if manager.is_empty() => {
                 write!(f, "stateful_session.{prefix}.")
