@@ -16,7 +16,8 @@ on_both!(
 
 #[test]
 fn every_example_has_a_readme_and_a_test() {
-    let tested = ["ab_by_header", "canary", "ingress", "mtls", "quickstart", "ratelimit"];
+    let tested =
+        ["ab_by_header", "bookinfo", "canary", "ingress", "mtls", "quickstart", "ratelimit"];
     let mut found: Vec<String> = std::fs::read_dir(examples())
         .unwrap()
         .map(|entry| entry.unwrap().path())
