@@ -161,12 +161,11 @@ async fn serve(
     let heard = receive(&mut session, first)?;
     let (member, told, secrets) = enter(plane, &session, variant, from)?;
     let node = session.node().map(|node| node.id.clone()).unwrap_or_default();
-    let renewed = plane.access.as_ref().map(|access| access.renewed.subscribe());
+    let mut renewed = plane.access.as_ref().map(|access| access.renewed.subscribe());
     let rejecting = BTreeMap::new();
     let mut conversation =
         Conversation { plane, session, member, told, secrets, node, rejecting, answers };
     conversation.note(&heard)?;
-    let mut renewed = renewed;
     loop {
         conversation.respond().await?;
         let deadline = conversation.deadline();

@@ -105,21 +105,12 @@ pub(super) fn mesh_server(mesh: &Mesh) -> TransportSocket {
             domains.push(alias);
         }
     }
-    let of_domain = |domain: &str| StringMatcher {
-        match_pattern: Some(MatchPattern::Prefix(format!("spiffe://{domain}/"))),
-        ..StringMatcher::default()
-    };
-    let combined = CombinedCertificateValidationContext {
-        default_validation_context: Some(CertificateValidationContext {
-            match_subject_alt_names: domains.into_iter().map(of_domain).collect(),
-            ..CertificateValidationContext::default()
-        }),
-        validation_context_sds_secret_config: Some(roots()),
-    };
+    let of_domain = |domain: &str| MatchPattern::Prefix(format!("spiffe://{domain}/"));
+    let domains = domains.into_iter().map(of_domain);
     let context = CommonTlsContext {
         alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
         tls_certificate_sds_secret_configs: vec![own()],
-        validation_context_type: Some(ValidationContextType::CombinedValidationContext(combined)),
+        validation_context_type: Some(clients(domains, roots())),
         ..context
     };
     server(context, true)
@@ -133,27 +124,37 @@ pub(super) fn file_server(settings: &ServerTlsSettings) -> TransportSocket {
     context.tls_certificate_sds_secret_configs =
         vec![file(format!("file-cert:{}~{}", settings.server_certificate, settings.private_key))];
     if demands || settings.mode == TlsMode::OptionalMutual {
-        let exact = |name: &String| StringMatcher {
-            match_pattern: Some(MatchPattern::Exact(name.clone())),
-            ..StringMatcher::default()
-        };
-        let combined = CombinedCertificateValidationContext {
-            default_validation_context: Some(CertificateValidationContext {
-                match_subject_alt_names: settings.subject_alt_names.iter().map(exact).collect(),
-                ..CertificateValidationContext::default()
-            }),
-            validation_context_sds_secret_config: Some(file(format!(
-                "file-root:{}",
-                settings.ca_certificates
-            ))),
-        };
-        context.validation_context_type =
-            Some(ValidationContextType::CombinedValidationContext(combined));
+        let roots = file(format!("file-root:{}", settings.ca_certificates));
+        context.validation_context_type = Some(named_clients(settings, roots));
     }
     server(context, demands)
 }
 
-fn server(context: CommonTlsContext, demands: bool) -> TransportSocket {
+/// Clients with the names that a server asks for, by certificates of these roots.
+pub(super) fn named_clients(
+    settings: &ServerTlsSettings,
+    roots: SdsSecretConfig,
+) -> ValidationContextType {
+    clients(settings.subject_alt_names.iter().cloned().map(MatchPattern::Exact), roots)
+}
+
+/// Clients with any of these names, or any at all if there are none, by certificates of these roots.
+fn clients(
+    names: impl Iterator<Item = MatchPattern>,
+    roots: SdsSecretConfig,
+) -> ValidationContextType {
+    let matcher = |name| StringMatcher { match_pattern: Some(name), ..StringMatcher::default() };
+    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(CertificateValidationContext {
+            match_subject_alt_names: names.map(matcher).collect(),
+            ..CertificateValidationContext::default()
+        }),
+        validation_context_sds_secret_config: Some(roots),
+    })
+}
+
+/// A socket that ends TLS, and perhaps demands a certificate.
+pub(super) fn server(context: CommonTlsContext, demands: bool) -> TransportSocket {
     let context = DownstreamTlsContext {
         common_tls_context: Some(context),
         require_client_certificate: Some(demands),

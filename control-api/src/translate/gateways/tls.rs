@@ -4,19 +4,13 @@ use xds::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use xds::envoy::config::core::v3::{
     AggregatedConfigSource, ApiVersion, ConfigSource, TransportSocket,
 };
-use xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
-    CombinedCertificateValidationContext, ValidationContextType,
-};
 use xds::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol as EnvoyTls;
 use xds::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
-    TlsParameters,
+    CommonTlsContext, SdsSecretConfig, TlsParameters,
 };
-use xds::envoy::r#type::matcher::v3::StringMatcher;
-use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use crate::model::istio::gateway::{ServerTlsSettings, TlsMode, TlsProtocol};
-use crate::translate::{secrets, values};
+use crate::translate::secrets;
 
 /// What a server does with TLS that ends at it.
 pub(super) fn socket(settings: &ServerTlsSettings) -> TransportSocket {
@@ -43,26 +37,9 @@ pub(super) fn socket(settings: &ServerTlsSettings) -> TransportSocket {
         }
     }
     if demands || settings.mode == TlsMode::OptionalMutual {
-        let exact = |name: &String| StringMatcher {
-            match_pattern: Some(MatchPattern::Exact(name.clone())),
-            ..StringMatcher::default()
-        };
-        let combined = CombinedCertificateValidationContext {
-            default_validation_context: Some(CertificateValidationContext {
-                match_subject_alt_names: settings.subject_alt_names.iter().map(exact).collect(),
-                ..CertificateValidationContext::default()
-            }),
-            validation_context_sds_secret_config: Some(roots),
-        };
-        context.validation_context_type =
-            Some(ValidationContextType::CombinedValidationContext(combined));
+        context.validation_context_type = Some(secrets::named_clients(settings, roots));
     }
-    let context = DownstreamTlsContext {
-        common_tls_context: Some(context),
-        require_client_certificate: Some(demands),
-        ..DownstreamTlsContext::default()
-    };
-    values::transport_socket("envoy.transport_sockets.tls", &context)
+    secrets::server(context, demands)
 }
 
 /// The secrets that are named, as resources of the control plane.

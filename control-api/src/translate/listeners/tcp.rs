@@ -50,9 +50,7 @@ pub(in crate::translate) fn single(
     protocol: Protocol,
     rule: Option<&DestinationRule>,
 ) -> Vec<Filter> {
-    let mut proxy = to_cluster(cluster);
-    apply(&mut proxy, rule, subset);
-    stack(view, protocol, &logged(view, proxy))
+    stack(view, protocol, &logged(view, to_service(cluster, subset, rule)))
 }
 
 /// The same without what a `DestinationRule` says of tunnels: the connection is on its way already.
@@ -63,9 +61,7 @@ pub(in crate::translate) fn forwarded(
     protocol: Protocol,
     rule: Option<&DestinationRule>,
 ) -> Vec<Filter> {
-    let mut proxy = to_cluster(cluster);
-    apply(&mut proxy, rule, subset);
-    proxy.tunneling_config = None;
+    let proxy = TcpProxy { tunneling_config: None, ..to_service(cluster, subset, rule) };
     stack(view, protocol, &logged(view, proxy))
 }
 
@@ -105,6 +101,12 @@ pub(in crate::translate) fn routed(
     };
     apply(&mut proxy, rule, "");
     Some(stack(view, protocol, &logged(view, proxy)))
+}
+
+fn to_service(cluster: &str, subset: &str, rule: Option<&DestinationRule>) -> TcpProxy {
+    let mut proxy = to_cluster(cluster);
+    apply(&mut proxy, rule, subset);
+    proxy
 }
 
 fn apply(proxy: &mut TcpProxy, rule: Option<&DestinationRule>, subset: &str) {
