@@ -1,5 +1,6 @@
 //! The mesh as objects describe it: an immutable index of everything.
 
+pub mod destination_rules;
 pub mod duration;
 pub mod gateway_api;
 pub mod host;
@@ -8,16 +9,19 @@ pub mod kind;
 pub mod kubernetes;
 pub mod object;
 pub mod protocol;
+pub mod proxy_settings;
 pub mod services;
 pub mod visibility;
 pub mod workloads;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use destination_rules::DestinationRules;
 use istio::mesh_config::{MeshConfig, MeshNetworks};
 use kind::{Kind, Typed};
 use object::{Key, Object};
+use proxy_settings::Annotated;
 
 use crate::yaml::Problem;
 
@@ -32,6 +36,9 @@ pub struct Mesh {
     pub unread_settings: Vec<(String, Problem)>,
     by_kind: BTreeMap<Kind, Vec<Arc<Object>>>,
     duplicates: Vec<(Arc<Object>, Arc<Object>)>,
+    /// Made when they are first asked for.
+    destination_rules: OnceLock<DestinationRules>,
+    annotated: OnceLock<Vec<Annotated>>,
 }
 
 /// An object with its content.

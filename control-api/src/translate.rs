@@ -11,6 +11,7 @@ pub mod inbound;
 mod jwt;
 pub mod listeners;
 mod locality;
+mod manager;
 mod peer;
 pub mod policy;
 mod providers;

@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod mesh_config;
 pub mod peer_authentication;
 pub mod proxy_config;
+pub mod proxy_headers;
 pub mod request_authentication;
 pub mod selector;
 pub mod service_entry;

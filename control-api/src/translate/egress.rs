@@ -1,5 +1,7 @@
 //! What a sidecar connects to: the services and virtual services that it is told of, as its `Sidecar` divides them.
 
+use std::borrow::Cow;
+
 use super::proxy::{Proxy, Role};
 use super::routes::outbound_cluster;
 use super::scope;
@@ -8,7 +10,7 @@ use super::telemetry::Class;
 use super::virtual_services::{self, MESH, Virtual};
 use crate::model::Mesh;
 use crate::model::host;
-use crate::model::istio::mesh_config::OutboundMode;
+use crate::model::istio::mesh_config::{DefaultConfig, OutboundMode};
 use crate::model::istio::sidecar::{CaptureMode, IstioEgressListener, Mode, Sidecar};
 use crate::model::protocol::Protocol;
 
@@ -22,6 +24,8 @@ pub struct View<'m> {
     pub services: Vec<Service<'m>>,
     /// What it connects to. The last one may have no port: it has all that the others have not.
     pub egress: Vec<Egress<'m>>,
+    /// The proxy's settings.
+    pub settings: Cow<'m, DefaultConfig>,
     sidecar: Option<&'m Sidecar>,
 }
 
@@ -75,7 +79,7 @@ impl<'m> View<'m> {
             }
             egress.push(Egress { listener: None, services: services.clone(), virtual_services });
         }
-        Self { mesh, proxy, services, egress, sidecar }
+        Self { mesh, proxy, services, egress, settings: proxy.settings(mesh), sidecar }
     }
 
     /// The virtual services of all ways out; for a gateway, those of all gateways.

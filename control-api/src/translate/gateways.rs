@@ -12,7 +12,7 @@ use xds::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
 use super::egress::View;
 use super::listeners::{ACCEPTED_AT_ONCE, Content, HELLO, http, inspector};
-use super::{telemetry, values};
+use super::{manager, telemetry, values};
 use servers::Port;
 
 /// The listeners of a gateway, and their routes.
@@ -46,7 +46,10 @@ fn listener(view: &View<'_>, port: &Port<'_>) -> Option<Listener> {
     };
     Some(Listener {
         address: Some(values::address(&port.bind, port.number)),
-        listener_filters: by_name.then(tls_inspector).into_iter().collect(),
+        listener_filters: manager::proxy_protocol(&view.settings)
+            .into_iter()
+            .chain(by_name.then(tls_inspector))
+            .collect(),
         filter_chains: chains.into_iter().map(finish).collect(),
         traffic_direction: TrafficDirection::Outbound.into(),
         access_log: telemetry::listener_access_logs(view.mesh, view.proxy, view.class()),

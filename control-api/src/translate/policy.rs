@@ -2,52 +2,37 @@
 
 use super::proxy::Proxy;
 use super::service::Service;
-use crate::model::host;
+use crate::model::destination_rules::{Asking, Side};
 use crate::model::istio::destination_rule::{DestinationRule, PortTrafficPolicy, TrafficPolicy};
-use crate::model::visibility::Visibility;
-use crate::model::workloads::selects;
 use crate::model::{Found, Mesh};
 
-/// The rule for a service, as this proxy has it: one of the proxy's namespace, else of the service's, else of the root
-/// namespace; in a namespace the one with the most specific host, and one that selects the proxy before others.
+/// The rule for a service, as this proxy has it when it connects.
 pub fn rule<'m>(
     mesh: &'m Mesh,
     proxy: &Proxy,
     service: &Service<'_>,
 ) -> Option<Found<'m, DestinationRule>> {
-    let root = mesh.config.root_namespace.as_str();
-    let own = (proxy.namespace != root).then_some(proxy.namespace.as_str());
-    let namespaces = own.into_iter().chain([service.namespace(), root]);
-    namespaces.into_iter().find_map(|namespace| in_namespace(mesh, proxy, &service.host, namespace))
+    of_side(mesh, proxy, service, Side::Client)
 }
 
-fn in_namespace<'m>(
+/// The same where the proxy's own workload is the service.
+pub fn own_rule<'m>(
     mesh: &'m Mesh,
     proxy: &Proxy,
-    name: &str,
-    namespace: &str,
+    service: &Service<'_>,
 ) -> Option<Found<'m, DestinationRule>> {
-    let default = &mesh.config.default_destination_rule_export_to;
-    mesh.all::<DestinationRule>()
-        .filter(|rule| rule.namespace() == namespace)
-        .filter(|rule| host::covers(&host::qualified(&rule.spec.host, namespace), name))
-        .filter(|rule| match &rule.spec.workload_selector {
-            None => true,
-            Some(selector) => {
-                namespace == proxy.namespace && selects(&selector.match_labels, &proxy.labels)
-            }
-        })
-        .filter(|rule| {
-            Visibility::of(&rule.spec.export_to, namespace, default).sees(&proxy.namespace)
-        })
-        // Of equal ones the first counts.
-        .reduce(|best, rule| if precedence(&rule) > precedence(&best) { rule } else { best })
+    of_side(mesh, proxy, service, Side::Server)
 }
 
-/// A name goes before a wildcard, a long wildcard before a short one.
-fn precedence(rule: &Found<'_, DestinationRule>) -> (bool, usize, bool) {
-    let host = host::qualified(&rule.spec.host, rule.namespace());
-    (!host.starts_with('*'), host.len(), rule.spec.workload_selector.is_some())
+fn of_side<'m>(
+    mesh: &'m Mesh,
+    proxy: &Proxy,
+    service: &Service<'_>,
+    side: Side,
+) -> Option<Found<'m, DestinationRule>> {
+    let asking = Asking { namespace: &proxy.namespace, labels: &proxy.labels, side };
+    let root = &mesh.config.root_namespace;
+    mesh.destination_rules().find(&asking, &service.host, service.namespace(), root)?.found()
 }
 
 /// What holds for one port: its own settings alone if it has some, nothing of the others.

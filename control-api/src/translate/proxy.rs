@@ -1,10 +1,13 @@
 //! A proxy as its node tells of it: what it is, where it is, and which workload it stands for.
 
+use std::borrow::Cow;
+
 use prost_types::Struct;
 use prost_types::value::Kind;
 use xds::envoy::config::core::v3::{Locality, Node};
 
 use super::values;
+use crate::model::Mesh;
 use crate::model::istio::mesh_config::DefaultConfig;
 use crate::model::workloads::Labels;
 
@@ -127,6 +130,14 @@ impl Proxy {
 }
 
 impl Proxy {
+    /// Its settings: those that it tells of, or else its pod's and the mesh's.
+    pub fn settings<'a>(&'a self, mesh: &'a Mesh) -> Cow<'a, DefaultConfig> {
+        match &self.proxy_config {
+            Some(own) => Cow::Borrowed(own),
+            None => mesh.proxy_settings(&self.namespace, &self.name, &self.labels),
+        }
+    }
+
     /// Whether all of its addresses are of IPv6.
     pub fn is_ipv6_only(&self) -> bool {
         self.addresses.iter().all(|it| it.contains(':'))

@@ -20,9 +20,9 @@ use xds::envoy::config::route::v3::{
 
 use super::clusters::outbound_name;
 use super::egress::{Egress, View};
-use super::policy;
 use super::service::{Port, Resolution, Service};
 use super::virtual_services::{MESH, Virtual};
+use super::{manager, policy};
 use crate::model::host;
 use crate::model::protocol::Protocol;
 pub(super) use domains::shorter;
@@ -274,6 +274,7 @@ fn others(view: &View<'_>) -> VirtualHost {
                 ..RouteAction::default()
             };
             action::set_timeout(&mut action, None);
+            action.append_x_forwarded_host = manager::tells_host(&view.settings);
             ("allow_any", Action::Route(action))
         }
         None => {
@@ -289,7 +290,7 @@ fn others(view: &View<'_>) -> VirtualHost {
             action: Some(action),
             ..Route::default()
         }],
-        include_request_attempt_count: true,
+        include_request_attempt_count: manager::counts_attempts(&view.settings),
         ..VirtualHost::default()
     }
 }
@@ -331,7 +332,7 @@ impl<'a, 'm> Hosts<'a, 'm> {
                     name,
                     domains,
                     routes: group.routes.clone(),
-                    include_request_attempt_count: true,
+                    include_request_attempt_count: manager::counts_attempts(&self.view.settings),
                     ..VirtualHost::default()
                 });
             }

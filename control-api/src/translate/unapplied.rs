@@ -4,13 +4,12 @@ mod fields;
 
 use super::{authorization, jwt, providers};
 use crate::model::Mesh;
-use crate::model::host;
-use crate::model::istio::destination_rule::DestinationRule;
 use crate::model::istio::proxy_config::ProxyConfig;
 use crate::model::istio::service_entry::{Resolution, ServiceEntry};
 use crate::model::istio::telemetry::Telemetry;
 use crate::model::istio::virtual_service::VirtualService;
 use crate::model::kind::Kind;
+use crate::model::proxy_settings::{self, ANNOTATION};
 use crate::validate::code;
 use crate::validate::finding::{Finding, Findings, Place, Subject};
 
@@ -39,10 +38,7 @@ pub fn report(mesh: &Mesh, findings: &mut Findings) {
     rules_of_one_host(mesh, findings);
     routes(mesh, findings);
     fields::report(mesh, findings);
-    for config in mesh.all::<ProxyConfig>() {
-        let why = "proxies take these settings when they are started, not from the control plane";
-        findings.report(code::NOT_APPLIED, config.object, "spec", why);
-    }
+    settings(mesh, findings);
 }
 
 /// The Gateway API, and what Envoy has no word for.
@@ -116,21 +112,36 @@ fn telemetry(mesh: &Mesh, findings: &mut Findings) {
     }
 }
 
-/// Of several rules of a namespace for the same host, one counts: they are not made into one.
+/// What rules for a host say that others said before.
 fn rules_of_one_host(mesh: &Mesh, findings: &mut Findings) {
-    let mut first: Vec<(String, &str)> = Vec::new();
-    for rule in mesh.all::<DestinationRule>().filter(|it| it.spec.workload_selector.is_none()) {
-        let key = (host::qualified(&rule.spec.host, rule.namespace()), rule.namespace());
-        if first.contains(&key) {
-            let why = format!(
-                "another DestinationRule of this namespace is for {} too, and only that one counts",
-                key.0
-            );
-            findings
-                .report(code::NOT_APPLIED, rule.object, "spec.host", why)
-                .fix("put the subsets and policies of both into one");
-        } else {
-            first.push(key);
+    for left_out in mesh.destination_rules().left_out() {
+        let before = left_out.before.full_name();
+        let why = format!("DestinationRule {before}, which goes before, has it for this host, too");
+        findings.report(code::NOT_APPLIED, &left_out.object, left_out.path.clone(), why);
+    }
+}
+
+/// Settings of proxies that only whatever starts them could follow.
+fn settings(mesh: &Mesh, findings: &mut Findings) {
+    for config in mesh.all::<ProxyConfig>() {
+        let why = "proxies take these settings when they are started, not from the control plane";
+        findings.report(code::NOT_APPLIED, config.object, "spec", why);
+    }
+    for workload in mesh.workloads() {
+        let Some(reading) = proxy_settings::reading(&workload) else { continue };
+        let at = match workload.object.kind() {
+            Kind::Pod => "metadata.annotations",
+            _ => "spec.template.metadata.annotations",
+        };
+        let mut report = |why: String| {
+            let why = format!("{ANNOTATION}: {why}");
+            findings.report(code::NOT_APPLIED, workload.object, at, why);
+        };
+        if let Err(problem) = &reading.value {
+            report(problem.to_string());
+        }
+        for unknown in &reading.unknown {
+            report(format!("{}: proxies are not told of it", unknown.path));
         }
     }
 }

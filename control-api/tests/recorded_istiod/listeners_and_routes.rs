@@ -9,7 +9,7 @@ use serde_json::Value;
 use xds::envoy::config::listener::v3::{FilterChain, Listener};
 use xds::envoy::config::route::v3::RouteConfiguration;
 
-use crate::recording::{Explained, mesh, node, recorded, recordings};
+use crate::recording::{Explained, mesh, node, recorded, recorded_in, recordings};
 
 const SIDECARS: [&str; 5] = [
     "sidecar-dbclient",
@@ -83,6 +83,35 @@ fn a_gateway_serves_what_a_real_istiod_tells_it() {
     explained.compare(name, &named(&routes, of), &named(&theirs, of));
     explained.settle();
     assert!(explained.same >= 5, "{}", explained.same);
+}
+
+/// Istio's private exchange of metadata, which only the recordings with it have.
+fn without_exchange(value: &mut Value) {
+    match value {
+        Value::Array(items) => {
+            items.retain(|it| it["name"] != "istio.metadata_exchange");
+            items.iter_mut().for_each(without_exchange);
+        }
+        Value::Object(fields) => fields.values_mut().for_each(without_exchange),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_gateway_behind_other_proxies_is_told_so_as_a_real_istiod_does() {
+    let Some(folder) = recordings() else { return };
+    let mesh = mesh(&folder);
+    let mut explained = Explained::new(&AT_GATEWAY[..2]);
+    let name = "router-ingressgateway-topology";
+    let proxy = Proxy::of(&node(&folder, name)).unwrap();
+    let (listeners, _) = gateways::served(&View::new(&mesh, &proxy));
+    let theirs: Vec<Listener> = recorded_in("default", &folder, name, "004-lds.pb");
+    let of: fn(&Listener) -> &str = |it| &it.name;
+    let mut theirs = named(&sorted(theirs), of);
+    theirs.values_mut().for_each(without_exchange);
+    explained.compare(name, &named(&sorted(listeners), of), &theirs);
+    explained.settle();
+    assert!(explained.same >= 3, "{}", explained.same);
 }
 
 #[test]

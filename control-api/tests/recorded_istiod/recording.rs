@@ -139,7 +139,17 @@ pub(crate) fn node(folder: &Path, name: &str) -> Node {
 
 /// The resources of one response to a proxy, `NNN-TYPE.pb`.
 pub(crate) fn recorded<M: Message + Default>(folder: &Path, name: &str, file: &str) -> Vec<M> {
-    let file = folder.join(RUN).join(name).join("sotw").join(file);
+    recorded_in(RUN, folder, name, file)
+}
+
+/// The same of another run.
+pub(crate) fn recorded_in<M: Message + Default>(
+    run: &str,
+    folder: &Path,
+    name: &str,
+    file: &str,
+) -> Vec<M> {
+    let file = folder.join(run).join(name).join("sotw").join(file);
     let response = DiscoveryResponse::decode(fs::read(file).unwrap().as_slice()).unwrap();
     let decode = |any: &prost_types::Any| M::decode(any.value.as_slice()).unwrap();
     response.resources.iter().map(decode).collect()

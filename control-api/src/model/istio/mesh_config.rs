@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::destination_rule::{LocalityLoadBalancerSetting, TcpKeepalive};
 use super::extension_provider::ExtensionProvider;
+use super::proxy_headers::{GatewayTopology, ProxyHeaders};
 use super::telemetry::CustomTag;
 use crate::model::duration::Duration;
 
@@ -82,6 +83,8 @@ pub struct DefaultConfig {
     pub discovery_address: String,
     pub proxy_metadata: BTreeMap<String, String>,
     pub tracing: Option<ProxyTracing>,
+    pub gateway_topology: Option<GatewayTopology>,
+    pub proxy_headers: Option<ProxyHeaders>,
 }
 
 /// How proxies trace where no `Telemetry` says anything.

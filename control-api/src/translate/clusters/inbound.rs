@@ -77,7 +77,7 @@ fn of_ingress(
     draft.speak(Protocol::named(&port.protocol.to_ascii_lowercase()), proxy.role);
     let service = targets.get(&port.number).and_then(|it| it.first()).map(|(service, _)| *service);
     draft.add_services(service.into_iter());
-    let rule = service.and_then(|it| policy::rule(mesh, proxy, it));
+    let rule = service.and_then(|it| policy::own_rule(mesh, proxy, it));
     let whole = rule.and_then(|it| it.spec.traffic_policy.as_ref());
     if let Some(rule) = rule.filter(|_| whole.is_some()) {
         draft.add_rule(&rule);
@@ -117,7 +117,7 @@ fn cluster(
     let same_port = targets.iter().filter(|(_, it)| it.number == service_port.number);
     draft.add_services(same_port.map(|(service, _)| *service));
 
-    let rule = policy::rule(mesh, proxy, service);
+    let rule = policy::own_rule(mesh, proxy, service);
     let whole = rule.and_then(|it| it.spec.traffic_policy.as_ref());
     if let Some(rule) = rule.filter(|_| whole.is_some()) {
         draft.add_rule(&rule);

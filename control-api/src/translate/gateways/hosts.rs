@@ -8,6 +8,7 @@ use xds::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 use super::servers::{Port, Served};
 use crate::model::host;
 use crate::translate::egress::View;
+use crate::translate::manager;
 use crate::translate::routes::route::{self, Context};
 use crate::translate::routes::{at_port, configuration, is_for_all};
 use crate::translate::virtual_services::Virtual;
@@ -35,13 +36,14 @@ fn of(view: &View<'_>, servers: &[&Served<'_>]) -> Vec<VirtualHost> {
             let key = (&*server.gateway, virtual_service.namespace(), virtual_service.name());
             let routes = made.entry(key).or_insert_with(|| routes(view, server, virtual_service));
             for name in common.into_iter().filter(|_| !routes.is_empty()) {
-                let host = hosts.entry(name.clone()).or_insert_with(|| new(&name, server.number));
+                let host =
+                    hosts.entry(name.clone()).or_insert_with(|| new(view, &name, server.number));
                 host.routes.extend(routes.iter().cloned());
             }
         }
         let redirects = server.tls().is_some_and(|it| it.https_redirect);
         for name in server.server_names().into_iter().filter(|_| redirects) {
-            let host = hosts.entry(name.clone()).or_insert_with(|| new(&name, server.number));
+            let host = hosts.entry(name.clone()).or_insert_with(|| new(view, &name, server.number));
             host.require_tls = TlsRequirementType::All.into();
         }
     }
@@ -62,11 +64,11 @@ fn of(view: &View<'_>, servers: &[&Served<'_>]) -> Vec<VirtualHost> {
     hosts
 }
 
-fn new(name: &str, number: u32) -> VirtualHost {
+fn new(view: &View<'_>, name: &str, number: u32) -> VirtualHost {
     VirtualHost {
         name: format!("{name}:{number}"),
         domains: vec![name.to_owned()],
-        include_request_attempt_count: true,
+        include_request_attempt_count: manager::counts_attempts(&view.settings),
         ..VirtualHost::default()
     }
 }

@@ -13,10 +13,8 @@ use xds::envoy::extensions::filters::http::fault::v3::HttpFault;
 use xds::envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStats;
 use xds::envoy::extensions::filters::http::grpc_stats::v3::filter_config::PerMethodStatSpecifier;
 use xds::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
-use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-    SetCurrentClientCertDetails, UpgradeConfig,
+    RouteSpecifier, UpgradeConfig,
 };
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, RequestIdExtension,
@@ -24,10 +22,10 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
 use xds::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 
 use super::chain::{Chain, Context};
-use crate::model::istio::mesh_config::Normalization;
+use crate::model::istio::mesh_config::DefaultConfig;
 use crate::model::protocol::Protocol;
 use crate::translate::telemetry::{self, Class};
-use crate::translate::values;
+use crate::translate::{manager, values};
 
 const NO_LIMIT: prost_types::Duration = prost_types::Duration { seconds: 0, nanos: 0 };
 
@@ -39,48 +37,33 @@ pub(super) fn filter(context: &Context<'_>, chain: &Chain) -> Filter {
         use_request_id_for_trace_sampling: traced.by_request_id,
         ..UuidRequestIdConfig::default()
     };
-    let normalization = mesh.config.path_normalization.normalization;
-    let unescapes = normalization == Normalization::DecodeAndMergeSlashes;
-    let slashes = if unescapes {
-        PathWithEscapedSlashesAction::UnescapeAndForward
-    } else {
-        PathWithEscapedSlashesAction::KeepUnchanged
-    };
+    let settings = proxy.settings(mesh);
     let is_http2 = matches!(chain.protocol, Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb);
-    let manager = HttpConnectionManager {
+    let mut manager = HttpConnectionManager {
         stat_prefix: chain.stat_prefix(),
         route_specifier: Some(RouteSpecifier::RouteConfig(routes(chain))),
-        http_filters: filters(context, chain),
+        http_filters: filters(context, chain, &settings),
         tracing: traced.tracing,
         http2_protocol_options: is_http2.then(Http2ProtocolOptions::default),
         server_name: "istio-envoy".to_owned(),
         access_log: telemetry::access_logs(mesh, proxy, Class::Inbound),
         use_remote_address: Some(false),
-        forward_client_cert_details: ForwardClientCertDetails::AppendForward.into(),
-        set_current_client_cert_details: Some(SetCurrentClientCertDetails {
-            subject: Some(true),
-            dns: true,
-            uri: true,
-            ..SetCurrentClientCertDetails::default()
-        }),
         proxy_100_continue: true,
         upgrade_configs: vec![UpgradeConfig {
             upgrade_type: "websocket".to_owned(),
             ..UpgradeConfig::default()
         }],
         stream_idle_timeout: Some(NO_LIMIT),
-        normalize_path: Some(normalization != Normalization::None),
-        merge_slashes: unescapes || normalization == Normalization::MergeSlashes,
-        path_with_escaped_slashes_action: slashes.into(),
         request_id_extension: Some(RequestIdExtension {
             typed_config: Some(values::any(&request_ids)),
         }),
         ..HttpConnectionManager::default()
     };
+    manager::apply(&mut manager, mesh, &settings, Class::Inbound);
     values::network_filter("envoy.filters.network.http_connection_manager", &manager)
 }
 
-fn filters(context: &Context<'_>, chain: &Chain) -> Vec<HttpFilter> {
+fn filters(context: &Context<'_>, chain: &Chain, settings: &DefaultConfig) -> Vec<HttpFilter> {
     let mut filters = context.policies.clone();
     if chain.protocol == Protocol::GrpcWeb {
         filters.push(values::http_filter("envoy.filters.http.grpc_web", &GrpcWeb {}));
@@ -95,7 +78,7 @@ fn filters(context: &Context<'_>, chain: &Chain) -> Vec<HttpFilter> {
     filters.push(values::http_filter("envoy.filters.http.fault", &HttpFault::default()));
     filters.push(values::http_filter("envoy.filters.http.cors", &Cors {}));
     filters.extend(telemetry::http_stats(context.mesh, context.proxy, Class::Inbound));
-    filters.push(values::http_filter("envoy.filters.http.router", &Router::default()));
+    filters.push(manager::router(settings));
     filters
 }
 

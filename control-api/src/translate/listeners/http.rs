@@ -7,10 +7,8 @@ use xds::envoy::extensions::filters::http::fault::v3::HttpFault;
 use xds::envoy::extensions::filters::http::grpc_stats::v3::FilterConfig as GrpcStats;
 use xds::envoy::extensions::filters::http::grpc_stats::v3::filter_config::PerMethodStatSpecifier;
 use xds::envoy::extensions::filters::http::grpc_web::v3::GrpcWeb;
-use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-    SetCurrentClientCertDetails, UpgradeConfig,
+    RouteSpecifier, UpgradeConfig,
 };
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, RequestIdExtension,
@@ -23,7 +21,8 @@ use xds::istio::envoy::config::filter::http::alpn::v2alpha1::filter_config::{
 
 use crate::model::protocol::Protocol;
 use crate::translate::egress::View;
-use crate::translate::{security, telemetry, values};
+use crate::translate::telemetry::Class;
+use crate::translate::{manager, security, telemetry, values};
 
 /// A connection manager with what every one of Istio's clients has. Its filters are the caller's to add.
 pub(in crate::translate) fn connection_manager(
@@ -36,7 +35,7 @@ pub(in crate::translate) fn connection_manager(
         use_request_id_for_trace_sampling: traced.by_request_id,
         ..UuidRequestIdConfig::default()
     };
-    HttpConnectionManager {
+    let mut manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes),
         tracing: traced.tracing,
@@ -48,13 +47,16 @@ pub(in crate::translate) fn connection_manager(
             ..UpgradeConfig::default()
         }],
         stream_idle_timeout: Some(prost_types::Duration::default()),
-        normalize_path: Some(true),
-        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::KeepUnchanged.into(),
         request_id_extension: Some(RequestIdExtension {
             typed_config: Some(values::any(&request_id)),
         }),
         ..HttpConnectionManager::default()
+    };
+    if view.class() == Class::Gateway {
+        "istio-envoy".clone_into(&mut manager.server_name);
     }
+    manager::apply(&mut manager, view.mesh, &view.settings, view.class());
+    manager
 }
 
 /// Routes by the configuration of this name, which comes over the same stream.
@@ -77,21 +79,11 @@ pub(super) fn outbound(
     values::network_filter("envoy.filters.network.http_connection_manager", &manager)
 }
 
-/// The manager of a gateway's listener. Who its clients are is told to services, and nothing that they say of it is
-/// believed.
+/// The manager of a gateway's listener.
 pub(in crate::translate) fn gateway(view: &View<'_>, stat_prefix: &str, routes: &str) -> Filter {
     let mut manager = HttpConnectionManager {
         http_protocol_options: Some(Http1ProtocolOptions::default()),
-        server_name: "istio-envoy".to_owned(),
         use_remote_address: Some(true),
-        forward_client_cert_details: ForwardClientCertDetails::SanitizeSet.into(),
-        set_current_client_cert_details: Some(SetCurrentClientCertDetails {
-            subject: Some(true),
-            cert: true,
-            dns: true,
-            uri: true,
-            ..SetCurrentClientCertDetails::default()
-        }),
         ..connection_manager(view, stat_prefix, by_name(routes))
     };
     manager.http_filters = security::http_filters(view.mesh, view.proxy);
@@ -117,7 +109,7 @@ pub(in crate::translate) fn client_filters(view: &View<'_>, protocol: Protocol) 
     filters.push(values::http_filter("envoy.filters.http.fault", &HttpFault::default()));
     filters.push(values::http_filter("envoy.filters.http.cors", &Cors {}));
     filters.extend(telemetry::http_stats(view.mesh, view.proxy, view.class()));
-    filters.push(values::http_filter("envoy.filters.http.router", &Router::default()));
+    filters.push(manager::router(&view.settings));
     filters
 }
 

@@ -14,7 +14,7 @@ use super::route::Context;
 use super::{hash, headers, matching, retry, route};
 use crate::model::duration::Duration;
 use crate::model::istio::virtual_service::{HttpRewrite, HttpRoute, HttpRouteDestination};
-use crate::translate::{policy, values};
+use crate::translate::{manager, policy, values};
 
 /// Adds the action, and to the route the changes of headers that a single destination asks for.
 pub(super) fn apply(
@@ -34,6 +34,7 @@ pub(super) fn apply(
     let mut authority = authority;
     if let Some(rewrite) = &http.rewrite {
         apply_rewrite(&mut action, rewrite, gateway_api, matched);
+        action.append_x_forwarded_host = manager::tells_host(&context.view.settings);
         if !rewrite.authority.is_empty() {
             authority = Some(rewrite.authority.clone());
         }

@@ -50,8 +50,7 @@ pub struct Traced {
 
 /// How requests are traced.
 pub fn tracing(mesh: &Mesh, proxy: &Proxy, class: Class) -> Traced {
-    let settings = proxy.proxy_config.as_ref().unwrap_or(&mesh.config.default_config);
-    let settings = settings.tracing.clone().unwrap_or_default();
+    let settings = proxy.settings(mesh).tracing.clone().unwrap_or_default();
     let telemetries = applicable(mesh, proxy);
     let said: Vec<&Tracing> = telemetries.iter().flat_map(|it| &it.tracing).collect();
     let default = mesh.config.default_providers.tracing.first();
