@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use crate::cluster::Clusters;
 use crate::config::Name;
 use crate::config::address::HostAddress;
+use crate::config::statistics::ShownStats;
 use crate::discovery::dump::ConfigDump;
 use crate::snapshot::SnapshotCell;
 use crate::telemetry::access_log::AccessLogger;
@@ -42,6 +43,8 @@ pub struct AdminState {
     pub info: Arc<ServerInfo>,
     /// Its statistics.
     pub metrics: Arc<Metrics>,
+    /// Which of them are shown.
+    pub shown_stats: Arc<ShownStats>,
     /// The levels of its log.
     pub logging: Logging,
     /// Its access logs.

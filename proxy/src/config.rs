@@ -41,6 +41,7 @@ pub mod route;
 pub mod service;
 pub mod sharing;
 pub mod source;
+pub mod statistics;
 pub mod subset;
 pub mod tcp;
 pub mod tls;

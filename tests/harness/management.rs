@@ -1,46 +1,37 @@
-//! A management server: it serves what a scenario puts into it over aggregated streams, by the server half of crate
-//! `xds`, and tells what its clients made of that.
+//! A management server: it serves what a scenario puts into it, by the server half of crate `xds`, and tells what its
+//! clients made of that.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use prost::{Message, Name};
 use prost_types::Any;
 use serde_json::Value;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status, Streaming, async_trait};
-use xds::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use xds::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
+use tonic::Status;
 use xds::server::{self, Heard, Session};
 use xds::snapshot::{Entry, Snapshot};
-use xds::type_url::{ResourceType, Variant};
+use xds::type_url::ResourceType;
 use xds::wire;
 use xds::yaml::Document;
+
+use crate::discovery_methods::{Methods, Opened, Responses, Serve};
 
 /// A management server, which goes away when dropped.
 #[derive(Debug)]
 pub struct ManagementServer {
-    address: SocketAddr,
+    methods: Methods,
     shared: Arc<Shared>,
-    /// Of its own, so that its connections end with it.
-    runtime: Option<Runtime>,
 }
 
 type Resources = BTreeMap<(ResourceType, Arc<str>), Arc<Entry>>;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     resources: Mutex<Resources>,
     snapshot: watch::Sender<Snapshot>,
@@ -85,23 +76,14 @@ pub fn resource<M: Message + Name + Default>(fields: &Value) -> Any {
 impl ManagementServer {
     /// Starts one that has nothing.
     pub fn start() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            resources: Mutex::default(),
-            snapshot: watch::Sender::default(),
-            cuts: watch::Sender::default(),
-            told: Mutex::default(),
-        });
-        let service = AggregatedDiscoveryServiceServer::new(Service(Arc::clone(&shared)));
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
-        });
-        Self { address, shared, runtime: Some(runtime) }
+        let shared = Arc::default();
+        Self { methods: Methods::start(serving(&shared)), shared }
+    }
+
+    /// Starts one on a Unix socket.
+    pub fn start_at(path: &Path) -> Self {
+        let shared = Arc::default();
+        Self { methods: Methods::start_at(path, serving(&shared)), shared }
     }
 
     /// Adds and replaces resources, takes others away by kind and name, and publishes all of that in one step.
@@ -137,84 +119,41 @@ impl ManagementServer {
     }
 }
 
-impl Drop for ManagementServer {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 impl From<&ManagementServer> for SocketAddr {
     fn from(server: &ManagementServer) -> Self {
-        server.address
+        server.methods.address()
     }
 }
 
-struct Service(Arc<Shared>);
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[async_trait]
-impl AggregatedDiscoveryService for Service {
-    type StreamAggregatedResourcesStream = Answers<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Answers<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        requests: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let requests = requests.into_inner().map(|request| request.map(wire::Request::Sotw));
-        let answers = converse(Arc::clone(&self.0), Variant::StateOfTheWorld, requests);
-        Ok(Response::new(Box::pin(answers.filter_map(async |answer| match answer {
-            Ok(wire::Response::Sotw(response)) => Some(Ok(response)),
-            Ok(wire::Response::Delta(_)) => None,
-            Err(status) => Some(Err(status)),
-        }))))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        requests: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let requests = requests.into_inner().map(|request| request.map(wire::Request::Delta));
-        let answers = converse(Arc::clone(&self.0), Variant::Incremental, requests);
-        Ok(Response::new(Box::pin(answers.filter_map(async |answer| match answer {
-            Ok(wire::Response::Delta(response)) => Some(Ok(response)),
-            Ok(wire::Response::Sotw(_)) => None,
-            Err(status) => Some(Err(status)),
-        }))))
-    }
+fn serving(shared: &Arc<Shared>) -> Serve {
+    let shared = Arc::clone(shared);
+    Arc::new(move |opened| converse(Arc::clone(&shared), opened))
 }
 
 /// Serves one stream.
-fn converse(
-    shared: Arc<Shared>,
-    variant: Variant,
-    requests: impl Stream<Item = Result<wire::Request, Status>> + Send + Unpin + 'static,
-) -> impl Stream<Item = Result<wire::Response, Status>> {
+fn converse(shared: Arc<Shared>, opened: Opened) -> Responses {
     let (sender, mut answers) = mpsc::channel(16);
     tokio::spawn(async move {
         let mut cuts = shared.cuts.subscribe();
         tokio::select! {
-            ended = serve(&shared, variant, requests, &sender) => if let Err(status) = ended {
+            ended = serve(&shared, opened, &sender) => if let Err(status) = ended {
                 let _ = sender.send(Err(status)).await;
             },
             _ = cuts.changed() => {}
         }
     });
-    futures_util::stream::poll_fn(move |context| answers.poll_recv(context))
+    Box::pin(futures_util::stream::poll_fn(move |context| answers.poll_recv(context)))
 }
 
 async fn serve(
     shared: &Shared,
-    variant: Variant,
-    mut requests: impl Stream<Item = Result<wire::Request, Status>> + Unpin,
+    opened: Opened,
     answers: &mpsc::Sender<Result<wire::Response, Status>>,
 ) -> Result<(), Status> {
+    let Opened { variant, only, mut requests } = opened;
     let mut session = Session::new(server::Options {
         variant,
-        only: None,
+        only,
         control_plane: "scenario".into(),
         patience: server::PATIENCE,
     });

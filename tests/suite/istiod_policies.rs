@@ -7,7 +7,7 @@
 //! The recordings are not part of this repository: see [`crate::suites`].
 
 mod gateway;
-mod mesh;
+pub(crate) mod mesh;
 mod modes;
 mod routes;
 mod rules;
@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use harness::client::Call;
 
 /// `productpage` of the namespace `default`.
-const PRODUCTPAGE: SocketAddr = pod(23, 9080);
+pub(crate) const PRODUCTPAGE: SocketAddr = pod(23, 9080);
 /// `reviews` of the namespace `default`, version 2.
 const REVIEWS: SocketAddr = pod(26, 9080);
 /// `mysqldb` of the namespace `data`.
@@ -29,7 +29,7 @@ const WEB: SocketAddr = pod(6, 8080);
 const CALLER: &str = "10.244.0.1";
 
 /// A port of the pod with this number.
-const fn pod(number: u8, port: u16) -> SocketAddr {
+pub(crate) const fn pod(number: u8, port: u16) -> SocketAddr {
     let address = std::net::Ipv4Addr::new(10, 244, 0, number);
     SocketAddr::new(std::net::IpAddr::V4(address), port)
 }

@@ -71,6 +71,7 @@ mod interception;
 mod internal_redirect;
 mod istio;
 mod istiod_policies;
+mod istiod_streams;
 mod jwt_authn;
 mod keepalive;
 mod killed;

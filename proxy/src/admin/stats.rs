@@ -14,6 +14,7 @@ use crate::config::http_filter::{FilterKind, HttpFilter};
 use crate::config::listener::{ListenerFilter, ListenerFilterKind, NetworkFilter};
 use crate::config::rbac::RbacFilter;
 use crate::config::route::{OTHER_REQUESTS, RouteConfig};
+use crate::config::statistics::ShownStats;
 use crate::snapshot::{ConnectionLimiter, FilterChain, Snapshot, Terminal};
 use crate::telemetry::metrics::{
     self, Buckets, FilterScope, Sample, Scope, Value, compressor_scopes, decompressor_scopes,
@@ -105,7 +106,7 @@ impl Selection {
         let mut samples = state
             .metrics
             .collect(&configured(&state.snapshots.load(), state.info.options.concurrency));
-        samples.retain(|sample| self.wants(sample));
+        samples.retain(|sample| self.wants(sample) && shows(state, sample));
         samples
     }
 
@@ -114,6 +115,14 @@ impl Selection {
         (sample.used || !self.used_only)
             && (self.kind)(&sample.value)
             && self.filter.as_ref().is_none_or(matches)
+    }
+}
+
+/// Whether the bootstrap lets it be shown.
+fn shows(state: &AdminState, sample: &Sample) -> bool {
+    match &*state.shown_stats {
+        ShownStats::All => true,
+        chosen => chosen.has(&sample.to_string()),
     }
 }
 

@@ -62,6 +62,7 @@ async fn api() -> Api {
     let state = AdminState {
         info: Arc::new(info),
         metrics: Arc::clone(&metrics),
+        shown_stats: Arc::default(),
         logging: Logging::detached(Level::Info),
         access_logs: AccessLogger::start(Arc::clone(&metrics)).unwrap(),
         control: proxy.clone(),

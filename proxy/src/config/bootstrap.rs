@@ -11,6 +11,7 @@ use super::dns::Resolver;
 use super::listener::Listener;
 use super::overload::Overload;
 use super::source::{ConfigSource, GrpcSource};
+use super::statistics::ShownStats;
 use super::tls::Secret;
 use super::tracing;
 
@@ -40,6 +41,8 @@ pub struct Bootstrap {
     /// `http_reject_path_with_fragment: false` of the runtime: the fragment of a path is taken off, rather than the
     /// request refused.
     pub strip_fragments: bool,
+    /// `stats_config.stats_matcher`
+    pub shown_stats: ShownStats,
     /// `dynamic_resources.lds_config`
     pub lds: Option<ConfigSource>,
     /// `dynamic_resources.cds_config`

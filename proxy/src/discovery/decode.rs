@@ -63,6 +63,7 @@ mod small_filters;
 mod socket_option;
 mod source;
 mod stateful_session;
+mod statistics;
 mod subset;
 mod tcp;
 #[cfg(test)]

@@ -339,6 +339,7 @@ async fn start_admin(
     let state = AdminState {
         info: Arc::new(info),
         metrics: Arc::clone(&shared.metrics),
+        shown_stats: Arc::new(assembler.bootstrap().shown_stats.clone()),
         logging,
         access_logs: shared.access_log.clone(),
         control: Arc::clone(control) as _,

@@ -30,10 +30,10 @@ const SERVICES: &str = "10.96.0.0/12";
 
 /// The recorded mesh, with authorities of a test's own.
 #[derive(Debug)]
-pub(super) struct Mesh {
+pub(crate) struct Mesh {
     network: Netns,
-    recordings: PathBuf,
-    pub(super) pki: Pki,
+    pub(crate) recordings: PathBuf,
+    pub(crate) pki: Pki,
     /// `https://issuer.example.com`
     pub(super) first: Issuer,
     /// `https://second.example.com`
@@ -42,7 +42,7 @@ pub(super) struct Mesh {
 
 impl Mesh {
     /// None, said loudly, without the recordings or where there can be no network.
-    pub(super) fn enter() -> Option<Self> {
+    pub(crate) fn enter() -> Option<Self> {
         let recordings = crate::suites::find("istiod-1.30-ads")?;
         let network = Netns::enter()?;
         for block in NETWORKS {
@@ -58,7 +58,7 @@ impl Mesh {
     }
 
     /// Redirects connections to the pod to the port where its sidecar takes them, and those to services to the other.
-    pub(super) fn redirect(&self, pod: SocketAddr) {
+    pub(crate) fn redirect(&self, pod: SocketAddr) {
         let pod = pod.ip();
         let to_pod = format!("-p tcp -d {pod} ! -s {SIDECAR} -j REDIRECT --to-ports 15006");
         self.network.run(&format!("iptables -t nat -A OUTPUT {to_pod}"));
@@ -91,7 +91,8 @@ impl Mesh {
         of_the_mesh(self.pki.client(Some(&identity)))
     }
 
-    fn identity(&self) -> Identity {
+    /// What the sidecars here show to others.
+    pub(crate) fn identity(&self) -> Identity {
         let request = Request::default().uri("spiffe://cluster.local/ns/default/sa/sidecar");
         let request = NAMES.iter().fold(request, |request, name| request.dns(*name));
         self.pki.issue("sidecar", &request)
@@ -244,7 +245,8 @@ fn inline_routes(part: &mut Value, routes: &BTreeMap<String, Value>) {
     part["route_config"] = routes;
 }
 
-fn walk(value: &mut Value, change: &impl Fn(&mut Value)) {
+/// Changes every part of a value.
+pub(crate) fn walk(value: &mut Value, change: &impl Fn(&mut Value)) {
     change(value);
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| walk(item, change)),

@@ -20,6 +20,7 @@ pub(super) fn fixed_parts(old: &BootstrapFile, new: &BootstrapFile) {
         ("node", old.node != new.node),
         ("cluster_manager.local_cluster_name", local_cluster(&old) != local_cluster(&new)),
         ("admin", old.admin != new.admin),
+        ("stats_config", old.stats_config != new.stats_config),
         ("layered_runtime", old.layered_runtime != new.layered_runtime),
         ("overload_manager", old.overload_manager != new.overload_manager),
     ] {

@@ -4,9 +4,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use xds::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
-use xds::envoy::config::bootstrap::v3::{Admin, Bootstrap, ClusterManager};
-use xds::envoy::config::core::v3::{Locality, Node};
+use xds::envoy::config::bootstrap::v3::{Admin, Bootstrap, ClusterManager, LayeredRuntime};
+use xds::envoy::config::core::v3::{Locality, Node, TypedExtensionConfig};
 use xds::envoy::config::listener::v3::Listener;
+use xds::envoy::config::metrics::v3::{StatsConfig, StatsSink};
+use xds::envoy::config::overload::v3::OverloadManager;
+use xds::envoy::config::trace::v3::Tracing;
+use xds::envoy::extensions::bootstrap::internal_listener::v3::InternalListener;
 use xds::json::to_json;
 
 use super::access_log::{access_log, default_file};
@@ -14,18 +18,21 @@ use super::address::listening;
 use super::cluster::cluster;
 use super::connecting::bind_config;
 use super::dns::ResolverFields;
-use super::errors::{At, Result, both, each, optional, refuse};
+use super::errors::{At, Result, both, each, optional, refuse, required};
+use super::extension::{carried, unpack, unsupported};
 use super::listener::listener;
 use super::overload::overload_manager;
 use super::runtime::layered_runtime;
 use super::source::{ads_config, config_source};
+use super::statistics::shown_stats;
 use super::tls::secret;
 use super::tracing::default_provider;
-use super::value::unless_empty;
+use super::value::{non_empty, unless_empty};
 use crate::config::cluster::Cluster;
 use crate::config::connecting::BindConfig;
 use crate::config::sharing::Parts;
 use crate::config::source::{ConfigSource, GrpcSource};
+use crate::config::statistics::ShownStats;
 use crate::config::{self, Name};
 
 /// A bootstrap file.
@@ -34,7 +41,10 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         node: identity,
         static_resources,
         dynamic_resources,
+        stats_sinks: sinks,
+        stats_config: stats,
         stats_flush_interval: _,
+        stats_eviction: _,
         tracing: traces,
         layered_runtime: runtime,
         use_tcp_for_dns_lookups,
@@ -43,6 +53,8 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         admin: admin_api,
         cluster_manager: manager,
         overload_manager: overload,
+        bootstrap_extensions: added,
+        application_log_config: _,
         enable_dispatcher_stats: _,
     } = proto;
     let resolver = ResolverFields {
@@ -51,45 +63,102 @@ pub(super) fn bootstrap(proto: &Bootstrap) -> Result<config::bootstrap::Bootstra
         servers: &[],
         tcp: *use_tcp_for_dns_lookups,
     };
-    let absent = StaticResources::default();
-    let resources = static_resources.as_ref().unwrap_or(&absent);
-    let values = both(
-        optional("layered_runtime", runtime, layered_runtime),
-        optional("overload_manager", overload, overload_manager),
-    );
-    let defaults = both(
-        optional("cluster_manager", manager, cluster_manager),
-        optional("tracing", traces, default_provider),
-    );
-    let (resources, (sources, (admin, (values, (resolver, (manager, traces)))))) = both(
-        statics(resources).at("static_resources"),
+    let process = ProcessFields { runtime, overload, manager, traces };
+    let around = both(AdminFields { api: admin_api, stats, sinks }.decode(), resolver.decode());
+    let (_, (resources, (sources, (((admin, shown_stats), resolver), process)))) = both(
+        each("bootstrap_extensions", added, extension),
         both(
-            optional("dynamic_resources", dynamic_resources, dynamics),
+            statics(static_resources.as_ref().unwrap_or(&StaticResources::default()))
+                .at("static_resources"),
             both(
-                optional("admin", admin_api, admin),
-                both(values, both(resolver.decode(), defaults)),
+                optional("dynamic_resources", dynamic_resources, dynamics),
+                both(around, process.decode()),
             ),
         ),
     )?;
-    let (mut runtime, overload) = (values.0.unwrap_or_default(), values.1.unwrap_or_default());
     let Dynamics { lds, cds, ads } = sources.unwrap_or_default();
-    let provider = traces.flatten().map(Arc::new);
-    let Manager { local_cluster, bind } = manager.unwrap_or_default();
-    defined(local_cluster.as_ref(), &resources.clusters)?;
+    let Statics { listeners, clusters, secrets } = resources;
+    defined(process.local_cluster.as_ref(), &clusters)?;
     Ok(config::bootstrap::Bootstrap {
         node: identity.as_ref().map(node).unwrap_or_default(),
-        local_cluster,
-        admin: admin.flatten(),
-        upstream_bind_config: bind.map(Arc::new),
+        admin,
+        listeners,
+        clusters,
+        secrets,
         resolver: resolver.unwrap_or_default(),
-        overload: runtime.limit(overload),
-        tracing: config::tracing::Defaults { provider, ..runtime.tracing },
-        strip_fragments: runtime.strip_fragments,
+        shown_stats,
         lds,
         cds,
         ads,
-        ..resources
+        ..process
     })
+}
+
+/// What says how the process as a whole behaves.
+struct ProcessFields<'a> {
+    runtime: &'a Option<LayeredRuntime>,
+    overload: &'a Option<OverloadManager>,
+    manager: &'a Option<ClusterManager>,
+    traces: &'a Option<Tracing>,
+}
+
+impl ProcessFields<'_> {
+    /// A bootstrap that says this and nothing else.
+    fn decode(&self) -> Result<config::bootstrap::Bootstrap> {
+        let ((runtime, overload), (manager, traces)) = both(
+            both(
+                optional("layered_runtime", self.runtime, layered_runtime),
+                optional("overload_manager", self.overload, overload_manager),
+            ),
+            both(
+                optional("cluster_manager", self.manager, cluster_manager),
+                optional("tracing", self.traces, default_provider),
+            ),
+        )?;
+        let mut runtime = runtime.unwrap_or_default();
+        let Manager { local_cluster, bind } = manager.unwrap_or_default();
+        let provider = traces.flatten().map(Arc::new);
+        Ok(config::bootstrap::Bootstrap {
+            local_cluster,
+            upstream_bind_config: bind.map(Arc::new),
+            overload: runtime.limit(overload.unwrap_or_default()),
+            tracing: config::tracing::Defaults { provider, ..runtime.tracing },
+            strip_fragments: runtime.strip_fragments,
+            ..Default::default()
+        })
+    }
+}
+
+/// What says how the process is looked at from outside.
+struct AdminFields<'a> {
+    api: &'a Option<Admin>,
+    stats: &'a Option<StatsConfig>,
+    sinks: &'a [StatsSink],
+}
+
+impl AdminFields<'_> {
+    fn decode(&self) -> Result<(Option<config::bootstrap::Admin>, ShownStats)> {
+        if !self.sinks.is_empty() {
+            let reason = "statistics are not sent anywhere by this version; fetch /stats/prometheus of the admin API";
+            return refuse("stats_sinks", reason);
+        }
+        let (admin, stats) = both(
+            optional("admin", self.api, admin),
+            optional("stats_config", self.stats, shown_stats),
+        )?;
+        Ok((admin.flatten(), stats.unwrap_or_default()))
+    }
+}
+
+/// Something added to the program: what listens within the process, which is not to be had here but does no harm unused.
+fn extension(proto: &TypedExtensionConfig) -> Result<()> {
+    let TypedExtensionConfig { name, typed_config } = proto;
+    non_empty("name", name)?;
+    let any = carried(required("typed_config", typed_config)?).at("typed_config")?;
+    let Some(InternalListener { buffer_size_kb: _ }) = unpack(&any).at("typed_config")? else {
+        return unsupported(&any).at("typed_config");
+    };
+    Ok(())
 }
 
 fn defined(local_cluster: Option<&Name>, clusters: &[Arc<Cluster>]) -> Result<()> {
@@ -122,8 +191,14 @@ fn cluster_manager(proto: &ClusterManager) -> Result<Manager> {
     })
 }
 
-/// The static resources, in a bootstrap that holds nothing else yet.
-fn statics(proto: &StaticResources) -> Result<config::bootstrap::Bootstrap> {
+/// The static resources.
+struct Statics {
+    listeners: Vec<Arc<config::listener::Listener>>,
+    clusters: Vec<Arc<Cluster>>,
+    secrets: Vec<config::tls::Secret>,
+}
+
+fn statics(proto: &StaticResources) -> Result<Statics> {
     let StaticResources { listeners, clusters, secrets } = proto;
     let mut parts = Parts::default();
     let (listeners, (clusters, secrets)) = both(
@@ -140,7 +215,7 @@ fn statics(proto: &StaticResources) -> Result<config::bootstrap::Bootstrap> {
     unique("listeners", listeners.iter().map(|listener| &listener.name))?;
     unique("clusters", clusters.iter().map(|cluster| &cluster.name))?;
     unique("secrets", secrets.iter().map(|secret| &secret.name))?;
-    Ok(config::bootstrap::Bootstrap { listeners, clusters, secrets, ..Default::default() })
+    Ok(Statics { listeners, clusters, secrets })
 }
 
 fn unique<'a>(field: &str, names: impl Iterator<Item = &'a Name>) -> Result<()> {

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// One-ofs of which every field is ignored; a decoder sees only the one-of.
-const ONE_OFS: [(&str, &str); 3] = [
+const ONE_OFS: [(&str, &str); 4] = [
+    ("Bootstrap.stats_eviction", "Bootstrap.stats_eviction_interval"),
     ("PluginConfig.vm", "PluginConfig.vm_config"),
     ("RegexMatcher.engine_type", "RegexMatcher.google_re2"),
     ("Node.user_agent_version_type", "Node.user_agent_version"),
