@@ -1,5 +1,6 @@
 //! `outrigger-control analyze`: what is wrong with a folder of YAML, without a cluster.
 
+pub mod explain;
 pub mod json;
 pub mod text;
 

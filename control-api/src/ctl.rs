@@ -1,6 +1,7 @@
 //! The command line of `outriggerctl`: istioctl's verbs for a mesh of Outrigger's.
 
 mod apply;
+mod explain;
 mod fetch;
 mod proxy_config;
 mod proxy_status;
@@ -30,6 +31,7 @@ enum Command {
     ProxyStatus(proxy_status::Arguments),
     ProxyConfig(proxy_config::Arguments),
     Analyze(analyze::Arguments),
+    Explain(explain::Arguments),
     Apply(apply::Arguments),
 }
 
@@ -105,6 +107,7 @@ fn run(command: &Command) -> Result<bool> {
         match command {
             Command::ProxyStatus(arguments) => proxy_status::run(arguments).await,
             Command::ProxyConfig(arguments) => proxy_config::run(arguments).await,
+            Command::Explain(arguments) => explain::run(arguments).await,
             Command::Apply(arguments) => apply::run(arguments).await,
             Command::Analyze(_) => Ok((String::new(), true)),
         }

@@ -12,7 +12,7 @@ mod jwt;
 pub mod listeners;
 mod locality;
 mod manager;
-mod peer;
+pub mod peer;
 pub mod policy;
 mod providers;
 pub mod proxy;

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use super::ControlPlane;
 use super::dump::config_dump;
 use super::fleet::Client;
+use crate::analyze::explain::{self, Question};
 
 /// Paths that everyone may ask for.
 const OPEN: [&str; 5] = ["/", "/healthz", "/ready", "/metrics", "/version"];
@@ -54,6 +55,7 @@ fn router(plane: Arc<ControlPlane>) -> Router {
         .route("/api/v1/objects", get(async |State(plane): Plane| shown(&views::objects(&plane))))
         .route("/api/v1/pushes", get(async |State(plane): Plane| shown(&views::pushes(&plane))))
         .route("/api/v1/proxies", get(async |State(plane): Plane| shown(&views::proxies(&plane))))
+        .route("/api/v1/explain", get(explain))
         .route("/api/v1/proxies/{proxy}", get(proxy))
         .route("/api/v1/proxies/{proxy}/config", get(proxy_config))
         .route("/debug/syncz", get(async |State(plane): Plane| shown(&views::syncz(&plane))))
@@ -101,6 +103,32 @@ async fn metrics(State(plane): Plane) -> Response {
     }
 }
 
+/// `from`, `method`, `url`, and `header` as often as there are headers.
+async fn explain(State(plane): Plane, Query(all): Query<Vec<(String, String)>>) -> Response {
+    let mut question = Question { method: "GET".to_owned(), ..Question::default() };
+    for (key, value) in all {
+        match key.as_str() {
+            "from" => question.from = value,
+            "method" => question.method = value,
+            "url" => question.url = value,
+            "header" => question.headers.push(value),
+            _ => {}
+        }
+    }
+    let clients = plane.fleet().clients();
+    let is_it = |it: &&Client| it.node == question.from || it.short_name() == question.from;
+    let connected = clients.iter().rev().find(is_it).map(|it| (*it.proxy).clone());
+    let explained = explain::explain(&plane.world().mesh, connected, &question)
+        .and_then(|report| Ok(serde_json::to_value(report)?));
+    match explained {
+        Ok(report) => shown(&report),
+        Err(error) => {
+            let said = json!({"error": format!("{error:#}"), "connected": names(&clients)});
+            (StatusCode::BAD_REQUEST, shown(&said)).into_response()
+        }
+    }
+}
+
 async fn proxy(State(plane): Plane, Path(wanted): Path<String>) -> Response {
     with_client(&plane, &wanted, views::client)
 }
@@ -130,12 +158,17 @@ fn with_client(plane: &ControlPlane, wanted: &str, view: impl Fn(&Client) -> Val
     match found {
         Some(client) => shown(&view(client)),
         None => {
-            let mut known: Vec<_> = clients.iter().map(Client::short_name).collect();
-            known.sort();
-            known.dedup();
+            let known = names(&clients);
             let said =
                 json!({"error": format!("no proxy {wanted} is connected"), "connected": known});
             (StatusCode::NOT_FOUND, shown(&said)).into_response()
         }
     }
+}
+
+fn names(clients: &[Client]) -> Vec<String> {
+    let mut names: Vec<_> = clients.iter().map(Client::short_name).collect();
+    names.sort();
+    names.dedup();
+    names
 }

@@ -59,6 +59,26 @@ fn said(policy: Found<'_, PeerAuthentication>) -> Option<Mode> {
     policy.spec.mtls.as_ref().map(|it| it.mode).filter(|mode| *mode != Mode::Unset)
 }
 
+/// What is demanded of who connects to a port of a workload, and the policy that says so; none if none does.
+pub fn deciding<'m>(
+    mesh: &'m Mesh,
+    namespace: &str,
+    labels: &Labels,
+    port: u32,
+) -> (Mode, Option<Found<'m, PeerAuthentication>>) {
+    let root = mesh.config.root_namespace.as_str();
+    let own = policies(mesh, namespace)
+        .find(|it| namespace != root && selector(it).is_some_and(|it| selects(it, labels)))
+        .filter(|it| {
+            said(*it).is_some() || it.spec.port_level_mtls.iter().flatten().any(|it| *it.0 == port)
+        });
+    let of = |namespace: &str| {
+        policies(mesh, namespace).find(|it| selector(it).is_none()).filter(|it| said(*it).is_some())
+    };
+    let policy = own.or_else(|| of(namespace)).or_else(|| of(root));
+    (Demand::of_workload(mesh, namespace, labels).on(port), policy)
+}
+
 /// The policy's labels; none if it is for all of its namespace.
 fn selector<'m>(policy: &Found<'m, PeerAuthentication>) -> Option<&'m Labels> {
     policy.spec.selector.as_ref().map(|it| &it.match_labels).filter(|it| !it.is_empty())

@@ -8,7 +8,7 @@ mod hash;
 mod headers;
 mod matching;
 mod retry;
-pub(super) mod route;
+pub mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
 

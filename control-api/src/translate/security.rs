@@ -4,8 +4,9 @@ use xds::envoy::config::listener::v3::Filter;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 
 use super::proxy::Proxy;
-use super::{authorization, jwt};
-use crate::model::Mesh;
+use super::{attachment, authorization, jwt};
+use crate::model::istio::request_authentication::RequestAuthentication;
+use crate::model::{Found, Mesh};
 
 /// The filters of `AuthorizationPolicy` and `RequestAuthentication` for requests, in their order: they come before all
 /// others.
@@ -21,4 +22,12 @@ pub fn network_filters(mesh: &Mesh, proxy: &Proxy) -> Vec<Filter> {
     let mut filters = authorization::custom_network(mesh, proxy);
     filters.extend(authorization::network(mesh, proxy));
     filters
+}
+
+/// The policies that say which tokens a proxy believes.
+pub fn request_authentications<'m>(
+    mesh: &'m Mesh,
+    proxy: &Proxy,
+) -> Vec<Found<'m, RequestAuthentication>> {
+    attachment::policies(mesh, proxy)
 }

@@ -90,6 +90,40 @@ async fn it_shows_what_a_proxy_is_told() {
 }
 
 #[tokio::test]
+async fn it_explains_requests_of_proxies_and_of_folders() {
+    let plane = Plane::start().await;
+    plane.publish(&service("reviews", &["10.0.0.1"]));
+    let _sidecar = Sidecar::connect(plane.xds, Variant::Incremental, node("web", "10.0.0.9")).await;
+    plane.settled(1, 1).await;
+    let asked = ["explain", "--from", "web.shop", "GET", "http://reviews/a?b=c", "-H", "x: y z"];
+    let text = said(&ctl(plane.http, &asked).await);
+    for line in ["client         web.shop, sidecar", "virtual host   reviews.shop", "10.0.0.1:8080"]
+    {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    assert!(text.ends_with(&format!("goes to {}\n", cluster("reviews"))), "{text}");
+    let unknown = ctl(plane.http, &["explain", "--from", "nobody.shop", "http://reviews/"]).await;
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("connected: web.shop"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let pod = "\n---\n{apiVersion: v1, kind: Pod, metadata: {name: web-1, namespace: shop}}\n";
+    let objects = service("reviews", &["10.0.0.1"]) + pod;
+    fs::write(folder.path().join("mesh.yaml"), objects).unwrap();
+    let folder = folder.path().to_str().unwrap();
+    let asked = ["explain", folder, "--from", "web.shop", "http://reviews/", "-o", "json"];
+    let report: Value = serde_json::from_str(&said(&ctl(plane.http, &asked).await)).unwrap();
+    assert_eq!(report["result"], format!("goes to {}", cluster("reviews")));
+    let steps = report["steps"].as_array().unwrap();
+    let of = |kind: &str| steps.iter().find(|it| it["step"] == kind).unwrap();
+    let at = of("service")["from"][0]["at"].as_str().unwrap();
+    assert!(at.starts_with(folder) && at.contains("mesh.yaml:"), "{at}");
+    let asked = ["explain", folder, "--from", "web.shop", "http://reviews:81/", "-o", "yaml"];
+    let yaml = said(&ctl(plane.http, &asked).await);
+    assert!(yaml.contains("it has no port 81, but 80"), "{yaml}");
+}
+
+#[tokio::test]
 async fn apply_waits_until_every_proxy_has_it() {
     let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(folder.path().join("reviews.yaml"), service("reviews", &["10.0.0.1"])).unwrap();

@@ -9,8 +9,8 @@ struct Operation {
     path: &'static str,
     about: &'static str,
     kind: Kind,
-    /// A parameter, and what it is.
-    parameter: Option<(&'static str, &'static str)>,
+    /// Parameters, and what they are.
+    parameters: &'static [(&'static str, &'static str)],
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -20,20 +20,25 @@ enum Kind {
 }
 
 const fn text(path: &'static str, about: &'static str) -> Operation {
-    Operation { path, about, kind: Kind::Text, parameter: None }
+    Operation { path, about, kind: Kind::Text, parameters: &[] }
 }
 
 const fn json(path: &'static str, about: &'static str) -> Operation {
-    Operation { path, about, kind: Kind::Json, parameter: None }
+    Operation { path, about, kind: Kind::Json, parameters: &[] }
 }
 
-const fn json_of(path: &'static str, about: &'static str, parameter: &'static str) -> Operation {
-    let is = "The proxy's node id, or NAME.NAMESPACE";
-    Operation { path, about, kind: Kind::Json, parameter: Some((parameter, is)) }
+const fn json_of(
+    path: &'static str,
+    about: &'static str,
+    parameters: &'static [(&'static str, &'static str)],
+) -> Operation {
+    Operation { path, about, kind: Kind::Json, parameters }
 }
+
+const PROXY: &str = "The proxy's node id, or NAME.NAMESPACE";
 
 /// Everything that is served.
-const OPERATIONS: [Operation; 19] = [
+const OPERATIONS: [Operation; 20] = [
     text("/", "This list"),
     text("/healthz", "Whether the program runs"),
     text("/ready", "Whether a mesh was read: 200, or 503"),
@@ -45,17 +50,27 @@ const OPERATIONS: [Operation; 19] = [
     json("/api/v1/objects", "Every object of the mesh, with file and line"),
     json("/api/v1/pushes", "The last pushes: who has it, after which time, in how many bytes"),
     json("/api/v1/proxies", "Proxies that are connected, with what they accepted and refused"),
-    json_of("/api/v1/proxies/{proxy}", "One proxy", "proxy"),
+    json_of(
+        "/api/v1/explain",
+        "How a request of a workload fares, and which lines say so",
+        &[
+            ("from", "The workload, NAME.NAMESPACE"),
+            ("method", "The request's method; GET if left out"),
+            ("url", "Where it goes"),
+            ("header", "A header, NAME: VALUE; as often as there are headers"),
+        ],
+    ),
+    json_of("/api/v1/proxies/{proxy}", "One proxy", &[("proxy", PROXY)]),
     json_of(
         "/api/v1/proxies/{proxy}/config",
         "What a proxy is told, as Envoy's /config_dump",
-        "proxy",
+        &[("proxy", PROXY)],
     ),
     json("/debug/syncz", "istiod's: versions sent and accepted"),
     json("/debug/adsz", "istiod's: who is connected, and what it asks for"),
     json("/debug/connections", "istiod's: who is connected"),
     json("/debug/configz", "istiod's: every object of the mesh"),
-    json_of("/debug/config_dump", "istiod's: what a proxy is told", "proxyID"),
+    json_of("/debug/config_dump", "istiod's: what a proxy is told", &[("proxyID", PROXY)]),
     json("/debug/list", "istiod's: the paths below /debug"),
 ];
 
@@ -81,11 +96,12 @@ fn path(operation: &Operation) -> Value {
     };
     let mut responses = json!({"200": {"description": operation.about, "content": content}});
     let parameters: Vec<Value> = operation
-        .parameter
+        .parameters
         .iter()
         .map(|(name, about)| {
             let place = if operation.path.contains('{') { "path" } else { "query" };
-            json!({"name": name, "in": place, "required": true, "description": about, "schema": {"type": "string"}})
+            let required = !matches!(*name, "method" | "header");
+            json!({"name": name, "in": place, "required": required, "description": about, "schema": {"type": "string"}})
         })
         .collect();
     if !parameters.is_empty() {

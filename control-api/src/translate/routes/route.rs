@@ -16,11 +16,12 @@ use xds::envoy::config::route::v3::{
 use super::{action, filters, headers, matching};
 use crate::model::istio::virtual_service::{
     Destination, HttpBody, HttpDirectResponse, HttpMatchRequest, HttpRedirect, HttpRoute, Percent,
-    RedirectPortSelection,
+    RedirectPortSelection, VirtualService,
 };
 use crate::model::workloads::selects;
 use crate::translate::clusters::outbound_name;
 use crate::translate::egress::View;
+use crate::translate::proxy::Proxy;
 use crate::translate::service::Service;
 use crate::translate::values;
 use crate::translate::virtual_services::Virtual;
@@ -47,18 +48,41 @@ impl Context<'_, '_> {
 
     /// What can be settled before any request: the port, the gateway, and the source.
     fn is_for(&self, wanted: &HttpMatchRequest) -> bool {
-        if wanted.port != 0 && wanted.port != self.port {
-            return false;
-        }
-        // Gateways go before the source, which is not asked for then.
-        if !wanted.gateways.is_empty() {
-            return wanted.gateways.iter().any(|it| self.gateways.contains(it));
-        }
-        let proxy = self.view.proxy;
-        let namespace = wanted.source_namespace.as_str();
-        selects(&wanted.source_labels, &proxy.labels)
-            && (namespace.is_empty() || namespace == proxy.namespace)
+        is_for(wanted, self.view.proxy, self.gateways, self.port)
     }
+}
+
+fn is_for(wanted: &HttpMatchRequest, proxy: &Proxy, gateways: &[String], port: u32) -> bool {
+    if wanted.port != 0 && wanted.port != port {
+        return false;
+    }
+    // Gateways go before the source, which is not asked for then.
+    if !wanted.gateways.is_empty() {
+        return wanted.gateways.iter().any(|it| gateways.contains(it));
+    }
+    let namespace = wanted.source_namespace.as_str();
+    selects(&wanted.source_labels, &proxy.labels)
+        && (namespace.is_empty() || namespace == proxy.namespace)
+}
+
+/// Where each of the [`routes`] of a virtual service stands in it: the index of its HTTP route, and of the condition.
+pub fn places(
+    spec: &VirtualService,
+    proxy: &Proxy,
+    gateways: &[String],
+    port: u32,
+) -> Vec<(usize, Option<usize>)> {
+    let mut places = Vec::new();
+    for (index, http) in spec.http.iter().enumerate() {
+        if http.r#match.is_empty() {
+            places.push((index, None));
+            break;
+        }
+        let conditions = http.r#match.iter().enumerate();
+        let own = conditions.filter(|(_, it)| is_for(it, proxy, gateways, port));
+        places.extend(own.map(|(condition, _)| (index, Some(condition))));
+    }
+    places
 }
 
 /// The cluster behind a destination. Without a port, it is that of the service's only port, or of the port that the
