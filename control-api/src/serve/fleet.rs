@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use xds::client::Rejection;
 use xds::envoy::config::core::v3::Node;
+use xds::envoy::config::core::v3::node::UserAgentVersionType;
 use xds::type_url::{ResourceType, Variant};
 
 use super::cache::{Plan, Told};
@@ -246,6 +247,12 @@ pub(super) fn described(node: &Node) -> (String, String) {
             _ => None,
         }
     };
-    let version = text("ISTIO_VERSION").unwrap_or_else(|| node.user_agent_name.clone());
+    let own = || match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentVersion(version)) if !version.is_empty() => {
+            format!("{}/{version}", node.user_agent_name)
+        }
+        _ => node.user_agent_name.clone(),
+    };
+    let version = text("ISTIO_VERSION").unwrap_or_else(own);
     (text("CLUSTER_ID").unwrap_or_default(), version)
 }

@@ -27,6 +27,9 @@ use crate::analyze::explain::{self, Question};
 /// Paths that everyone may ask for.
 const OPEN: [&str; 5] = ["/", "/healthz", "/ready", "/metrics", "/version"];
 
+/// The part of a dump that is about endpoints.
+const ENDPOINTS: &str = ".EndpointsConfigDump";
+
 /// Serves until the control plane drains.
 ///
 /// # Errors
@@ -66,6 +69,7 @@ fn router(plane: Arc<ControlPlane>) -> Router {
         )
         .route("/debug/configz", get(async |State(plane): Plane| shown(&views::objects(&plane))))
         .route("/debug/config_dump", get(debug_config_dump))
+        .route("/debug/edsz", get(debug_edsz))
         .route("/debug/list", get(async || shown(&openapi::debug_paths())))
         .layer(middleware::from_fn(only_here))
         .with_state(plane)
@@ -144,11 +148,26 @@ struct OfProxy {
 }
 
 async fn debug_config_dump(State(plane): Plane, Query(of): Query<OfProxy>) -> Response {
+    of_proxy(&plane, of, |it| it)
+}
+
+/// The part of the dump that is about endpoints.
+async fn debug_edsz(State(plane): Plane, Query(of): Query<OfProxy>) -> Response {
+    of_proxy(&plane, of, |mut dump| {
+        if let Some(configs) = dump["configs"].as_array_mut() {
+            let is_it = |it: &Value| it["@type"].as_str().is_some_and(|it| it.ends_with(ENDPOINTS));
+            configs.retain(is_it);
+        }
+        dump
+    })
+}
+
+fn of_proxy(plane: &ControlPlane, of: OfProxy, part: impl Fn(Value) -> Value) -> Response {
     let Some(wanted) = of.proxy_id else {
         let said = "You must provide a proxyID in the query string\n";
         return (StatusCode::BAD_REQUEST, said).into_response();
     };
-    with_client(&plane, &wanted, |client| config_dump(&client.plan.told().borrow().snapshot))
+    with_client(plane, &wanted, |client| part(config_dump(&client.plan.told().borrow().snapshot)))
 }
 
 /// Answers for the proxy with this node id, or `NAME.NAMESPACE`; of several streams the newest counts.

@@ -6,6 +6,7 @@ use xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use xds::envoy::config::core::v3::{
     ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket,
 };
+use xds::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::TrustChainVerification;
 use xds::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
 };
@@ -135,7 +136,14 @@ pub(super) fn named_clients(
     settings: &ServerTlsSettings,
     roots: SdsSecretConfig,
 ) -> ValidationContextType {
-    clients(settings.subject_alt_names.iter().cloned().map(MatchPattern::Exact), roots)
+    let names = settings.subject_alt_names.iter().cloned().map(MatchPattern::Exact);
+    let mut own = checked(names);
+    own.verify_certificate_spki.clone_from(&settings.verify_certificate_spki);
+    own.verify_certificate_hash.clone_from(&settings.verify_certificate_hash);
+    if settings.insecure_skip_verify == Some(true) {
+        own.trust_chain_verification = TrustChainVerification::AcceptUntrusted.into();
+    }
+    combined(own, roots)
 }
 
 /// Clients with any of these names, or any at all if there are none, by certificates of these roots.
@@ -143,12 +151,20 @@ fn clients(
     names: impl Iterator<Item = MatchPattern>,
     roots: SdsSecretConfig,
 ) -> ValidationContextType {
+    combined(checked(names), roots)
+}
+
+fn checked(names: impl Iterator<Item = MatchPattern>) -> CertificateValidationContext {
     let matcher = |name| StringMatcher { match_pattern: Some(name), ..StringMatcher::default() };
+    CertificateValidationContext {
+        match_subject_alt_names: names.map(matcher).collect(),
+        ..CertificateValidationContext::default()
+    }
+}
+
+fn combined(own: CertificateValidationContext, roots: SdsSecretConfig) -> ValidationContextType {
     ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-        default_validation_context: Some(CertificateValidationContext {
-            match_subject_alt_names: names.map(matcher).collect(),
-            ..CertificateValidationContext::default()
-        }),
+        default_validation_context: Some(own),
         validation_context_sds_secret_config: Some(roots),
     })
 }
@@ -161,4 +177,37 @@ pub(super) fn server(context: CommonTlsContext, demands: bool) -> TransportSocke
         ..DownstreamTlsContext::default()
     };
     values::transport_socket("envoy.transport_sockets.tls", &context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_checked_by_what_the_server_says() {
+        let settings = ServerTlsSettings {
+            mode: TlsMode::Mutual,
+            subject_alt_names: vec!["a.com".to_owned()],
+            verify_certificate_hash: vec!["ab".to_owned()],
+            verify_certificate_spki: vec!["cd".to_owned()],
+            insecure_skip_verify: Some(true),
+            ..ServerTlsSettings::default()
+        };
+        let ValidationContextType::CombinedValidationContext(combined) =
+            named_clients(&settings, roots())
+        else {
+            panic!("not combined");
+        };
+        let own = combined.default_validation_context.unwrap();
+        assert_eq!(own.match_subject_alt_names.len(), 1);
+        assert_eq!(own.verify_certificate_hash, ["ab"]);
+        assert_eq!(own.verify_certificate_spki, ["cd"]);
+        assert_eq!(own.trust_chain_verification(), TrustChainVerification::AcceptUntrusted);
+        let plain = named_clients(&ServerTlsSettings::default(), roots());
+        let ValidationContextType::CombinedValidationContext(plain) = plain else {
+            panic!("not combined");
+        };
+        let own = plain.default_validation_context.unwrap();
+        assert_eq!(own, CertificateValidationContext::default());
+    }
 }

@@ -1,6 +1,7 @@
 //! What of the mesh's objects is not applied, or not as it is written: nothing is left out in silence.
 
 mod fields;
+mod left_out;
 
 use super::{authorization, jwt, providers};
 use crate::model::Mesh;
@@ -38,6 +39,7 @@ pub fn report(mesh: &Mesh, findings: &mut Findings) {
     rules_of_one_host(mesh, findings);
     routes(mesh, findings);
     fields::report(mesh, findings);
+    left_out::report(mesh, findings);
     settings(mesh, findings);
 }
 

@@ -2,6 +2,8 @@
 
 mod delegate;
 
+pub(super) use delegate::misfits;
+
 use std::sync::Arc;
 
 use super::proxy::Proxy;

@@ -231,7 +231,12 @@ fn otel_config(otel: &OpenTelemetry, target: &Target, proxy: &Proxy) -> OpenTele
 }
 
 fn header(header: &HttpHeader) -> HeaderValue {
-    HeaderValue { key: header.name.clone(), value: header.value.clone(), ..HeaderValue::default() }
+    // A value by name is the control plane's: proxies do not have it.
+    let value = match header.env_name.as_str() {
+        "" => header.value.clone(),
+        name => std::env::var(name).unwrap_or_default(),
+    };
+    HeaderValue { key: header.name.clone(), value, ..HeaderValue::default() }
 }
 
 fn headers(all: &[HttpHeader]) -> Vec<HeaderValueOption> {

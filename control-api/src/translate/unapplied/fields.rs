@@ -4,7 +4,7 @@ use crate::model::Mesh;
 use crate::model::istio::destination_rule::{
     DestinationRule, LoadBalancerSettings, OutlierDetection, TrafficPolicy,
 };
-use crate::model::istio::gateway::Gateway;
+use crate::model::istio::gateway::{Gateway, TlsMode};
 use crate::model::istio::virtual_service::VirtualService;
 use crate::validate::code;
 use crate::validate::finding::Findings;
@@ -29,8 +29,10 @@ pub(super) fn report(mesh: &Mesh, findings: &mut Findings) {
             for (field, is_set) in [
                 ("tlsCertificates", !tls.tls_certificates.is_empty()),
                 ("caCrl", !tls.ca_crl.is_empty()),
-                ("verifyCertificateSpki", !tls.verify_certificate_spki.is_empty()),
-                ("verifyCertificateHash", !tls.verify_certificate_hash.is_empty()),
+                (
+                    "subjectAltNames",
+                    tls.mode == TlsMode::Simple && !tls.subject_alt_names.is_empty(),
+                ),
             ] {
                 if is_set {
                     let path = format!("spec.servers[{index}].tls.{field}");

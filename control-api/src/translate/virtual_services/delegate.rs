@@ -1,12 +1,14 @@
 //! Delegates: routes of another virtual service that take the place of one route, as far as their matches agree.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::visibility;
 use crate::model::istio::virtual_service::{
     HttpMatchRequest, HttpRoute, StringMatch, VirtualService,
 };
 use crate::model::kind::{Kind, Spec};
+use crate::model::object::Object;
 use crate::model::{Found, Mesh};
 
 /// The virtual service with its delegates' routes in place. A delegate that does not exist, may not be seen, or has
@@ -39,6 +41,47 @@ fn routes(mesh: &Mesh, found: Found<'_, VirtualService>, root: &HttpRoute) -> Ve
     let leaf = super::full_names((**leaf).clone(), namespace);
     let leaves = leaf.http.into_iter().filter(|it| it.delegate.is_none());
     leaves.filter_map(|leaf| merge(root, leaf)).collect()
+}
+
+/// The delegates, or routes of them, that contribute nothing: the object, the field, and why.
+pub(in crate::translate) fn misfits(mesh: &Mesh) -> Vec<(&Arc<Object>, String, String)> {
+    let mut all = Vec::new();
+    for found in mesh.all::<VirtualService>() {
+        for (index, root) in found.spec.http.iter().enumerate() {
+            if let Some(why) = misfit(mesh, found, root) {
+                all.push((found.object, format!("spec.http[{index}].delegate"), why));
+            }
+        }
+    }
+    all
+}
+
+fn misfit(mesh: &Mesh, found: Found<'_, VirtualService>, root: &HttpRoute) -> Option<String> {
+    let delegate = root.delegate.as_ref()?;
+    let namespace = Some(delegate.namespace.as_str()).filter(|it| !it.is_empty());
+    let namespace = namespace.unwrap_or(found.namespace());
+    let name = format!("VirtualService {namespace}/{}", delegate.name);
+    let object = mesh.get(Kind::VirtualService, namespace, &delegate.name);
+    let Some(Spec::VirtualService(leaf)) = object.map(|it| &it.spec) else {
+        return Some(format!("there is no {name}"));
+    };
+    if !leaf.hosts.is_empty() {
+        return Some(format!("{name} has hosts of its own, so it is no delegate"));
+    }
+    if !visibility(mesh, leaf, namespace).sees(found.namespace()) {
+        return Some(format!("{name} is not exported to namespace {}", found.namespace()));
+    }
+    let of_leaf = super::full_names((**leaf).clone(), namespace).http;
+    let unfit =
+        |(_, it): &(usize, HttpRoute)| it.delegate.is_some() || merge(root, it.clone()).is_none();
+    let unfit: Vec<String> = of_leaf
+        .into_iter()
+        .enumerate()
+        .filter(unfit)
+        .map(|(index, _)| format!("spec.http[{index}]"))
+        .collect();
+    let why = "which matches what this route does not, or delegates further";
+    (!unfit.is_empty()).then(|| format!("without {} of {name}, {why}", unfit.join(", ")))
 }
 
 /// None if the matches contradict each other.
