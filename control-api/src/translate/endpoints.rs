@@ -1,5 +1,7 @@
 //! What stands behind a service: pods by `EndpointSlice` or `Endpoints`, and the endpoints of a `ServiceEntry`.
 
+mod selected;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use xds::envoy::config::core::v3::address::Address as Kind;
@@ -26,6 +28,7 @@ use crate::model::kind::{Kind as ObjectKind, Spec};
 use crate::model::kubernetes::{EndpointPort, EndpointSlice, Endpoints, TargetRef};
 use crate::model::object::Object;
 use crate::model::workloads::{Labels, selects};
+pub(super) use selected::address as address_of_pod;
 
 /// The label by which a slice names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -58,7 +61,11 @@ pub struct Endpoint {
 /// The endpoints of one port of a service.
 pub fn of(mesh: &Mesh, service: &Service<'_>, port: &Port) -> Vec<Endpoint> {
     match &service.object.spec {
-        Spec::Service(_) => kubernetes(mesh, service, port),
+        Spec::Service(spec) => {
+            let mut found = kubernetes(mesh, service, port);
+            found.extend(selected::entries(mesh, service, spec, port));
+            found
+        }
         Spec::ServiceEntry(entry) => entries(mesh, service, entry, port),
         _ => Vec::new(),
     }
@@ -185,7 +192,9 @@ fn kubernetes(mesh: &Mesh, service: &Service<'_>, port: &Port) -> Vec<Endpoint> 
     let mut found = Vec::new();
     for slice in mesh.all::<EndpointSlice>() {
         let of_service = slice.object.metadata.labels.get(SERVICE_NAME) == Some(&service.name);
-        if slice.namespace() != namespace || !of_service {
+        // Endpoints are addresses, not names.
+        let is_named = slice.spec.address_type == "FQDN";
+        if slice.namespace() != namespace || !of_service || is_named {
             continue;
         }
         let Some(number) = number(&slice.spec.ports, port) else { continue };
@@ -279,11 +288,11 @@ pub fn identity(mesh: &Mesh, namespace: &str, account: &str) -> String {
 fn entries(mesh: &Mesh, service: &Service<'_>, entry: &ServiceEntry, port: &Port) -> Vec<Endpoint> {
     let namespace = service.namespace();
     if let Some(selector) = &entry.workload_selector {
-        return mesh
+        let entries = mesh
             .all::<WorkloadEntry>()
             .filter(|it| it.namespace() == namespace && selects(&selector.labels, &it.spec.labels))
-            .map(|it| of_entry(mesh, it.spec, port, namespace))
-            .collect();
+            .map(|it| of_entry(mesh, it.spec, port, namespace));
+        return entries.chain(selected::pods(mesh, namespace, selector, port)).collect();
     }
     if entry.endpoints.is_empty() && service.resolution == Resolution::Passthrough {
         // The client has chosen an address: nobody else can.

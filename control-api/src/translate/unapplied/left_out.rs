@@ -8,8 +8,9 @@ use crate::model::istio::service_entry::{Resolution, ServiceEntry};
 use crate::model::kind::Kind;
 use crate::model::kubernetes::EndpointSlice;
 use crate::model::protocol::Protocol;
-use crate::model::workloads::Labels;
+use crate::model::workloads::{Labels, selects};
 use crate::model::{Found, Mesh, host};
+use crate::translate::endpoints::address_of_pod;
 use crate::translate::virtual_services::misfits;
 use crate::validate::code;
 use crate::validate::finding::Findings;
@@ -24,6 +25,7 @@ pub(super) fn report(mesh: &Mesh, findings: &mut Findings) {
     }
     servers(mesh, findings);
     subsets(mesh, findings);
+    pods_without_address(mesh, findings);
     for service in mesh.of_kind(Kind::Service).iter().chain(mesh.of_kind(Kind::ServiceEntry)) {
         for label in SESSIONS.iter().filter(|it| service.metadata.labels.contains_key(**it)) {
             let why = "requests are not kept at one endpoint by this label, as with istiod's \
@@ -83,6 +85,26 @@ fn subsets(mesh: &Mesh, findings: &mut Findings) {
         if hosts.iter().any(|it| host::covers(&own, it)) {
             let why = "hosts of resolution DYNAMIC_DNS have no endpoints to select from";
             findings.report(code::NOT_APPLIED, rule.object, "spec.subsets", why);
+        }
+    }
+}
+
+/// Pods that a `ServiceEntry` selects, and that no service's endpoints tell the address of.
+fn pods_without_address(mesh: &Mesh, findings: &mut Findings) {
+    for entry in mesh.all::<ServiceEntry>() {
+        let Some(selector) = &entry.spec.workload_selector else { continue };
+        let namespace = entry.namespace();
+        let pods = mesh.of_kind(Kind::Pod).iter().filter(|it| {
+            it.metadata.namespace == namespace && selects(&selector.labels, &it.metadata.labels)
+        });
+        let unknown = pods.map(|it| &it.metadata.name);
+        let unknown: Vec<&str> = unknown
+            .filter(|it| address_of_pod(mesh, namespace, it).is_none())
+            .map(String::as_str)
+            .collect();
+        if !unknown.is_empty() {
+            let why = format!("no EndpointSlice tells the address of {}", unknown.join(", "));
+            findings.report(code::NOT_APPLIED, entry.object, "spec.workloadSelector", why);
         }
     }
 }
@@ -152,6 +174,19 @@ mod tests {
             found(&(root("/a") + &leaf("hosts: [b.com], "))),
             ["default/root spec.http[0].delegate"]
         );
+    }
+
+    #[test]
+    fn pods_whose_address_nobody_tells_are_told_of() {
+        let pod =
+            "---\n{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {app: a}}, spec: {}}\n";
+        let entry = istio(
+            "ServiceEntry",
+            "e",
+            "hosts: [a.com], resolution: STATIC, workloadSelector: {labels: {app: a}}, \
+             ports: [{number: 80, name: a}]",
+        );
+        assert_eq!(found(&(entry + pod)), ["default/e spec.workloadSelector"]);
     }
 
     #[test]
