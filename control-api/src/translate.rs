@@ -16,6 +16,7 @@ pub mod peer;
 pub mod policy;
 mod providers;
 pub mod proxy;
+pub mod registry;
 pub mod resources;
 pub mod routes;
 pub mod scope;

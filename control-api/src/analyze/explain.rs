@@ -47,34 +47,43 @@ pub struct Question {
     pub headers: Vec<String>,
 }
 
+/// How a request of a workload fares in a mesh that only files tell of: each Deployment stands for one pod.
+///
+/// # Errors
+/// The workload is not known, or the request is none.
+pub fn offline(mesh: &Mesh, question: &Question) -> Result<Report> {
+    explain(&imagine::with_pods(mesh), None, question)
+}
+
 /// How a request of a workload fares. `connected` is the workload's proxy, if it is connected.
 ///
 /// # Errors
 /// The workload is not known, or the request is none.
 pub fn explain(mesh: &Mesh, connected: Option<Proxy>, question: &Question) -> Result<Report> {
     let asked = Asked::new(&question.method, &question.url, &question.headers)?;
-    let mesh = imagine::with_pods(mesh);
-    let workload = Workload::named(&mesh, &question.from);
-    let (proxy, object) = match connected {
-        Some(proxy) => (proxy, workload.ok().map(|it| it.object)),
+    let workload = Workload::named(mesh, &question.from);
+    let (proxy, object, is_bare) = match connected {
+        Some(proxy) => (proxy, workload.ok().map(|it| it.object), false),
         None => {
             let workload = workload?;
-            (workload.proxy(&mesh)?, Some(workload.object))
+            let proxy = workload.proxy(mesh)?;
+            let is_bare = proxy.role == Role::Sidecar && !workload.has_sidecar();
+            (proxy, Some(workload.object), is_bare)
         }
     };
     let from = object.map(|it| origin::source(it, ""));
-    let first = Step::new("client", workload::shown(&mesh, &proxy)).from(from);
+    let first = Step::new("client", workload::shown(mesh, &proxy)).from(from);
     let walk = Walk {
-        told: resources(&mesh, &proxy),
-        services: scope::visible(&mesh, &proxy),
-        mesh: &mesh,
+        told: resources(mesh, &proxy),
+        services: scope::visible(mesh, &proxy),
+        mesh,
         proxy: &proxy,
         asked: &asked,
         steps: vec![first],
         answers: Vec::new(),
     };
     let request = format!("{} {} from {}", asked.method, question.url, question.from);
-    walk.report(request)
+    walk.report(request, is_bare)
 }
 
 /// A request on its way.
@@ -90,7 +99,11 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn report(mut self, request: String) -> Result<Report> {
+    fn report(mut self, request: String, is_bare: bool) -> Result<Report> {
+        if is_bare {
+            let (result, served) = self.straight()?;
+            return Ok(Report { request, steps: self.steps, result, served });
+        }
         let result = match self.route() {
             route::End::Clusters(clusters) => self.follow(&clusters)?,
             route::End::Answer(answer) => (answer, true),
@@ -158,30 +171,52 @@ impl<'a> Walk<'a> {
 
     /// What becomes of it behind these clusters, and whether that is good.
     fn follow(&mut self, clusters: &[(String, Option<u32>)]) -> Result<(String, bool)> {
-        let mut names = Vec::new();
-        let mut reached = 0;
-        let mut asked: Vec<String> = Vec::new();
-        let mut servers: Vec<Option<bool>> = Vec::new();
-        let client = workload::identity(self.mesh, self.proxy);
+        let (mut names, mut targets, mut reached) = (Vec::new(), Vec::new(), false);
         for (name, weight) in clusters {
-            let (step, targets) =
-                cluster::explain(self.mesh, self.proxy, &self.told, &self.services, name, *weight);
+            let (mesh, proxy, services) = (self.mesh, self.proxy, &self.services);
+            let (step, found) = cluster::explain(mesh, proxy, &self.told, services, name, *weight);
             self.steps.push(step);
             names.push(weight.map_or_else(|| name.clone(), |it| format!("{name} ({it})")));
-            let Some(targets) = targets.filter(|_| name != "BlackHoleCluster") else { continue };
-            reached += 1;
-            for target in targets {
-                let Some(workload) = self.server(&target, &asked) else { continue };
-                asked.push(workload.full_name());
-                let mesh = self.mesh;
-                let steps = &mut self.steps;
-                let answer = server::explain(mesh, &workload, &target, self.asked, &client, steps)?;
-                servers.push(answer);
-            }
+            reached |= found.is_some() && name != "BlackHoleCluster";
+            targets.extend(found.into_iter().flatten());
         }
         let to = format!("goes to {}", names.join(", "));
-        if reached == 0 {
-            return Ok((format!("503: {to}"), false));
+        if reached { self.ask(to, &targets) } else { Ok((format!("503: {to}"), false)) }
+    }
+
+    /// Without a sidecar, it goes where DNS says, as it is.
+    fn straight(&mut self) -> Result<(String, bool)> {
+        self.steps.push(Step::new("sidecar", "none: it connects to the service itself"));
+        let Some(service) = self.service() else {
+            return Ok((format!("leaves the mesh for {}", self.asked.host), true));
+        };
+        self.steps.push(self.known(&service));
+        let port = service.ports.iter().find(|it| it.number == self.asked.port);
+        let Some(port) = port else {
+            return Ok((format!("{} has no such port", service.host), false));
+        };
+        let endpoints = endpoints::of(self.mesh, &service, port).into_iter();
+        let target = |it: endpoints::Endpoint| Target {
+            address: it.address,
+            port: it.port,
+            mtls: false,
+            server_name: String::new(),
+        };
+        let targets: Vec<Target> = endpoints.map(target).collect();
+        self.ask(format!("goes to {}", service.host), &targets)
+    }
+
+    /// What the workloads behind these endpoints say.
+    fn ask(&mut self, to: String, targets: &[Target]) -> Result<(String, bool)> {
+        let client = workload::identity(self.mesh, self.proxy);
+        let mut known: Vec<String> = Vec::new();
+        let mut servers: Vec<Option<bool>> = Vec::new();
+        for target in targets {
+            let Some(workload) = self.server(target, &known) else { continue };
+            known.push(workload.full_name());
+            let (mesh, asked) = (self.mesh, self.asked);
+            let steps = &mut self.steps;
+            servers.push(server::explain(mesh, &workload, target, asked, &client, steps)?);
         }
         let denied = servers.iter().filter(|it| **it == Some(false)).count();
         if denied > 0 {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Control, Output, fetch};
 use crate::analyze::explain::report::Report;
-use crate::analyze::explain::{Question, explain};
+use crate::analyze::explain::{Question, offline};
 use crate::source::directory::Directory;
 use crate::source::settings::Settings;
 
@@ -98,7 +98,7 @@ impl Arguments {
             bail!("no objects in {}", paths.join(", "));
         }
         let settings = Settings { mesh_config: self.mesh_config.clone(), ..Settings::default() };
-        explain(&settings.mesh(&set)?, None, question)
+        offline(&settings.mesh(&set)?, question)
     }
 }
 

@@ -3,6 +3,7 @@
 //! What tells of configuration is for this machine only: others get health and metrics.
 
 mod openapi;
+mod registry;
 mod views;
 
 use std::net::SocketAddr;
@@ -68,6 +69,18 @@ fn router(plane: Arc<ControlPlane>) -> Router {
             get(async |State(plane): Plane| shown(&views::connections(&plane))),
         )
         .route("/debug/configz", get(async |State(plane): Plane| shown(&views::objects(&plane))))
+        .route(
+            "/debug/registryz",
+            get(async |State(plane): Plane| shown(&registry::services(&plane))),
+        )
+        .route(
+            "/debug/endpointz",
+            get(async |State(plane): Plane| shown(&registry::endpoints(&plane))),
+        )
+        .route(
+            "/debug/endpointShardz",
+            get(async |State(plane): Plane| shown(&registry::endpoints(&plane))),
+        )
         .route("/debug/config_dump", get(debug_config_dump))
         .route("/debug/edsz", get(debug_edsz))
         .route("/debug/list", get(async || shown(&openapi::debug_paths())))

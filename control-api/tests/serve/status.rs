@@ -55,6 +55,19 @@ async fn it_tells_who_has_what() {
     let clusters = dump["configs"][0]["dynamic_active_clusters"].as_array().unwrap();
     assert!(clusters.iter().any(|it| it["cluster"]["name"] == cluster("reviews")));
     assert_eq!(get(plane.http, "/debug/config_dump").await.0, 400);
+    let host = "reviews.shop.svc.cluster.local";
+    let registry = json(plane.http, "/debug/registryz").await;
+    assert_eq!(registry[0]["hostname"], host);
+    assert_eq!(registry[0]["ports"][0]["protocol"], "HTTP");
+    let endpoints = json(plane.http, "/debug/endpointz").await;
+    let endpoint = &endpoints[host]["shop"]["Shards"]["Kubernetes"][0];
+    assert_eq!(
+        (&endpoint["Addresses"][0], &endpoint["EndpointPort"]),
+        (&"10.0.0.1".into(), &8080.into())
+    );
+    let told = json(plane.http, "/debug/edsz?proxyID=web.shop").await;
+    let told = told["configs"][0]["dynamic_endpoint_configs"].as_array().unwrap();
+    assert!(told.iter().any(|it| it["endpoint_config"]["cluster_name"] == cluster("reviews")));
     let (status, body) = get(plane.http, "/api/v1/proxies/nobody.shop").await;
     assert!(status == 404 && body.contains("web.shop"), "{body}");
     let objects = json(plane.http, "/api/v1/objects").await;

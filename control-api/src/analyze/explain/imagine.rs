@@ -8,7 +8,7 @@ use crate::model::kind::{Kind, Spec};
 use crate::model::kubernetes::{
     EndpointPort, EndpointSlice, IntOrString, Pod, Service, ServicePort, SliceEndpoint, TargetRef,
 };
-use crate::model::object::{Metadata, Object, TypeMeta};
+use crate::model::object::{Key, Metadata, Object, TypeMeta};
 use crate::model::workloads::{Workload, selects};
 
 /// The label by which a slice names its service.
@@ -16,27 +16,37 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label of pods with a sidecar.
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 
-/// The mesh with a pod for each template that has none, and the endpoints that services then have.
+/// The mesh with a pod for each template that has none, the endpoints that services then have, and the label that
+/// sidecars would give pods.
 pub(super) fn with_pods(mesh: &Mesh) -> Mesh {
-    let injects = mesh.workloads().any(|it| it.has_sidecar(mesh));
+    let tells = |it: &Workload<'_>| it.has_sidecar(mesh) || it.labels.contains_key(TLS_MODE);
+    let injects = mesh.workloads().any(|it| tells(&it));
     let known = mesh.of_kind(Kind::Pod);
     let made: Vec<Arc<Object>> = mesh
         .workloads()
-        .filter(|it| it.object.kind() != Kind::Pod && !has_pods(it, known))
+        .filter(|it| match it.object.kind() {
+            Kind::Pod => !it.labels.contains_key(TLS_MODE),
+            _ => !has_pods(it, known),
+        })
         // Where nothing says who gets a sidecar, everybody has one.
         .map(|it| pod(&it, !injects || it.has_sidecar(mesh)))
         .collect();
+    // The last one of a name counts.
+    let pods: BTreeMap<Key, &Arc<Object>> =
+        known.iter().chain(&made).map(|it| (it.key(), it)).collect();
+    let homeless: Vec<_> = pods.into_values().filter(|it| !has_address(mesh, it)).collect();
     let mut slices = Vec::new();
     for service in mesh.all::<Service>().filter(|it| !it.spec.selector.is_empty()) {
-        let selected = |it: &&Arc<Object>| {
+        let selected = |it: &Object| {
             it.metadata.namespace == service.namespace()
                 && selects(&service.spec.selector, &it.metadata.labels)
         };
-        for (index, pod) in made.iter().enumerate().filter(|(_, it)| selected(it)) {
+        for (index, pod) in homeless.iter().enumerate().filter(|(_, it)| selected(it)) {
             slices.push(slice(service.object, service.spec, pod, &address(index)));
         }
     }
-    let objects = mesh.objects().cloned().chain(made).chain(slices.into_iter().map(Arc::new));
+    let objects =
+        mesh.objects().cloned().chain(made.clone()).chain(slices.into_iter().map(Arc::new));
     Mesh::new(objects, mesh.config.clone(), mesh.networks.clone())
 }
 
@@ -46,6 +56,15 @@ fn has_pods(template: &Workload<'_>, pods: &[Arc<Object>]) -> bool {
             && !template.labels.is_empty()
             && selects(template.labels, &it.metadata.labels)
     })
+}
+
+/// Whether some service's endpoints tell a pod's address.
+fn has_address(mesh: &Mesh, pod: &Object) -> bool {
+    let namespace = &pod.metadata.namespace;
+    let slices = mesh.all::<EndpointSlice>().filter(|it| it.namespace() == namespace);
+    let mut targets =
+        slices.flat_map(|it| &it.spec.endpoints).filter_map(|it| it.target_ref.as_ref());
+    targets.any(|it| it.kind == "Pod" && it.name == pod.metadata.name)
 }
 
 /// An address that nobody has: it stands for the pod's.

@@ -38,7 +38,7 @@ const fn json_of(
 const PROXY: &str = "The proxy's node id, or NAME.NAMESPACE";
 
 /// Everything that is served.
-const OPERATIONS: [Operation; 21] = [
+const OPERATIONS: [Operation; 24] = [
     text("/", "This list"),
     text("/healthz", "Whether the program runs"),
     text("/ready", "Whether a mesh was read: 200, or 503"),
@@ -70,6 +70,9 @@ const OPERATIONS: [Operation; 21] = [
     json("/debug/adsz", "istiod's: who is connected, and what it asks for"),
     json("/debug/connections", "istiod's: who is connected"),
     json("/debug/configz", "istiod's: every object of the mesh"),
+    json("/debug/registryz", "istiod's: every service of the mesh"),
+    json("/debug/endpointz", "istiod's: what stands behind every service"),
+    json("/debug/endpointShardz", "The same"),
     json_of("/debug/config_dump", "istiod's: what a proxy is told", &[("proxyID", PROXY)]),
     json_of("/debug/edsz", "istiod's: the endpoints that a proxy is told", &[("proxyID", PROXY)]),
     json("/debug/list", "istiod's: the paths below /debug"),
