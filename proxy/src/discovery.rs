@@ -10,6 +10,7 @@ mod dns;
 pub mod dump;
 mod file;
 pub mod identity;
+mod kept;
 mod own;
 mod served;
 mod streams;

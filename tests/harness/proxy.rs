@@ -21,6 +21,7 @@ pub struct Proxy {
     dir: TempDir,
     admin: Port,
     ports: Vec<(String, Port)>,
+    arguments: Vec<String>,
 }
 
 impl Proxy {
@@ -33,9 +34,21 @@ impl Proxy {
         arguments: Vec<String>,
     ) -> Self {
         let child = spawn(program, dir.path(), &arguments);
-        let mut proxy = Self { program, child, dir, admin, ports };
+        let mut proxy = Self { program, child, dir, admin, ports, arguments };
         proxy.wait_until_ready().await;
         proxy
+    }
+
+    /// Ends the process at once, as when its machine stops.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the process again after it has ended, as it was started first, and waits until it is ready.
+    pub async fn start_again(&mut self) {
+        self.child = spawn(self.program, self.dir.path(), &self.arguments);
+        self.wait_until_ready().await;
     }
 
     async fn wait_until_ready(&mut self) {

@@ -1,6 +1,7 @@
 //! Configuration from a management server, in both variants of the protocol: all is accepted, nothing is lost while it
 //! changes, and what is refused stays alone.
 
+mod kept;
 mod resources;
 mod waiting;
 

@@ -24,6 +24,11 @@ pub(crate) const AN_AGENT_INSIDE: Difference = Difference(
     "Envoy has its certificates from an agent beside it; Outrigger is its own agent and asks the CA itself",
 );
 
+/// What a restart begins with while the management server is gone.
+pub(crate) const KEPT_ON_DISK: Difference = Difference(
+    "Envoy forgets with its process what servers have sent; Outrigger keeps it in --config-cache-dir and starts from it",
+);
+
 /// A pooled connection may die while a request is on its way to it.
 pub(crate) const STALE_CONNECTIONS: Difference = Difference(
     "Envoy answers 503 when a reused upstream connection dies before the response; Outrigger sends \

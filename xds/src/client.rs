@@ -198,6 +198,18 @@ impl Client {
         track.forget_unwanted();
     }
 
+    /// Holds what was accepted before this client was made, as if a stream had carried it: the next one begins with these
+    /// versions. Each is a name, a version and a body; what is not wanted is left out. `version` is the one of exactly all
+    /// of them, or empty.
+    pub fn resume<'a>(
+        &mut self,
+        kind: ResourceType,
+        version: &str,
+        held: impl IntoIterator<Item = (&'a str, &'a str, &'a Any)>,
+    ) {
+        self.tracks.entry(kind).or_default().resume(version, held);
+    }
+
     /// There is a new stream. All that is wanted will be asked for again, with what is held.
     pub fn connected(&mut self) {
         self.disconnected();

@@ -11,6 +11,7 @@ mod check;
 mod contexts;
 mod endpoints;
 mod extensions;
+mod kept;
 mod link;
 mod notice;
 mod rates;
@@ -42,6 +43,7 @@ use super::dump::ConfigDump;
 use super::file::bootstrap::{self, Sources};
 use super::file::watch::Watch;
 use super::file::{self, Undecodable};
+use super::kept::Keeper;
 use super::own::{Identity, OwnSecrets};
 use crate::cluster::Clusters;
 use crate::config::source::ResourceSource;
@@ -78,6 +80,9 @@ pub struct Assembler {
     found: Found,
     stats: Stats,
     dump: Arc<ConfigDump>,
+    /// The directory in which what is sent is kept, and who keeps it there once this runs.
+    kept_in: Option<PathBuf>,
+    keeper: Option<Keeper>,
     /// What is known of the hosts of published clusters; nothing in a program that only looks.
     live: Option<Arc<Clusters>>,
 }
@@ -116,6 +121,8 @@ impl Assembler {
             found: Found::default(),
             stats: Stats::new(metrics),
             dump: Arc::default(),
+            kept_in: None,
+            keeper: None,
             live: None,
         };
         match assembler.settle(Candidates::default(), None) {

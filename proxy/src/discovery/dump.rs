@@ -16,7 +16,7 @@ use xds::envoy::admin::v3::listeners_config_dump::{
 use xds::envoy::admin::v3::routes_config_dump::{DynamicRouteConfig, StaticRouteConfig};
 use xds::envoy::admin::v3::secrets_config_dump::{DynamicSecret, StaticSecret};
 use xds::envoy::admin::v3::{
-    BootstrapConfigDump, ClustersConfigDump, EndpointsConfigDump, ListenersConfigDump,
+    BootstrapConfigDump, ClientResourceStatus, ClustersConfigDump, EndpointsConfigDump, ListenersConfigDump,
     RoutesConfigDump, SecretsConfigDump, UpdateFailureState,
 };
 use xds::envoy::config::bootstrap::v3::Bootstrap;
@@ -130,6 +130,7 @@ impl Shown<'_> {
             version_info: item.version.clone(),
             cluster: Some(item.raw.clone()),
             last_updated: Some(item.updated.into()),
+            client_status: status(item),
             ..DynamicCluster::default()
         };
         let active = self.items(Kind::Cluster).map(shown);
@@ -157,6 +158,7 @@ impl Shown<'_> {
             version_info: item.version.clone(),
             endpoint_config: Some(item.raw.clone()),
             last_updated: Some(item.updated.into()),
+            client_status: status(item),
             ..DynamicEndpointConfig::default()
         });
         let failed = self.failures(Kind::Endpoints).map(|(_, failure)| DynamicEndpointConfig {
@@ -185,8 +187,9 @@ impl Shown<'_> {
         };
         for (name, item) in self.items(Kind::Listener) {
             let listener = of(&mut dynamic, name);
-            let active_state = Some(state(item));
-            dynamic.insert(name.to_owned(), DynamicListener { active_state, ..listener });
+            let (active_state, client_status) = (Some(state(item)), status(item));
+            let listener = DynamicListener { active_state, client_status, ..listener };
+            dynamic.insert(name.to_owned(), listener);
         }
         for (name, item) in self.warming(Kind::Listener) {
             let listener = of(&mut dynamic, name);
@@ -224,6 +227,7 @@ impl Shown<'_> {
             version_info: item.version.clone(),
             route_config: Some(item.raw.clone()),
             last_updated: Some(item.updated.into()),
+            client_status: status(item),
             ..DynamicRouteConfig::default()
         });
         let failed = self.failures(Kind::Routes).map(|(_, failure)| DynamicRouteConfig {
@@ -309,6 +313,15 @@ impl Shown<'_> {
         });
         files.chain(served)
     }
+}
+
+/// What is from a former run is asked for, and nobody has sent it yet.
+fn status(item: &Item) -> i32 {
+    let status = match item.from_disk {
+        true => ClientResourceStatus::Requested,
+        false => ClientResourceStatus::Unknown,
+    };
+    status.into()
 }
 
 fn packed<M: Message + Name>(message: &M) -> Any {

@@ -122,6 +122,8 @@ pub(super) struct Item {
     pub(super) version: String,
     pub(super) updated: SystemTime,
     pub(super) raw: Any,
+    /// Whether it is from a former run, and nobody has sent it since.
+    pub(super) from_disk: bool,
     pub(super) origin: Origin,
     pub(super) resource: Resource,
 }
@@ -351,7 +353,7 @@ pub(super) fn item(
             .map(|extension| Resource::Extension(Arc::new(extension))),
     }?;
     let origin = origin.at_rest();
-    Ok(Item { version, updated: SystemTime::now(), raw, origin, resource })
+    Ok(Item { version, updated: SystemTime::now(), raw, from_disk: false, origin, resource })
 }
 
 fn unwrap(wrapped: Wrapped) -> Result<(Any, String), Invalid> {

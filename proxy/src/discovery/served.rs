@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use prost_types::Any;
-use xds::client::Received;
 use xds::type_url::ResourceType;
 use xds::yaml::Error as Located;
 
@@ -123,22 +122,30 @@ impl Label {
     }
 }
 
+/// A resource as it was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent<'a> {
+    pub(super) name: &'a str,
+    pub(super) version: &'a str,
+    pub(super) body: &'a Any,
+}
+
 /// Decodes a resource; what is equal to `old` keeps its identity.
 ///
 /// # Errors
 /// What is refused, each with its field path.
 pub(super) fn decode(
     kind: Kind,
-    received: &Received,
+    sent: Sent<'_>,
     old: Option<&Arc<Item>>,
     parts: &mut Parts,
 ) -> Result<Arc<Item>, Vec<Invalid>> {
-    xds::strict::check(&received.body).map_err(|found| {
+    xds::strict::check(sent.body).map_err(|found| {
         found.into_iter().map(|it| Invalid::new(it.path, it.reason)).collect::<Vec<_>>()
     })?;
-    let name = Name::from(received.name.as_str());
+    let name = Name::from(sent.name);
     let origin = Origin::in_binary(&Label(kind, Arc::clone(&name)).to_string().into());
-    let item = file::item(kind, received.body.clone(), &received.version, &origin, parts)?;
+    let item = file::item(kind, sent.body.clone(), sent.version, &origin, parts)?;
     let own = item.resource.name();
     if own != name {
         let reason = format!("a resource called {own:?} was sent as {name:?}");

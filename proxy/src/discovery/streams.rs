@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message;
+use prost_types::Any;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use xds::client::{Client, Lapse, Options, Rejection, Standing, Update};
@@ -20,7 +21,9 @@ use xds::type_url::{ResourceType, Variant};
 use xds::wire::{Request, Response};
 
 use super::assemble::Needed;
+use super::file::Kind;
 use super::identity::identity;
+use super::served::ServedKey;
 use crate::call::{Caller, grpc};
 use crate::config::bootstrap;
 use crate::config::source::{GrpcSource, Server};
@@ -48,6 +51,20 @@ pub(super) struct Streams {
     sayer: mpsc::Sender<Said>,
     metrics: Arc<Metrics>,
     stats: Option<Arc<ControlPlaneStats>>,
+    /// What servers have yet to be told of a former run.
+    resumed: Resumed,
+}
+
+/// What a former run has left of each kind and server.
+pub(super) type Resumed = HashMap<ServedKey, Held>;
+
+/// Resources that are held from the beginning.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The version of exactly these; empty if there is none.
+    pub(super) version: String,
+    /// Each with its name and version.
+    pub(super) resources: Vec<(String, String, Any)>,
 }
 
 /// Something that came on the stream with this number.
@@ -95,11 +112,17 @@ pub(super) enum Event {
 }
 
 impl Streams {
-    /// No streams yet.
-    pub(super) fn new(caller: Rc<Caller>, node: &bootstrap::Node, metrics: &Arc<Metrics>) -> Self {
+    /// No streams yet; they begin with what is `resumed`.
+    pub(super) fn new(
+        caller: Rc<Caller>,
+        node: &bootstrap::Node,
+        metrics: &Arc<Metrics>,
+        resumed: Resumed,
+    ) -> Self {
         let (sayer, said) = mpsc::channel(WAITING);
         let (node, metrics) = (identity(node), Arc::clone(metrics));
-        Self { caller, node, all: Vec::new(), opened: 0, said, sayer, metrics, stats: None }
+        let (all, stats) = (Vec::new(), None);
+        Self { caller, node, all, opened: 0, said, sayer, metrics, stats, resumed }
     }
 
     /// Wants exactly what is `needed` from now on; `ads` is the server of all kinds.
@@ -133,6 +156,15 @@ impl Streams {
                 (None, None) => continue,
             };
             stream.want(&group, now);
+            for kind in group.keys() {
+                let Some(of_ours) = Kind::of(*kind) else { continue };
+                let key = ServedKey { kind: of_ours, server: server.clone() };
+                if let Some(Held { version, resources }) = self.resumed.remove(&key) {
+                    let held =
+                        resources.iter().map(|(name, version, body)| (&**name, &**version, body));
+                    stream.client.resume(*kind, &version, held);
+                }
+            }
         }
         self.stats = ads.map(|_| self.metrics.control_plane());
         self.show();

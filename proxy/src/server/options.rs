@@ -34,6 +34,10 @@ pub struct Options {
     #[arg(long, value_name = "YAML")]
     pub config_yaml: Option<String>,
 
+    /// Keep the last good configuration of management servers here, without secrets, and start from it
+    #[arg(long, env = "CONFIG_CACHE_DIR", value_name = "DIRECTORY")]
+    pub config_cache_dir: Option<PathBuf>,
+
     /// Serve, or only check the configuration
     #[arg(long, value_enum, default_value_t = Mode::Serve)]
     pub mode: Mode,

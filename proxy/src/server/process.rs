@@ -90,7 +90,9 @@ pub(super) async fn serve(
     }
     let mut publish = publisher(&shared, &manager);
     let warm = async |snapshot: Arc<Snapshot>| check_hosts(&shared.clusters, &snapshot).await;
-    let assembler = assembler.keeping_hosts_of(Arc::clone(&shared.clusters));
+    let assembler = assembler
+        .keeping_hosts_of(Arc::clone(&shared.clusters))
+        .keeping_configuration_in(options.config_cache_dir.clone());
     let discovery = assembler.run(caller, &node, &mut publish, warm, || {
         tracing::info!(workers = workers.len(), "all listeners are open, serving");
         metrics.server().initialization_time.record(millis(started.elapsed()));

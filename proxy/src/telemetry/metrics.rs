@@ -32,7 +32,7 @@ pub use prometheus::{CONTENT_TYPE as PROMETHEUS_CONTENT_TYPE, prometheus};
 pub use sample::{FilterScope, FilterStatistics, Sample, Samples, Scope, Tag, Value};
 pub use stats::{
     AcceptEncodingStats, AccessLogStats, ClusterAuthzStats, ClusterFaultStats,
-    ClusterRateLimitStats, ClusterStats, CompressorStats, ConnectionLimitStats,
+    ClusterRateLimitStats, ClusterStats, CompressorStats, ConfigCacheStats, ConnectionLimitStats,
     ConnectionRateStats, ControlPlaneStats, CorsStats, CsrfStats, DecompressionErrorStats,
     DecompressorStats, DnsCacheStats, DnsStats, ExtAuthzStats, FaultStats, GrpcAccessLogStats,
     GrpcStats, GrpcUpstreamStats, HttpInspectorStats, HttpStats, JwtAuthnStats, ListenerStats,
@@ -81,6 +81,7 @@ pub struct Metrics {
     subscriptions: Common<SubscriptionStats>,
     resolutions: Common<ResolutionStats>,
     control_plane: Common<ControlPlaneStats>,
+    config_cache: Common<ConfigCacheStats>,
     lookups: Common<DnsStats>,
     dns_caches: Common<DnsCacheStats>,
     open_telemetry: Common<OpenTelemetryStats>,

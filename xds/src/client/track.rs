@@ -10,6 +10,7 @@ use super::{Cause, Received, Rejection, Standing, Update};
 use crate::envoy::service::discovery::v3::{ResourceError, ResourceName};
 use crate::google::rpc::Status;
 use crate::pace;
+use crate::resource::digest;
 use crate::subscription::{Subscription, WILDCARD};
 
 /// The code of a NACK, as Envoy's: INTERNAL.
@@ -121,6 +122,26 @@ impl Track {
         self.held.retain(|name, held| wanted.wants(name, &held.aliases));
         self.expiries.retain(|name, _| self.held.contains_key(name));
         self.differs |= self.held.len() < before;
+    }
+
+    /// Holds what was accepted earlier.
+    pub(super) fn resume<'a>(
+        &mut self,
+        version: &str,
+        held: impl IntoIterator<Item = (&'a str, &'a str, &'a Any)>,
+    ) {
+        self.differs = version.is_empty();
+        version.clone_into(&mut self.version);
+        for (name, version, body) in held {
+            if !self.wanted.wants(name, &[]) {
+                self.differs = true;
+                continue;
+            }
+            self.awaited.remove(name);
+            let held =
+                Held { version: version.to_owned(), aliases: Vec::new(), digest: digest(body) };
+            self.held.insert(name.to_owned(), held);
+        }
     }
 
     /// Names that are wanted again and that the server has not heard were not wanted in between.

@@ -138,6 +138,35 @@ fn a_new_stream_begins_with_the_version_held_if_that_is_what_is_held() {
 }
 
 #[test]
+fn what_was_held_before_the_client_was_made_is_resumed() {
+    let (x, y) = (resource(Cluster, "x", 1), resource(Cluster, "y", 1));
+    let held = || [("x", "1", &x), ("y", "2", &y)];
+    let mut world = World::new(Variant::StateOfTheWorld);
+    world.client.subscribe(Cluster, ["*"], world.now);
+    world.client.resume(Cluster, "7", held());
+    assert_eq!(world.said_sotw().version_info, "7");
+    let update = world.client.receive(sotw(Cluster, "8", "a", vec![x.clone()])).unwrap();
+    assert!(update.resources[0].unchanged);
+    assert_eq!(update.removed, ["y"]);
+    world.client.settle(update, vec![], world.now);
+    assert_eq!(world.holds(Cluster), [("x", "8")]);
+
+    let mut world = World::new(Variant::Incremental);
+    world.client.subscribe(Endpoints, ["x"], world.now);
+    let x = resource(Endpoints, "x", 1);
+    world.client.resume(Endpoints, "7", [("x", "1", &x), ("z", "1", &x)]);
+    let first = world.said_delta();
+    assert_eq!(first.initial_resource_versions, [("x".into(), "1".into())].into());
+    world.now += Duration::from_secs(60);
+    assert_eq!(world.client.lapsed(world.now), [], "it is there, and not waited for");
+
+    let mut world = World::new(Variant::StateOfTheWorld);
+    world.client.subscribe(Endpoints, ["x"], world.now);
+    world.client.resume(Endpoints, "7", [("x", "1", &x), ("z", "1", &x)]);
+    assert_eq!(world.said_sotw().version_info, "", "something else is held than that version says");
+}
+
+#[test]
 fn what_a_complete_response_leaves_out_is_removed() {
     let mut world = World::asks(Variant::StateOfTheWorld, Listener, &["*"]);
     let all = || vec![resource(Listener, "x", 1), resource(Listener, "y", 1)];

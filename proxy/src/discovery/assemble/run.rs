@@ -42,6 +42,7 @@ impl Assembler {
         warm: impl AsyncFnOnce(Arc<Snapshot>),
         ready: impl FnOnce(),
     ) -> Result<std::convert::Infallible, Vec<Located>> {
+        let resumed = self.start_from_disk(node);
         let mut watch = Watch::new();
         self.follow(&mut watch);
         let mut lookups = Lookups::new(self.stats.metrics());
@@ -51,10 +52,10 @@ impl Assembler {
         // A first link with these answers: its clusters can be checked before anything is served.
         self.settle(Candidates::default(), None)?;
         warm(Arc::clone(&self.linked.snapshot)).await;
-        let mut streams = Streams::new(caller, node, self.stats.metrics());
-        let mut startup = Startup::begin(&self.state, Instant::now());
+        let mut streams = Streams::new(caller, node, self.stats.metrics(), resumed);
+        let mut startup = self.startup();
         let mut ready = Some(ready);
-        self.withheld = !startup.advance(&self.state, Instant::now());
+        self.withheld = !startup.advance(&self.state, Instant::now()) || self.knows_all();
         self.settle(Candidates::default(), Some(publish))?;
         loop {
             self.follow(&mut watch);
@@ -95,6 +96,10 @@ impl Assembler {
                 () = startup.late() => {}
             }
         }
+    }
+
+    fn startup(&self) -> Startup {
+        if self.knows_all() { Startup::over() } else { Startup::begin(&self.state, Instant::now()) }
     }
 
     /// Waits a while for what the agent is to obtain, if something cannot be served without it.

@@ -15,7 +15,7 @@ use crate::config::sharing::Parts;
 use crate::config::source::Server;
 use crate::config::{Invalid, Name};
 use crate::discovery::file::Kind;
-use crate::discovery::served::{Change, Label, RefusedItem, ServedKey, decode};
+use crate::discovery::served::{Change, Label, RefusedItem, Sent, ServedKey, decode};
 use crate::discovery::streams::Streams;
 
 /// Resources that are refused, and why.
@@ -40,7 +40,7 @@ impl Assembler {
         }
         let names: Vec<Name> = update.resources.iter().map(|it| it.name.as_str().into()).collect();
         let (change, mut refused) = self.decode(&key, &update);
-        refused.extend(self.take(&change, publish));
+        refused.extend(self.take(&change, Some(publish)));
         self.remember(&key, &update, &refused);
         let is_own = |label: &&Label| label.0 == kind;
         let rejected = refused.keys().filter(is_own).map(|label| Rejection {
@@ -58,6 +58,7 @@ impl Assembler {
         let is_taken = standing.error.is_none();
         self.stats.heard(&key, &names, is_taken, &version, &self.state);
         self.show_served();
+        self.keep();
     }
 
     /// Takes away what time has taken away.
@@ -81,9 +82,10 @@ impl Assembler {
             }
         }
         for change in changes.into_values() {
-            self.take(&change, publish);
+            self.take(&change, Some(publish));
         }
         self.show_served();
+        self.keep();
     }
 
     /// Opens the listeners that were withheld. One of a server that cannot be opened is left out.
@@ -129,10 +131,12 @@ impl Assembler {
                 set.and_then(|set| of(set).get(&name))
             };
             let (active, warming) = (held(|set| &set.active), held(|set| &set.warming));
-            if received.unchanged && (active.is_some() || warming.is_some()) {
+            let held = active.or(warming);
+            if received.unchanged && held.is_some_and(|item| !item.from_disk) {
                 continue;
             }
-            match decode(key.kind, received, active.or(warming), &mut parts) {
+            let (version, body) = (&*received.version, &received.body);
+            match decode(key.kind, Sent { name: &received.name, version, body }, held, &mut parts) {
                 Ok(item) => drop(change.items.insert(name, item)),
                 Err(errors) => {
                     change.missing.push(Arc::clone(&name));
@@ -144,13 +148,17 @@ impl Assembler {
     }
 
     /// Takes as much of a change as fits the rest; what does not, and why.
-    fn take(&mut self, change: &Change, publish: &mut Publish<'_>) -> Refused {
+    pub(super) fn take(
+        &mut self,
+        change: &Change,
+        mut publish: Option<&mut Publish<'_>>,
+    ) -> Refused {
         let (mut refused, mut excluded) = (Refused::new(), BTreeSet::new());
         loop {
             let mut next = self.state.clone();
             next.apply(change, &excluded);
             let changed = next.changed_since(&self.state);
-            let errors = match self.try_out(next, change.key.kind, publish) {
+            let errors = match self.try_out(next, change.key.kind, publish.as_deref_mut()) {
                 Ok(()) => return refused,
                 Err(errors) => errors,
             };
@@ -187,7 +195,7 @@ impl Assembler {
         &mut self,
         mut next: State,
         kind: Kind,
-        publish: &mut Publish<'_>,
+        publish: Option<&mut Publish<'_>>,
     ) -> Result<(), Vec<Located>> {
         let waits = next.served.values().any(|set| !set.warming.is_empty());
         if waits && kind.is_full_set() {
@@ -206,7 +214,7 @@ impl Assembler {
                 return Err(unfit);
             }
         }
-        let (state, linked) = self.show(next, linked, Some(publish))?;
+        let (state, linked) = self.show(next, linked, publish)?;
         self.adopt(state, linked, &candidates);
         Ok(())
     }
@@ -227,7 +235,7 @@ impl Assembler {
         }
     }
 
-    fn show_served(&mut self) {
+    pub(super) fn show_served(&mut self) {
         let waiting = |kind| {
             let sets = self.state.served.iter().filter(|(key, _)| key.kind == kind);
             let count: usize = sets.map(|(_, set)| set.warming.len()).sum();
@@ -236,6 +244,10 @@ impl Assembler {
         let server = self.stats.metrics().server();
         server.warming_clusters.set(waiting(Kind::Cluster));
         server.total_listeners_warming.set(waiting(Kind::Listener));
+        if self.kept_in.is_some() {
+            let count = i64::try_from(self.state.resources_from_disk()).unwrap_or(i64::MAX);
+            self.stats.config_cache().resources_in_use.set(count);
+        }
         self.dump.update(&self.state, &self.refused);
     }
 }

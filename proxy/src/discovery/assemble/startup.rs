@@ -29,6 +29,11 @@ impl Startup {
         Self { phase: Phase::Clusters, until: limit(&state.bootstrap.config.cds, now) }
     }
 
+    /// Waits for nothing.
+    pub(super) fn over() -> Self {
+        Self { phase: Phase::Over, until: None }
+    }
+
     /// Goes on as far as what is there allows; whether all is there that is waited for.
     pub(super) fn advance(&mut self, state: &State, now: Instant) -> bool {
         let config = &state.bootstrap.config;
@@ -73,6 +78,12 @@ impl State {
         let Some(source) = source.as_ref().and_then(ConfigSource::server) else { return true };
         let key = ServedKey { kind, server: source.server.clone() };
         self.served.get(&key).is_some_and(|set| set.heard)
+    }
+
+    /// The same of all clusters and all listeners.
+    pub(super) fn has_heard_of_all(&self) -> bool {
+        let config = &self.bootstrap.config;
+        self.has_heard(Kind::Cluster, &config.cds) && self.has_heard(Kind::Listener, &config.lds)
     }
 
     /// What is needed of management servers, and all clusters and listeners where these come from one.

@@ -13,23 +13,30 @@ use crate::config::source::ResourceSource;
 use crate::discovery::file::{self, FileKey, Kind, Resource};
 use crate::discovery::served::ServedKey;
 use crate::snapshot::Snapshot;
-use crate::telemetry::metrics::{Metrics, Scope, SubscriptionStats};
+use crate::telemetry::metrics::{ConfigCacheStats, Metrics, Scope, SubscriptionStats};
 
 /// The statistics of all subscriptions.
 pub(super) struct Stats {
     metrics: Arc<Metrics>,
     /// Held here, as a subscription nobody holds is no longer shown.
     subscriptions: BTreeMap<Scope, Arc<SubscriptionStats>>,
+    config_cache: Option<Arc<ConfigCacheStats>>,
 }
 
 impl Stats {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, subscriptions: BTreeMap::new() }
+        Self { metrics, subscriptions: BTreeMap::new(), config_cache: None }
     }
 
     /// Where everything is counted.
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// Those of what is kept on disk.
+    pub(super) fn config_cache(&mut self) -> Arc<ConfigCacheStats> {
+        let metrics = &self.metrics;
+        Arc::clone(self.config_cache.get_or_insert_with(|| metrics.config_cache()))
     }
 
     /// The present content of `source` is not in use.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ControlPlaneStats, DnsCacheStats, DnsStats, Metrics, ResolutionStats, Samples, Scope,
-    SubscriptionStats,
+    ConfigCacheStats, ControlPlaneStats, DnsCacheStats, DnsStats, Metrics, ResolutionStats,
+    Samples, Scope, SubscriptionStats,
 };
 
 impl Metrics {
@@ -23,6 +23,11 @@ impl Metrics {
         self.control_plane.get(Scope::Root)
     }
 
+    /// The statistics of the configuration on disk, shown while somebody holds them.
+    pub fn config_cache(&self) -> Arc<ConfigCacheStats> {
+        self.config_cache.get(Scope::Root)
+    }
+
     /// The statistics of all lookups of names, shown while somebody holds them.
     pub fn dns(&self) -> Arc<DnsStats> {
         self.lookups.get(Scope::Root)
@@ -37,6 +42,7 @@ impl Metrics {
     pub(super) fn read_discovery(&self, out: &mut Samples) {
         self.subscriptions.collect(out);
         self.control_plane.collect(out);
+        self.config_cache.collect(out);
         self.resolutions.collect(out);
         self.lookups.collect(out);
         self.dns_caches.collect(out);

@@ -46,7 +46,8 @@ pub use rate_limit::ClusterRateLimitStats;
 pub use rbac::{RbacPolicyStats, RbacStats, ShadowRbacStats};
 pub use route::RouteStats;
 pub use server::{
-    ControlPlaneStats, DnsCacheStats, DnsStats, ResolutionStats, ServerStats, SubscriptionStats,
+    ConfigCacheStats, ControlPlaneStats, DnsCacheStats, DnsStats, ResolutionStats, ServerStats,
+    SubscriptionStats,
 };
 pub use session::SessionStats;
 pub use tcp::TcpStats;

@@ -33,6 +33,20 @@ statistics! {
 }
 
 statistics! {
+    /// The last good configuration on disk (`--config-cache-dir`).
+    ConfigCacheStats {
+        /// Times it was written.
+        write_success: SharedCounter = "config_cache.write_success",
+        /// Times it could not be written.
+        write_failure: SharedCounter = "config_cache.write_failure",
+        /// Times what was found at the start was of no use.
+        load_rejected: SharedCounter = "config_cache.load_rejected",
+        /// Resources in use that are from a former run, and that no server has sent since.
+        resources_in_use: SharedGauge = "config_cache.resources_in_use",
+    }
+}
+
+statistics! {
     /// The lookups of the names of one cluster.
     ResolutionStats {
         /// Lookups begun.
