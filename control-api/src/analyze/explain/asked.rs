@@ -112,4 +112,12 @@ mod tests {
             assert!(Asked::new("GET", url, &[header.to_owned()]).is_err(), "{url} {header}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_asked_is_a_request_or_is_none(url in ".*", header in ".*") {
+            let asked = Asked::new("GET", &format!("http://{url}"), &[header]);
+            proptest::prop_assert!(asked.is_err() || !asked.unwrap().path().contains('?'));
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::Mesh;
+use crate::model::istio::gateway::Gateway;
 use crate::model::kind::{Kind, Spec};
 use crate::model::kubernetes::{
     EndpointPort, EndpointSlice, IntOrString, Pod, Service, ServicePort, SliceEndpoint, TargetRef,
@@ -13,14 +14,22 @@ use crate::model::workloads::{Workload, selects};
 
 /// The label by which a slice names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label of pods that say whether they want a sidecar.
+const INJECT: &str = "sidecar.istio.io/inject";
 /// The label of pods with a sidecar.
 const TLS_MODE: &str = "security.istio.io/tlsMode";
 
 /// The mesh with a pod for each template that has none, the endpoints that services then have, and the label that
 /// sidecars would give pods.
 pub(super) fn with_pods(mesh: &Mesh) -> Mesh {
+    // A gateway is a proxy itself, and tells nothing of others.
+    let is_gateway = |it: &Workload<'_>| {
+        let mut selectors = mesh.all::<Gateway>().map(|it| &it.spec.selector);
+        selectors.any(|selector| !selector.is_empty() && it.is_selected_by(selector))
+    };
     let tells = |it: &Workload<'_>| it.has_sidecar(mesh) || it.labels.contains_key(TLS_MODE);
-    let injects = mesh.workloads().any(|it| tells(&it));
+    let injects = mesh.workloads().any(|it| tells(&it) && !is_gateway(&it));
+    let is_out = |it: &Workload<'_>| it.labels.get(INJECT).is_some_and(|wanted| wanted != "true");
     let known = mesh.of_kind(Kind::Pod);
     let made: Vec<Arc<Object>> = mesh
         .workloads()
@@ -29,7 +38,7 @@ pub(super) fn with_pods(mesh: &Mesh) -> Mesh {
             _ => !has_pods(it, known),
         })
         // Where nothing says who gets a sidecar, everybody has one.
-        .map(|it| pod(&it, !injects || it.has_sidecar(mesh)))
+        .map(|it| pod(&it, (!injects && !is_out(&it)) || it.has_sidecar(mesh)))
         .collect();
     // The last one of a name counts.
     let pods: BTreeMap<Key, &Arc<Object>> =

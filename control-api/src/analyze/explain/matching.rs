@@ -67,6 +67,12 @@ pub(super) fn route(matcher: &RouteMatch, asked: &Asked) -> bool {
     path(matcher, asked.path())
         && matcher.headers.iter().all(|it| header(it, asked))
         && matcher.query_parameters.iter().all(|it| parameter(it, asked))
+        && matcher.dynamic_metadata.iter().all(|it| it.invert || has_token(asked))
+}
+
+/// Whether there is a token, which may then say what a route wants of it; nobody knows.
+pub(super) fn has_token(asked: &Asked) -> bool {
+    asked.header("authorization").is_some()
 }
 
 fn path(matcher: &RouteMatch, path: &str) -> bool {
@@ -98,7 +104,9 @@ pub(super) fn shown(matcher: &RouteMatch) -> String {
     };
     let headers = matcher.headers.iter().map(|it| format!("header {}", it.name));
     let parameters = matcher.query_parameters.iter().map(|it| format!("query {}", it.name));
-    [path].into_iter().chain(headers).chain(parameters).collect::<Vec<_>>().join(", ")
+    let tokens = matcher.dynamic_metadata.iter().map(|_| "a claim of a token".to_owned());
+    let all = [path].into_iter().chain(headers).chain(parameters).chain(tokens);
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// How closely a domain of a virtual host names a host; none if not at all.

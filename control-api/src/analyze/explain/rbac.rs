@@ -136,8 +136,7 @@ fn principal(principal: &Principal, seen: &Seen<'_>) -> Answer {
 
 /// What a token says: nothing, if there is none.
 fn of_token(seen: &Seen<'_>) -> Answer {
-    let token = seen.asked?.header("authorization");
-    if token.is_some() { None } else { Some(false) }
+    if matching::has_token(seen.asked?) { None } else { Some(false) }
 }
 
 fn path(rule: Option<&path_matcher::Rule>, seen: &Seen<'_>) -> Answer {

@@ -140,7 +140,7 @@ fn verdicts(
     let mut answers = Vec::new();
     for rules in rules.iter().filter_map(Rules::rules) {
         let verdict = rbac::verdict(rules, seen);
-        steps.push(decided(mesh, rules, &verdict));
+        steps.push(decided(mesh, rules, &verdict, seen.asked.is_some()));
         answers.push(verdict.allowed);
     }
     answers
@@ -163,18 +163,19 @@ impl Rules for xds::envoy::extensions::filters::network::rbac::v3::Rbac {
     }
 }
 
-fn decided(mesh: &Mesh, rules: &Rbac, verdict: &Verdict) -> Step {
+fn decided(mesh: &Mesh, rules: &Rbac, verdict: &Verdict, is_request: bool) -> Step {
     let action = match rules.action() {
         Action::Allow => "ALLOW",
         Action::Deny => "DENY",
         Action::Log => "AUDIT",
     };
+    let how = if is_request { "403" } else { "the connection is closed" };
     let words = match verdict.allowed {
-        Some(true) if verdict.by.is_empty() => "no rule is for it: it goes on",
-        Some(true) => "allowed",
-        Some(false) if verdict.by.is_empty() => "denied: 403, as no rule allows it",
-        Some(false) => "denied: 403",
-        None => "it depends on what is not known here (a token, an address)",
+        Some(true) if verdict.by.is_empty() => "no rule is for it: it goes on".to_owned(),
+        Some(true) => "allowed".to_owned(),
+        Some(false) if verdict.by.is_empty() => format!("denied: {how}, as no rule allows it"),
+        Some(false) => format!("denied: {how}"),
+        None => "it depends on what is not known here (a token, an address)".to_owned(),
     };
     let mut sources: Vec<Source> = Vec::new();
     // Where no rule decides, all of them are meant.

@@ -81,10 +81,6 @@ apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: members, namespace: shop}
 spec: {selector: {matchLabels: {app: members}}, rules: [{from: [{source: {requestPrincipals: ['*']}}]}]}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio-injection: enabled}}
 ";
 
 const MESH: &str = "\
@@ -269,6 +265,10 @@ fn connections_have_policies_too() {
     assert_eq!(step(&report, "listener").0, "10.0.0.5_3306");
     assert_eq!(step(&report, "policies").0, "ALLOW: allowed");
     let report = ask("members.shop", "GET", url, &[]).unwrap();
+    assert_eq!(
+        step(&report, "policies").0,
+        "ALLOW: denied: the connection is closed, as no rule allows it"
+    );
     assert!(!report.served, "{}", report.text());
 }
 
