@@ -1,17 +1,13 @@
 //! Starts the parts in order, waits until they serve, and ends them together.
 
-use std::ffi::OsStr;
-use std::fs::File;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use certs::{Authority, Request};
+use examples::processes::{Processes, asked_to_end};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::MeshOptions;
 
@@ -20,12 +16,6 @@ const SIDECAR: &str = include_str!("sidecar.yaml");
 
 /// How long a part may take to serve.
 const START_DEADLINE: Duration = Duration::from_secs(30);
-
-/// One running part; dropping it ends the process.
-struct Part {
-    name: &'static str,
-    process: Child,
-}
 
 /// Runs the mesh until a signal, or until one of its parts ends.
 pub(crate) async fn run(options: &MeshOptions) -> anyhow::Result<()> {
@@ -46,12 +36,12 @@ pub(crate) async fn run(options: &MeshOptions) -> anyhow::Result<()> {
     let mut parts = start(dir, options)?;
     tokio::select! {
         ready = until_ready(options) => ready?,
-        (name, status) = first_to_end(&mut parts) => return Err(ended_early(dir, name, status)),
+        error = parts.first_to_end() => return Err(error),
         () = asked_to_end() => return Ok(()),
     }
     print_what_to_try(dir, options);
     tokio::select! {
-        (name, status) = first_to_end(&mut parts) => Err(ended_early(dir, name, status)),
+        error = parts.first_to_end() => Err(error),
         () = asked_to_end() => Ok(()),
     }
 }
@@ -99,43 +89,22 @@ fn port_field(port: u16) -> String {
     format!("port_value: {port}")
 }
 
-fn start(dir: &Path, options: &MeshOptions) -> anyhow::Result<Vec<Part>> {
+fn start(dir: &Path, options: &MeshOptions) -> anyhow::Result<Processes> {
     let itself = std::env::current_exe().context("the path of this program")?;
+    let (v1, v2) = (options.v1_port.to_string(), options.v2_port.to_string());
+    let mut parts = Processes::new(dir);
+    for (name, version, port) in [("backend-v1", "v1", &v1), ("backend-v2", "v2", &v2)] {
+        parts.start(name, &itself, ["backend", "--version", version, "--port", port], &[])?;
+    }
     let (program, first): (&Path, &[&str]) = match &options.proxy {
         Some(program) => (program, &[]),
         None => (&itself, &["proxy"]),
     };
-    let proxy = |name, file| {
+    for (name, file) in [("sidecar", "sidecar.yaml"), ("edge", "edge.yaml")] {
         let rest = ["-c", file, "--concurrency", "1", "--disable-hot-restart"];
-        spawn(dir, name, program, first.iter().chain(&rest))
-    };
-    let (v1, v2) = (options.v1_port.to_string(), options.v2_port.to_string());
-    Ok(vec![
-        spawn(dir, "backend-v1", &itself, ["backend", "--version", "v1", "--port", &v1])?,
-        spawn(dir, "backend-v2", &itself, ["backend", "--version", "v2", "--port", &v2])?,
-        proxy("sidecar", "sidecar.yaml")?,
-        proxy("edge", "edge.yaml")?,
-    ])
-}
-
-/// Starts one part in `dir`; what it says goes to `{name}.log` there.
-fn spawn(
-    dir: &Path,
-    name: &'static str,
-    program: &Path,
-    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
-) -> anyhow::Result<Part> {
-    let log = File::create(dir.join(format!("{name}.log")))?;
-    let process = Command::new(program)
-        .args(arguments)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    Ok(Part { name, process })
+        parts.start(name, program, first.iter().chain(&rest), &[])?;
+    }
+    Ok(parts)
 }
 
 /// Resolves when a request has come through every part.
@@ -158,36 +127,6 @@ async fn answers(port: u16) -> bool {
         std::io::Result::Ok(answer)
     };
     exchange.await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-}
-
-async fn first_to_end(parts: &mut [Part]) -> (&'static str, ExitStatus) {
-    loop {
-        for part in parts.iter_mut() {
-            if let Ok(Some(status)) = part.process.try_wait() {
-                return (part.name, status);
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Resolves on Ctrl-C and on SIGTERM.
-async fn asked_to_end() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-    }
-}
-
-fn ended_early(dir: &Path, name: &str, status: ExitStatus) -> anyhow::Error {
-    let log = std::fs::read_to_string(dir.join(format!("{name}.log"))).unwrap_or_default();
-    anyhow::anyhow!("{name} ended ({status}); its log says:\n{}", log.trim_end())
 }
 
 fn print_what_to_try(dir: &Path, options: &MeshOptions) {

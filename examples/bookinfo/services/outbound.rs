@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -50,7 +50,7 @@ type Connection = SendRequest<Nothing>;
 
 /// The way to the other services.
 #[derive(Debug)]
-pub(super) struct Outbound {
+pub(crate) struct Outbound {
     proxy: Option<String>,
     /// Connections that wait for a request, by whom they lead to.
     idle: Mutex<HashMap<String, Vec<Connection>>>,
@@ -73,25 +73,45 @@ impl Outbound {
         Ok(Self { proxy, idle: Mutex::default() })
     }
 
+    /// Without a proxy.
+    pub(crate) fn direct() -> Self {
+        Self { proxy: None, idle: Mutex::default() }
+    }
+
     /// The JSON at `url`, asked for with these headers.
     ///
     /// # Errors
     /// If it does not come in time, or with another status than 200.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         url: &str,
         headers: HeaderMap,
         patience: Duration,
     ) -> anyhow::Result<Value> {
+        let (status, body) = self.fetch(url, headers, patience).await?;
+        if status != StatusCode::OK {
+            bail!("{url} answers with {status}");
+        }
+        serde_json::from_slice(&body).with_context(|| format!("{url} answers without JSON"))
+    }
+
+    /// What is at `url`, whatever it is.
+    ///
+    /// # Errors
+    /// If it does not come in time.
+    pub(crate) async fn fetch(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        patience: Duration,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let asking = async {
             let (to, request) = self.request(&url.parse()?, headers)?;
             let (connection, response) = self.send(&to, request).await?;
-            if response.status() != 200 {
-                bail!("{url} answers with {}", response.status());
-            }
+            let status = response.status();
             let body = response.into_body().collect().await?.to_bytes();
             self.idle.lock().await.entry(to).or_default().push(connection);
-            serde_json::from_slice(&body).with_context(|| format!("{url} answers without JSON"))
+            anyhow::Ok((status, body))
         };
         let answer = tokio::time::timeout(patience, asking).await;
         answer.with_context(|| format!("{url} takes longer than {patience:?}"))?
@@ -104,7 +124,7 @@ impl Outbound {
         // A proxy is told the whole URL (RFC 9112, section 3.2.2).
         *request.uri_mut() = match &self.proxy {
             Some(_) => url.clone(),
-            None => url.path().parse()?,
+            None => url.path_and_query().map_or("/", |it| it.as_str()).parse()?,
         };
         *request.headers_mut() = headers;
         request.headers_mut().insert(HOST, HeaderValue::from_str(authority)?);

@@ -1,6 +1,5 @@
 //! Starts the services of the book shop as processes of their own, which ask each other through a proxy, and reads their
 //! pages.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

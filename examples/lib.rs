@@ -1,0 +1,3 @@
+//! What the examples that start several processes have in common.
+
+pub mod processes;
