@@ -32,13 +32,13 @@ pub(super) fn of(workload: &Workload, xds: SocketAddr) -> Value {
             },
         },
         "static_resources": {"clusters": [
-            grpc_cluster("xds-grpc", socket(xds)),
-            grpc_cluster("sds-grpc", json!({"pipe": {"path": "./sds"}})),
+            grpc_cluster("xds-grpc", &socket(xds)),
+            grpc_cluster("sds-grpc", &json!({"pipe": {"path": "./sds"}})),
         ]},
     })
 }
 
-fn grpc_cluster(name: &str, address: Value) -> Value {
+fn grpc_cluster(name: &str, address: &Value) -> Value {
     json!({
         "name": name, "type": "STATIC", "connect_timeout": "5s",
         "typed_extension_protocol_options": {

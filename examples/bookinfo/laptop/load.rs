@@ -85,7 +85,7 @@ impl Load {
 fn visitor(number: u64) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(HOST, HeaderValue::from_static("bookinfo.example"));
-    if number % JASON == 0 {
+    if number.is_multiple_of(JASON) {
         headers.insert(COOKIE, HeaderValue::from_static("session=jason"));
     }
     headers

@@ -60,9 +60,9 @@ fn endpoints(object: &Object, service: &Service, workloads: &[Workload]) -> Opti
         .iter()
         .filter(|it| it.namespace == *namespace && selects(&service.selector, &it.labels))
         .collect();
-    let ports = service.ports.iter().map(|port| json!({"name": port.name, "port": target(port)}));
-    (!selected.is_empty())
-        .then(|| slice(&object.metadata.name, namespace, ports.collect(), &selected))
+    let port = |port: &ServicePort| json!({"name": port.name, "port": target(port)});
+    let ports: Vec<_> = service.ports.iter().map(port).collect();
+    (!selected.is_empty()).then(|| slice(&object.metadata.name, namespace, &ports, &selected))
 }
 
 fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
@@ -72,12 +72,12 @@ fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String
 /// The port of pods; named ones are the service's own, as containers say no more here.
 fn target(port: &ServicePort) -> u16 {
     match &port.target_port {
-        Some(IntOrString::Int(number)) => u16::try_from(*number).unwrap_or(port.port),
+        Some(IntOrString::Int(number)) => *number,
         _ => port.port,
     }
 }
 
-fn slice(service: &str, namespace: &str, ports: Vec<Value>, workloads: &[&Workload]) -> Value {
+fn slice(service: &str, namespace: &str, ports: &[Value], workloads: &[&Workload]) -> Value {
     let endpoint = |it: &&Workload| {
         json!({
             "addresses": [it.pod.ip()], "conditions": {"ready": true},
@@ -117,7 +117,7 @@ fn gateway_account() -> Value {
 fn gateway_endpoints(workloads: &[Workload]) -> Option<Value> {
     let gateway = workloads.iter().find(|it| it.service.is_none())?;
     let ports = GATEWAY_PORTS.map(|(name, _)| json!({"name": name, "port": gateway.pod.port()}));
-    Some(slice(GATEWAY, GATEWAY_NAMESPACE, ports.into(), &[gateway]))
+    Some(slice(GATEWAY, GATEWAY_NAMESPACE, &ports, &[gateway]))
 }
 
 /// Where a workload is met, and where it meets the ports of all services.

@@ -4,3 +4,4 @@
 mod mesh;
 mod running;
 mod services;
+mod tasks;

@@ -15,14 +15,8 @@ fn copy() -> tempfile::TempDir {
     dir
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_command_starts_a_mesh_that_follows_its_yaml() {
-    let yaml = copy();
-    let mut mesh = Mesh::start(&[yaml.path().to_owned()], 20).await;
-    assert!(mesh.page("").await.text().contains("<dd>PublisherA</dd>"));
-    assert_eq!(mesh.reviews("jason").await, "reviews-v3");
-
-    // The table is true.
+/// Who calls whom, by mutual TLS, and by which weights.
+async fn the_table_is_true(mesh: &Mesh) {
     for (from, to, percent, when) in [
         ("istio-ingressgateway", "productpage-v1", 100.0, Value::Null),
         ("productpage-v1", "details-v1", 100.0, Value::Null),
@@ -40,6 +34,10 @@ async fn one_command_starts_a_mesh_that_follows_its_yaml() {
         })
         .await;
     }
+}
+
+/// Sidecars take what is mutual TLS, and no more than policies allow.
+async fn nobody_takes_plain_text(mesh: &Mesh) {
     let reply = mesh.client().get("/api/v1/products/0/ratings").send().await;
     assert_eq!(reply.status, 503, "only reviews may read ratings");
     for workload in mesh.places()["workloads"].as_array().unwrap() {
@@ -50,6 +48,17 @@ async fn one_command_starts_a_mesh_that_follows_its_yaml() {
         let plain = Client::http1(address.parse().unwrap()).get("/health").try_send().await;
         assert!(plain.is_err(), "{workload} takes plain text");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_command_starts_a_mesh_that_follows_its_yaml() {
+    let yaml = copy();
+    let mut mesh = Mesh::start(&[yaml.path().to_owned()], 20).await;
+    assert!(mesh.page("").await.text().contains("<dd>PublisherA</dd>"));
+    assert_eq!(mesh.reviews("jason").await, "reviews-v3");
+
+    the_table_is_true(&mesh).await;
+    nobody_takes_plain_text(&mesh).await;
 
     // An edit is followed; one that breaks the file is not.
     let versions = yaml.path().join("versions.yaml");
