@@ -101,6 +101,16 @@ impl Mesh {
         objects.filter_map(|object| Some(Found { object, spec: T::of(&object.spec)? }))
     }
 
+    /// Those of one namespace, by name.
+    pub fn of_namespace<T: Typed>(&self, namespace: &str) -> impl Iterator<Item = Found<'_, T>> {
+        let objects = self.of_kind(T::KIND);
+        let order = |it: &Arc<Object>| it.metadata.namespace.as_str().cmp(namespace);
+        let begin = objects.partition_point(|it| order(it).is_lt());
+        let end = objects.partition_point(|it| order(it).is_le());
+        let objects = objects.get(begin..end).unwrap_or_default().iter();
+        objects.filter_map(|object| Some(Found { object, spec: T::of(&object.spec)? }))
+    }
+
     /// The object of this kind and name.
     pub fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Arc<Object>> {
         let objects = self.of_kind(kind);

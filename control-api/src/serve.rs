@@ -34,6 +34,7 @@ use self::metrics::Metrics;
 use self::pushes::Pushes;
 use self::world::World;
 use crate::model::Mesh;
+use crate::translate::index::Index;
 use crate::validate::finding::Findings;
 
 /// What a control plane is made of.
@@ -96,7 +97,7 @@ impl ControlPlane {
         let number = self.worlds.borrow().number + 1;
         let world = Arc::new(World {
             number,
-            mesh: Arc::new(mesh),
+            mesh: Arc::new(Index::new(mesh)),
             findings: Arc::new(findings),
             at: SystemTime::now(),
             since,

@@ -8,6 +8,7 @@ pub mod egress;
 pub mod endpoints;
 pub mod gateways;
 pub mod inbound;
+pub mod index;
 mod jwt;
 pub mod listeners;
 mod locality;

@@ -13,6 +13,8 @@ mod route;
 mod server;
 mod workload;
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager as Manager;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
@@ -26,10 +28,12 @@ use self::rbac::Seen;
 use self::report::{Report, Step};
 use self::workload::Workload;
 use crate::model::Mesh;
+use crate::translate::endpoints::Endpoint;
+use crate::translate::index::Index;
 use crate::translate::proxy::{Proxy, Role};
 use crate::translate::resources::{Resources, resources};
+use crate::translate::scope;
 use crate::translate::service::{ANY_ADDRESS, Resolution, Service};
-use crate::translate::{endpoints, scope};
 
 /// How many servers are looked at.
 const SERVERS: usize = 8;
@@ -52,14 +56,14 @@ pub struct Question {
 /// # Errors
 /// The workload is not known, or the request is none.
 pub fn offline(mesh: &Mesh, question: &Question) -> Result<Report> {
-    explain(&imagine::with_pods(mesh), None, question)
+    explain(&Index::new(imagine::with_pods(mesh)), None, question)
 }
 
 /// How a request of a workload fares. `connected` is the workload's proxy, if it is connected.
 ///
 /// # Errors
 /// The workload is not known, or the request is none.
-pub fn explain(mesh: &Mesh, connected: Option<Proxy>, question: &Question) -> Result<Report> {
+pub fn explain(mesh: &Index, connected: Option<Proxy>, question: &Question) -> Result<Report> {
     let asked = Asked::new(&question.method, &question.url, &question.headers)?;
     let workload = Workload::named(mesh, &question.from);
     let (proxy, object, is_bare) = match connected {
@@ -88,10 +92,10 @@ pub fn explain(mesh: &Mesh, connected: Option<Proxy>, question: &Question) -> Re
 
 /// A request on its way.
 struct Walk<'a> {
-    mesh: &'a Mesh,
+    mesh: &'a Index,
     proxy: &'a Proxy,
     told: Resources,
-    services: Vec<Service<'a>>,
+    services: Vec<Arc<Service>>,
     asked: &'a Asked,
     steps: Vec<Step>,
     /// Whether it is let through where policies were asked; none where that depends.
@@ -195,9 +199,9 @@ impl<'a> Walk<'a> {
         let Some(port) = port else {
             return Ok((format!("{} has no such port", service.host), false));
         };
-        let endpoints = endpoints::of(self.mesh, &service, port).into_iter();
-        let target = |it: endpoints::Endpoint| Target {
-            address: it.address,
+        let endpoints = self.mesh.endpoints(&service, port).iter();
+        let target = |it: &Endpoint| Target {
+            address: it.address.clone(),
             port: it.port,
             mtls: false,
             server_name: String::new(),
@@ -237,8 +241,8 @@ impl<'a> Walk<'a> {
         (asked.len() < SERVERS && !asked.contains(&found.full_name())).then_some(found)
     }
 
-    fn known(&self, service: &Service<'_>) -> Step {
-        let step = Step::new("service", &*service.host).from([origin::source(service.object, "")]);
+    fn known(&self, service: &Service) -> Step {
+        let step = Step::new("service", &*service.host).from([origin::source(&service.object, "")]);
         let ports = service.ports.iter().map(|it| it.number.to_string());
         let ports: Vec<String> = ports.collect();
         let wanted = self.asked.port.to_string();
@@ -249,7 +253,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The service that the client means: by the names that its DNS completes, or by the address.
-    fn service(&self) -> Option<Service<'a>> {
+    fn service(&self) -> Option<Arc<Service>> {
         let wanted = self.asked.host.trim_end_matches('.');
         let namespace = &self.proxy.namespace;
         let domain = crate::model::host::SERVICE_DOMAIN;
@@ -263,19 +267,19 @@ impl<'a> Walk<'a> {
         let exact = names.iter().find_map(|name| self.services.iter().find(|it| it.host == *name));
         let by_address =
             || self.services.iter().find(|it| it.addresses.iter().any(|it| it == wanted));
-        let covers = |it: &&Service<'_>| crate::model::host::covers(&it.host, wanted);
+        let covers = |it: &&Arc<Service>| crate::model::host::covers(&it.host, wanted);
         exact.or_else(by_address).or_else(|| self.services.iter().find(covers)).cloned()
     }
 
     /// Where DNS sends the client: the service's own address, or one of its endpoints'.
-    fn address(&self, service: &Service<'_>) -> Option<std::net::IpAddr> {
+    fn address(&self, service: &Service) -> Option<std::net::IpAddr> {
         let own = service.addresses.iter().find(|it| *it != ANY_ADDRESS);
         if let Some(own) = own.and_then(|it| it.parse().ok()) {
             return Some(own);
         }
         let port =
             service.ports.first().filter(|_| service.resolution == Resolution::Passthrough)?;
-        endpoints::of(self.mesh, service, port).first()?.address.parse().ok()
+        self.mesh.endpoints(service, port).first()?.address.parse().ok()
     }
 
     /// The port that the proxy listens at: a gateway's service may have another one than its workload.
@@ -286,7 +290,7 @@ impl<'a> Walk<'a> {
         }
         let own = self.services.iter().find_map(|service| {
             let port = service.ports.iter().find(|it| it.number == wanted)?;
-            let all = endpoints::of(self.mesh, service, port);
+            let all = self.mesh.endpoints(service, port);
             let found = all.iter().find(|it| self.proxy.addresses.contains(&it.address));
             found.map(|it| it.port)
         });

@@ -230,8 +230,9 @@ fn most_specific<'r>(rules: &'r ByHost, name: &str) -> Option<&'r [Merged]> {
     if let Some(rules) = rules.get(name) {
         return Some(rules);
     }
-    let fitting =
-        rules.iter().filter(|(host, _)| host.starts_with('*') && host::covers(host, name));
+    // All that begin with `*`.
+    let wildcards = rules.range("*".to_owned().."+".to_owned());
+    let fitting = wildcards.filter(|(host, _)| host::covers(host, name));
     fitting.max_by_key(|(host, _)| host.len()).map(|(_, rules)| rules.as_slice())
 }
 

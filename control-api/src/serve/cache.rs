@@ -15,7 +15,7 @@ use xds::type_url::ResourceType;
 
 use super::metrics::Metrics;
 use super::world::World;
-use crate::model::Mesh;
+use crate::translate::index::Index;
 use crate::translate::proxy::Proxy;
 use crate::translate::resources::{Resources, resources};
 
@@ -157,7 +157,7 @@ impl Cache {
 }
 
 /// Everything a proxy is told, as it is sent. Fails where translating does.
-fn snapshot(mesh: &Mesh, proxy: &Proxy) -> std::thread::Result<Snapshot> {
+fn snapshot(mesh: &Index, proxy: &Proxy) -> std::thread::Result<Snapshot> {
     catch_unwind(AssertUnwindSafe(|| entries(resources(mesh, proxy)).collect()))
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::model::Mesh;
+use crate::translate::index::Index;
 use crate::validate::finding::Findings;
 
 /// A mesh that is served.
@@ -12,7 +13,7 @@ pub struct World {
     /// Counts from 1; 0 stands for no mesh yet.
     pub number: u64,
     /// What is in it.
-    pub mesh: Arc<Mesh>,
+    pub mesh: Arc<Index>,
     /// What is wrong with it.
     pub findings: Arc<Findings>,
     /// When it was published.
@@ -26,7 +27,7 @@ impl World {
     pub(super) fn nothing() -> Self {
         Self {
             number: 0,
-            mesh: Arc::default(),
+            mesh: Arc::new(Index::new(Mesh::default())),
             findings: Arc::default(),
             at: SystemTime::now(),
             since: Instant::now(),

@@ -45,8 +45,7 @@ pub(super) fn policies<'m, T: Attached + 'm>(mesh: &'m Mesh, proxy: &Proxy) -> V
     let own = Some(proxy.namespace.as_str()).filter(|own| *own != root);
     let mut found = Vec::new();
     for namespace in [root].into_iter().chain(own) {
-        let of_namespace = mesh.all::<T>().filter(|it| it.namespace() == namespace);
-        found.extend(of_namespace.filter(|it| is_for(*it, proxy)));
+        found.extend(mesh.of_namespace::<T>(namespace).filter(|it| is_for(*it, proxy)));
     }
     found
 }

@@ -27,7 +27,8 @@ use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     explicit_http_config::ProtocolConfig,
 };
 
-use super::endpoints::{self, Audience, Endpoint};
+use super::endpoints::{Audience, Endpoint};
+use super::index::Index;
 use super::proxy::{Proxy, Role};
 use super::scope;
 use super::service::{Port, Resolution, Service};
@@ -42,7 +43,7 @@ use crate::model::workloads::{Labels, selects};
 use crate::model::{Found, Mesh};
 
 /// Every cluster of a proxy, by name. Aliases have none.
-pub fn clusters(mesh: &Mesh, proxy: &Proxy) -> Vec<Cluster> {
+pub fn clusters(mesh: &Index, proxy: &Proxy) -> Vec<Cluster> {
     let mut clusters = Vec::new();
     let carries = carries_tls(mesh, proxy);
     for service in scope::services(mesh, proxy) {
@@ -161,7 +162,7 @@ impl Draft {
         metadata.filter_metadata.entry("istio".to_owned()).or_default()
     }
 
-    fn add_services<'s>(&mut self, services: impl Iterator<Item = &'s Service<'s>>) {
+    fn add_services<'s>(&mut self, services: impl Iterator<Item = &'s Service>) {
         let services = services.map(|service| {
             values::nested(values::fields([
                 ("name", values::text(&service.name)),
@@ -204,9 +205,9 @@ impl Draft {
 
 /// One port of a service, as a proxy connects to it.
 struct Outbound<'a> {
-    mesh: &'a Mesh,
+    mesh: &'a Index,
     proxy: &'a Proxy,
-    service: &'a Service<'a>,
+    service: &'a Service,
     port: &'a Port,
     rule: Option<Found<'a, DestinationRule>>,
     /// Whether it is for TLS that is handed on as it is.
@@ -216,14 +217,14 @@ struct Outbound<'a> {
 impl Outbound<'_> {
     /// The cluster of the port, and one for each subset.
     fn all(&self, clusters: &mut Vec<Cluster>) {
-        let endpoints = endpoints::of(self.mesh, self.service, self.port);
+        let endpoints = self.mesh.endpoints(self.service, self.port);
         let whole = self.rule.and_then(|rule| rule.spec.traffic_policy.as_ref());
         let policy = policy::for_port(whole, self.port.number);
-        clusters.extend(self.cluster(None, policy.as_ref(), &endpoints));
+        clusters.extend(self.cluster(None, policy.as_ref(), endpoints));
         for subset in self.rule.iter().flat_map(|rule| &rule.spec.subsets) {
             let own = subset.traffic_policy.as_ref();
             let policy = policy::for_subset(policy.clone(), own, self.port.number);
-            clusters.extend(self.cluster(Some(subset), policy.as_ref(), &endpoints));
+            clusters.extend(self.cluster(Some(subset), policy.as_ref(), endpoints));
         }
     }
 

@@ -1,14 +1,16 @@
 //! What a sidecar connects to: the services and virtual services that it is told of, as its `Sidecar` divides them.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::index::Index;
 use super::proxy::{Proxy, Role};
 use super::routes::outbound_cluster;
 use super::scope;
 use super::service::Service;
 use super::telemetry::Class;
 use super::virtual_services::{self, MESH, Virtual};
-use crate::model::Mesh;
 use crate::model::host;
 use crate::model::istio::mesh_config::{DefaultConfig, OutboundMode};
 use crate::model::istio::sidecar::{CaptureMode, IstioEgressListener, Mode, Sidecar};
@@ -17,16 +19,17 @@ use crate::model::protocol::Protocol;
 /// What one proxy sees of a mesh.
 pub struct View<'m> {
     /// The mesh.
-    pub mesh: &'m Mesh,
+    pub mesh: &'m Index,
     /// The proxy.
     pub proxy: &'m Proxy,
     /// The services it may see, the oldest first.
-    pub services: Vec<Service<'m>>,
+    pub services: Vec<Arc<Service>>,
     /// What it connects to. The last one may have no port: it has all that the others have not.
     pub egress: Vec<Egress<'m>>,
     /// The proxy's settings.
     pub settings: Cow<'m, DefaultConfig>,
     sidecar: Option<&'m Sidecar>,
+    by_host: HashMap<String, Arc<Service>>,
 }
 
 /// One way out of a proxy.
@@ -34,9 +37,9 @@ pub struct Egress<'m> {
     /// The `Sidecar`'s settings; none for everything.
     pub listener: Option<&'m IstioEgressListener>,
     /// The services that are reached this way.
-    pub services: Vec<Service<'m>>,
+    pub services: Vec<Arc<Service>>,
     /// The virtual services that count there.
-    pub virtual_services: Vec<Virtual<'m>>,
+    pub virtual_services: Vec<Arc<Virtual>>,
 }
 
 impl Egress<'_> {
@@ -64,7 +67,7 @@ impl Egress<'_> {
 
 impl<'m> View<'m> {
     /// What this proxy sees.
-    pub fn new(mesh: &'m Mesh, proxy: &'m Proxy) -> Self {
+    pub fn new(mesh: &'m Index, proxy: &'m Proxy) -> Self {
         let services = scope::visible(mesh, proxy);
         let mut virtual_services = virtual_services::visible(mesh, proxy);
         let sidecar = scope::sidecar(mesh, proxy);
@@ -79,17 +82,18 @@ impl<'m> View<'m> {
             }
             egress.push(Egress { listener: None, services: services.clone(), virtual_services });
         }
-        Self { mesh, proxy, services, egress, settings: proxy.settings(mesh), sidecar }
+        let by_host = services.iter().map(|it| (it.host.clone(), Arc::clone(it))).collect();
+        Self { mesh, proxy, services, egress, settings: proxy.settings(mesh), sidecar, by_host }
     }
 
     /// The virtual services of all ways out; for a gateway, those of all gateways.
-    pub fn virtual_services(&self) -> impl Iterator<Item = &Virtual<'m>> {
+    pub fn virtual_services(&self) -> impl Iterator<Item = &Arc<Virtual>> {
         self.egress.iter().flat_map(|it| &it.virtual_services)
     }
 
     /// The service of this name.
-    pub fn service(&self, host: &str) -> Option<&Service<'m>> {
-        self.services.iter().find(|it| it.host == host)
+    pub fn service(&self, host: &str) -> Option<&Arc<Service>> {
+        self.by_host.get(host)
     }
 
     /// Which side of the proxy all of this is about.
@@ -124,14 +128,14 @@ impl<'m> View<'m> {
 
 fn divided<'m>(
     listener: &'m IstioEgressListener,
-    services: &[Service<'m>],
-    virtual_services: &[Virtual<'m>],
+    services: &[Arc<Service>],
+    virtual_services: &[Arc<Virtual>],
     proxy: &Proxy,
 ) -> Egress<'m> {
-    let asked_for = |it: &&Service<'m>| {
+    let asked_for = |it: &&Arc<Service>| {
         listener.hosts.iter().any(|pattern| scope::names(pattern, it.namespace(), &it.host, proxy))
     };
-    let counts = |it: &&Virtual<'m>| {
+    let counts = |it: &&Arc<Virtual>| {
         let named = |pattern: &String| {
             let (_, name) = pattern.split_once('/').unwrap_or(("*", pattern));
             let hosts = it.spec.hosts.iter().filter(|host| host::overlap(host, name));

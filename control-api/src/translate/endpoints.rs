@@ -2,7 +2,7 @@
 
 mod selected;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use xds::envoy::config::core::v3::address::Address as Kind;
 use xds::envoy::config::core::v3::socket_address::PortSpecifier;
@@ -58,11 +58,33 @@ pub struct Endpoint {
     pub ready: Option<bool>,
 }
 
+/// The `EndpointSlice`s of a mesh that have addresses, by namespace and service.
+pub(super) struct Slices<'m>(HashMap<(&'m str, &'m str), Vec<&'m EndpointSlice>>);
+
+impl<'m> Slices<'m> {
+    /// All that name a service.
+    pub(super) fn of(mesh: &'m Mesh) -> Self {
+        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+        // Endpoints are addresses, not names.
+        for slice in mesh.all::<EndpointSlice>().filter(|it| it.spec.address_type != "FQDN") {
+            if let Some(service) = slice.object.metadata.labels.get(SERVICE_NAME) {
+                slices.entry((slice.namespace(), service.as_str())).or_default().push(slice.spec);
+            }
+        }
+        Self(slices)
+    }
+}
+
 /// The endpoints of one port of a service.
-pub fn of(mesh: &Mesh, service: &Service<'_>, port: &Port) -> Vec<Endpoint> {
+pub(super) fn of(
+    mesh: &Mesh,
+    slices: &Slices<'_>,
+    service: &Service,
+    port: &Port,
+) -> Vec<Endpoint> {
     match &service.object.spec {
         Spec::Service(spec) => {
-            let mut found = kubernetes(mesh, service, port);
+            let mut found = kubernetes(mesh, slices, service, port);
             found.extend(selected::entries(mesh, service, spec, port));
             found
         }
@@ -81,7 +103,7 @@ pub fn identities(endpoints: &[Endpoint]) -> Vec<String> {
 pub(super) struct Audience<'a> {
     pub mesh: &'a Mesh,
     pub proxy: &'a Proxy,
-    pub service: &'a Service<'a>,
+    pub service: &'a Service,
     /// What holds for the cluster.
     pub policy: Option<&'a TrafficPolicy>,
 }
@@ -187,18 +209,13 @@ fn lb_endpoint(endpoint: &Endpoint, weight: u32, mtls: bool) -> LbEndpoint {
     }
 }
 
-fn kubernetes(mesh: &Mesh, service: &Service<'_>, port: &Port) -> Vec<Endpoint> {
+fn kubernetes(mesh: &Mesh, slices: &Slices<'_>, service: &Service, port: &Port) -> Vec<Endpoint> {
     let namespace = service.namespace();
     let mut found = Vec::new();
-    for slice in mesh.all::<EndpointSlice>() {
-        let of_service = slice.object.metadata.labels.get(SERVICE_NAME) == Some(&service.name);
-        // Endpoints are addresses, not names.
-        let is_named = slice.spec.address_type == "FQDN";
-        if slice.namespace() != namespace || !of_service || is_named {
-            continue;
-        }
-        let Some(number) = number(&slice.spec.ports, port) else { continue };
-        for endpoint in &slice.spec.endpoints {
+    let of_service = slices.0.get(&(namespace, service.name.as_str()));
+    for slice in of_service.into_iter().flatten() {
+        let Some(number) = number(&slice.ports, port) else { continue };
+        for endpoint in &slice.endpoints {
             // Where nearer ones are preferred, it must be seen that they are not ready.
             let ready = endpoint.conditions.ready != Some(false);
             if !ready && locality::preferred_labels(service).is_none() {
@@ -285,12 +302,12 @@ pub fn identity(mesh: &Mesh, namespace: &str, account: &str) -> String {
     format!("spiffe://{}/ns/{namespace}/sa/{account}", mesh.config.trust_domain)
 }
 
-fn entries(mesh: &Mesh, service: &Service<'_>, entry: &ServiceEntry, port: &Port) -> Vec<Endpoint> {
+fn entries(mesh: &Mesh, service: &Service, entry: &ServiceEntry, port: &Port) -> Vec<Endpoint> {
     let namespace = service.namespace();
     if let Some(selector) = &entry.workload_selector {
         let entries = mesh
-            .all::<WorkloadEntry>()
-            .filter(|it| it.namespace() == namespace && selects(&selector.labels, &it.spec.labels))
+            .of_namespace::<WorkloadEntry>(namespace)
+            .filter(|it| selects(&selector.labels, &it.spec.labels))
             .map(|it| of_entry(mesh, it.spec, port, namespace));
         return entries.chain(selected::pods(mesh, namespace, selector, port)).collect();
     }

@@ -20,11 +20,11 @@ use xds::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use xds::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use xds::envoy::r#type::v3::Int32Range;
 
+use super::index::Index;
 use super::proxy::{Interception, Proxy, Role};
-use super::service::{self, Port, Service};
+use super::service::{Port, Service};
 use super::telemetry::{self, Class};
-use super::{endpoints, peer, scope, values};
-use crate::model::Mesh;
+use super::{peer, scope, values};
 use crate::model::istio::sidecar::{CaptureMode, IstioIngressListener};
 use crate::model::protocol::Protocol;
 use chain::{Chain, Context};
@@ -35,7 +35,7 @@ const PORT: u32 = 15006;
 const MARK: u32 = 1337;
 
 /// The inbound listeners of a sidecar; none for a gateway.
-pub fn listeners(mesh: &Mesh, proxy: &Proxy) -> Vec<Listener> {
+pub fn listeners(mesh: &Index, proxy: &Proxy) -> Vec<Listener> {
     if proxy.role != Role::Sidecar {
         return Vec::new();
     }
@@ -66,7 +66,7 @@ fn any_address(proxy: &Proxy) -> &'static str {
 }
 
 /// A chain for each port of the workload: those of its `Sidecar`, else those of the services it stands behind.
-fn chains(mesh: &Mesh, proxy: &Proxy) -> Vec<Chain> {
+fn chains(mesh: &Index, proxy: &Proxy) -> Vec<Chain> {
     let sidecar = scope::sidecar_object(mesh, proxy);
     if let Some(found) = sidecar.filter(|it| !it.spec.ingress.is_empty()) {
         let mut by_port = BTreeMap::new();
@@ -82,8 +82,7 @@ fn chains(mesh: &Mesh, proxy: &Proxy) -> Vec<Chain> {
         // The workload listens on these ports itself.
         return Vec::new();
     }
-    let services = service::all(mesh);
-    targets(mesh, proxy, &services)
+    targets(mesh, proxy)
         .into_iter()
         .filter_map(|(target, of)| {
             let (service, port) = of.first()?;
@@ -102,21 +101,11 @@ fn chains(mesh: &Mesh, proxy: &Proxy) -> Vec<Chain> {
 }
 
 /// The ports that services know a workload by, by the workload's own port; the oldest service first.
-pub(super) fn targets<'s, 'm>(
-    mesh: &Mesh,
+pub(super) fn targets<'m>(
+    mesh: &'m Index,
     proxy: &Proxy,
-    services: &'s [Service<'m>],
-) -> BTreeMap<u32, Vec<(&'s Service<'m>, &'s Port)>> {
-    let mut by_port: BTreeMap<u32, Vec<(&Service<'_>, &Port)>> = BTreeMap::new();
-    for service in services {
-        for port in service.ports.iter().filter(|it| it.protocol != Protocol::Udp) {
-            for endpoint in endpoints::of(mesh, service, port) {
-                if endpoint.port != 0 && proxy.addresses.contains(&endpoint.address) {
-                    by_port.entry(endpoint.port).or_default().push((service, port));
-                }
-            }
-        }
-    }
+) -> BTreeMap<u32, Vec<(&'m Service, &'m Port)>> {
+    let mut by_port = mesh.targets(&proxy.addresses);
     for targets in by_port.values_mut() {
         targets.sort_by_key(|(service, _)| service.object.metadata.creation_timestamp.clone());
     }

@@ -28,7 +28,7 @@ const SAME_NODE: &[&str] = &[
 ];
 
 /// Labels that endpoints of a service should share with who asks; none if it does not matter.
-pub(super) fn preferred_labels(service: &Service<'_>) -> Option<&'static [&'static str]> {
+pub(super) fn preferred_labels(service: &Service) -> Option<&'static [&'static str]> {
     let annotation = service.object.metadata.annotations.get(ANNOTATION);
     let field = match &service.object.spec {
         Spec::Service(spec) => spec.traffic_distribution.as_str(),
@@ -52,7 +52,7 @@ impl<'a> Preference<'a> {
     /// What a rule says, else the service itself, else the mesh; none if it does not matter where endpoints are.
     pub(super) fn of(
         mesh: &'a Mesh,
-        service: &Service<'_>,
+        service: &Service,
         policy: Option<&'a TrafficPolicy>,
     ) -> Option<Self> {
         let watched = policy.is_some_and(|it| it.outlier_detection.is_some());

@@ -89,8 +89,7 @@ fn policies<'m>(
     mesh: &'m Mesh,
     namespace: &str,
 ) -> impl Iterator<Item = Found<'m, PeerAuthentication>> + use<'m> {
-    let mut policies: Vec<_> =
-        mesh.all::<PeerAuthentication>().filter(|it| it.namespace() == namespace).collect();
+    let mut policies: Vec<_> = mesh.of_namespace::<PeerAuthentication>(namespace).collect();
     policies.sort_by_key(|it| it.object.metadata.creation_timestamp.clone());
     policies.into_iter()
 }

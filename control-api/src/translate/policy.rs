@@ -10,7 +10,7 @@ use crate::model::{Found, Mesh};
 pub fn rule<'m>(
     mesh: &'m Mesh,
     proxy: &Proxy,
-    service: &Service<'_>,
+    service: &Service,
 ) -> Option<Found<'m, DestinationRule>> {
     of_side(mesh, proxy, service, Side::Client)
 }
@@ -19,7 +19,7 @@ pub fn rule<'m>(
 pub fn own_rule<'m>(
     mesh: &'m Mesh,
     proxy: &Proxy,
-    service: &Service<'_>,
+    service: &Service,
 ) -> Option<Found<'m, DestinationRule>> {
     of_side(mesh, proxy, service, Side::Server)
 }
@@ -27,7 +27,7 @@ pub fn own_rule<'m>(
 fn of_side<'m>(
     mesh: &'m Mesh,
     proxy: &Proxy,
-    service: &Service<'_>,
+    service: &Service,
     side: Side,
 ) -> Option<Found<'m, DestinationRule>> {
     let asking = Asking { namespace: &proxy.namespace, labels: &proxy.labels, side };

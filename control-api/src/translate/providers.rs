@@ -6,9 +6,11 @@ use xds::envoy::config::core::v3::GrpcService;
 use xds::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 
 use super::clusters::outbound_name;
-use super::service;
 use crate::model::Mesh;
+use crate::model::host;
 use crate::model::istio::extension_provider::{ExtensionProvider, FileAccessLog};
+use crate::model::istio::service_entry::ServiceEntry;
+use crate::model::kind::Kind;
 
 /// A service, and the cluster by which proxies reach it.
 pub(super) struct Target {
@@ -61,11 +63,16 @@ pub(super) fn cluster(mesh: &Mesh, name: &str, port: u32) -> Option<Target> {
         Some((namespace, host)) => (Some(namespace), host),
         None => (None, name),
     };
-    let services = service::all(mesh);
-    let mut namespaces: Vec<&str> = services
-        .iter()
-        .filter(|it| it.host.eq_ignore_ascii_case(host))
-        .map(|it| it.namespace())
+    let lowercase = host.to_ascii_lowercase();
+    let service = host::parse_service(&lowercase)
+        .and_then(|(name, namespace)| mesh.get(Kind::Service, namespace, name));
+    let service = service.map(|it| it.metadata.namespace.as_str());
+    let entries = mesh
+        .all::<ServiceEntry>()
+        .filter(|entry| entry.spec.hosts.iter().any(|it| it.eq_ignore_ascii_case(host)));
+    let mut namespaces: Vec<&str> = service
+        .into_iter()
+        .chain(entries.map(|it| it.namespace()))
         .filter(|it| namespace.is_none_or(|wanted| *it == wanted))
         .collect();
     namespaces.dedup();

@@ -11,9 +11,9 @@ use xds::envoy::config::route::v3::RouteConfiguration;
 use super::clusters::{self, outbound_name, outbound_sni};
 use super::egress::View;
 use super::endpoints::Audience;
+use super::index::Index;
 use super::proxy::{Proxy, Role};
-use super::{endpoints, gateways, inbound, listeners, policy, routes, scope};
-use crate::model::Mesh;
+use super::{gateways, inbound, listeners, policy, routes, scope};
 use crate::model::workloads::Labels;
 
 /// What one proxy is told, by kind.
@@ -30,7 +30,7 @@ pub struct Resources {
 }
 
 /// What `proxy` is told of `mesh`.
-pub fn resources(mesh: &Mesh, proxy: &Proxy) -> Resources {
+pub fn resources(mesh: &Index, proxy: &Proxy) -> Resources {
     let clusters = clusters::clusters(mesh, proxy);
     let endpoints = assignments(mesh, proxy, &clusters);
     let (mut listeners, routes) = outbound(mesh, proxy);
@@ -39,7 +39,7 @@ pub fn resources(mesh: &Mesh, proxy: &Proxy) -> Resources {
 }
 
 /// What is listened for on the way out, and the routes that these listeners name.
-fn outbound(mesh: &Mesh, proxy: &Proxy) -> (Vec<Listener>, Vec<RouteConfiguration>) {
+fn outbound(mesh: &Index, proxy: &Proxy) -> (Vec<Listener>, Vec<RouteConfiguration>) {
     let view = View::new(mesh, proxy);
     match proxy.role {
         Role::Sidecar => {
@@ -52,7 +52,7 @@ fn outbound(mesh: &Mesh, proxy: &Proxy) -> (Vec<Listener>, Vec<RouteConfiguratio
 }
 
 /// The endpoints of these clusters; none behind a service is an answer too.
-fn assignments(mesh: &Mesh, proxy: &Proxy, clusters: &[Cluster]) -> Vec<ClusterLoadAssignment> {
+fn assignments(mesh: &Index, proxy: &Proxy, clusters: &[Cluster]) -> Vec<ClusterLoadAssignment> {
     let eds = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()));
     let discovered = clusters.iter().filter(|it| it.cluster_discovery_type == eds);
     let wanted: BTreeSet<&str> = discovered.map(|it| it.name.as_str()).collect();
@@ -60,7 +60,7 @@ fn assignments(mesh: &Mesh, proxy: &Proxy, clusters: &[Cluster]) -> Vec<ClusterL
     for service in scope::services(mesh, proxy) {
         let rule = policy::rule(mesh, proxy, &service);
         for port in &service.ports {
-            let all = endpoints::of(mesh, &service, port);
+            let all = mesh.endpoints(&service, port);
             let whole = rule.and_then(|rule| rule.spec.traffic_policy.as_ref());
             let whole = policy::for_port(whole, port.number);
             let subsets = rule.iter().flat_map(|rule| &rule.spec.subsets);
@@ -76,7 +76,7 @@ fn assignments(mesh: &Mesh, proxy: &Proxy, clusters: &[Cluster]) -> Vec<ClusterL
                     outbound_sni(port.number, name, &service.host),
                 ] {
                     if wanted.contains(name.as_str()) {
-                        let assignment = audience.assignment(&name, &all, labels);
+                        let assignment = audience.assignment(&name, all, labels);
                         found.insert(name, assignment);
                     }
                 }
@@ -94,6 +94,7 @@ mod tests {
     use xds::envoy::config::core::v3::Node;
 
     use super::*;
+    use crate::model::Mesh;
     use crate::model::istio::mesh_config::{MeshConfig, MeshNetworks};
     use crate::model::object::{SourceFile, read_file};
 
@@ -120,6 +121,7 @@ spec: {hosts: [far.example.com], ports: [{number: 80, name: http, protocol: HTTP
         let objects = read_file(&file, "default").unwrap().into_iter();
         let objects = objects.map(|it| Arc::new(it.unwrap()));
         let mesh = Mesh::new(objects, MeshConfig::default(), MeshNetworks::default());
+        let mesh = Index::new(mesh);
         let id = "sidecar~10.0.0.9~web-1.shop~shop.svc.cluster.local".to_owned();
         let proxy = Proxy::of(&Node { id, ..Node::default() }).unwrap();
         let told = resources(&mesh, &proxy);

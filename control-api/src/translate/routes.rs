@@ -11,6 +11,7 @@ mod retry;
 pub mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use xds::envoy::config::route::v3::route::Action;
 use xds::envoy::config::route::v3::route_action::ClusterSpecifier;
@@ -73,9 +74,9 @@ pub(in crate::translate) fn configuration(
 }
 
 /// Services and other hosts with the same routes at one port.
-struct Group<'m> {
+struct Group {
     port: u32,
-    services: Vec<Service<'m>>,
+    services: Vec<Arc<Service>>,
     hosts: Vec<String>,
     routes: Vec<Route>,
 }
@@ -117,14 +118,15 @@ fn virtual_hosts(view: &View<'_>, egress: &Egress<'_>, port: u32) -> Vec<Virtual
 }
 
 /// The services that have this port, with only this port; 0 for all services and ports.
-pub(in crate::translate) fn at_port<'m>(
-    services: &[Service<'m>],
+pub(in crate::translate) fn at_port(
+    services: &[Arc<Service>],
     port: u32,
-) -> BTreeMap<String, Service<'m>> {
+) -> BTreeMap<String, Arc<Service>> {
     let mut found = BTreeMap::new();
     for service in services {
-        let mut service = service.clone();
-        if port != 0 {
+        let mut service = Arc::clone(service);
+        if port != 0 && !matches!(&service.ports[..], [only] if only.number == port) {
+            let service = Arc::make_mut(&mut service);
             service.ports.retain(|it| it.number == port);
             service.ports.truncate(1);
         }
@@ -135,24 +137,26 @@ pub(in crate::translate) fn at_port<'m>(
     found
 }
 
-fn names_some(virtual_service: &Virtual<'_>, services: &BTreeMap<String, Service<'_>>) -> bool {
+fn names_some(virtual_service: &Virtual, services: &BTreeMap<String, Arc<Service>>) -> bool {
+    let wild =
+        services.range("*".to_owned()..).map(|(it, _)| it).take_while(|it| it.starts_with('*'));
     virtual_service.spec.hosts.iter().any(|wanted| {
-        services.contains_key(wanted) || services.keys().any(|it| either_wild(wanted, it))
+        let overlaps = |it: &String| host::overlap(wanted, it);
+        let is_wild = wanted.starts_with('*');
+        services.contains_key(wanted)
+            || wild.clone().any(overlaps)
+            || (is_wild && services.keys().any(overlaps))
     })
 }
 
-fn either_wild(wanted: &str, service: &str) -> bool {
-    (wanted.starts_with('*') || service.starts_with('*')) && host::overlap(wanted, service)
-}
-
 /// One group per port of the services that a virtual service routes.
-fn routed<'m>(
-    view: &View<'m>,
-    egress: &Egress<'m>,
-    virtual_service: &Virtual<'m>,
-    services: &BTreeMap<String, Service<'m>>,
+fn routed(
+    view: &View<'_>,
+    egress: &Egress<'_>,
+    virtual_service: &Virtual,
+    services: &BTreeMap<String, Arc<Service>>,
     port: u32,
-) -> Vec<Group<'m>> {
+) -> Vec<Group> {
     let gateways = [MESH.to_owned()];
     let context = Context { view, services, gateways: &gateways, port, tls: false };
     let routes = route::routes(&context, virtual_service);
@@ -160,10 +164,10 @@ fn routed<'m>(
         return Vec::new();
     }
     let (hosts, services) = named(egress, virtual_service, services);
-    let mut by_port: BTreeMap<u32, Vec<Service<'m>>> = BTreeMap::new();
+    let mut by_port: BTreeMap<u32, Vec<Arc<Service>>> = BTreeMap::new();
     for service in services {
         for port in service.ports.iter().filter(|it| is_http_or_unknown(it)) {
-            by_port.entry(port.number).or_default().push(service.clone());
+            by_port.entry(port.number).or_default().push(Arc::clone(service));
         }
     }
     if by_port.is_empty() && port == 80 {
@@ -176,11 +180,11 @@ fn routed<'m>(
 
 /// The hosts of a virtual service that are no services, and those that are. A wildcard stands for the services that no
 /// other virtual service names more closely.
-fn named<'s, 'm>(
+fn named<'s>(
     egress: &Egress<'_>,
-    virtual_service: &Virtual<'_>,
-    services: &'s BTreeMap<String, Service<'m>>,
-) -> (Vec<String>, Vec<&'s Service<'m>>) {
+    virtual_service: &Virtual,
+    services: &'s BTreeMap<String, Arc<Service>>,
+) -> (Vec<String>, Vec<&'s Arc<Service>>) {
     let (mut hosts, mut found) = (Vec::new(), Vec::new());
     let (wild, exact): (Vec<&String>, Vec<&String>) =
         virtual_service.spec.hosts.iter().partition(|it| it.starts_with('*'));
@@ -205,18 +209,18 @@ fn named<'s, 'm>(
     (hosts, found)
 }
 
-fn same(one: &Virtual<'_>, other: &Virtual<'_>) -> bool {
+fn same(one: &Virtual, other: &Virtual) -> bool {
     one.name() == other.name() && one.namespace() == other.namespace()
 }
 
 /// The virtual service that names a service most closely; of equal ones the first.
-fn closest<'e, 'm>(egress: &'e Egress<'m>, service: &str) -> Option<&'e Virtual<'m>> {
+fn closest<'e>(egress: &'e Egress<'_>, service: &str) -> Option<&'e Virtual> {
     let fitting = egress.virtual_services.iter().flat_map(|it| {
         let names = it.spec.hosts.iter().filter(|name| host::covers(name, service));
         names.map(move |name| ((!name.starts_with('*'), name.len()), it))
     });
     let best = fitting.reduce(|best, it| if it.0 > best.0 { it } else { best });
-    best.map(|(_, it)| it)
+    best.map(|(_, it)| &**it)
 }
 
 fn is_http_or_unknown(port: &Port) -> bool {
@@ -224,7 +228,7 @@ fn is_http_or_unknown(port: &Port) -> bool {
 }
 
 /// A service that no virtual service routes.
-fn unrouted<'m>(view: &View<'m>, service: &Service<'m>) -> Vec<Group<'m>> {
+fn unrouted(view: &View<'_>, service: &Arc<Service>) -> Vec<Group> {
     if service.resolution == Resolution::Alias {
         return Vec::new();
     }
@@ -237,7 +241,7 @@ fn unrouted<'m>(view: &View<'m>, service: &Service<'m>) -> Vec<Group<'m>> {
         if let (Some(Action::Route(action)), Some(hash)) = (&mut route.action, hash) {
             action.hash_policy.extend(hash::policy(hash));
         }
-        let services = vec![service.clone()];
+        let services = vec![Arc::clone(service)];
         Group { port: port.number, services, hosts: Vec::new(), routes: vec![route] }
     };
     ports.map(group).collect()
@@ -305,7 +309,7 @@ struct Hosts<'a, 'm> {
 }
 
 impl<'a, 'm> Hosts<'a, 'm> {
-    fn new(view: &'a View<'m>, port: u32, groups: &[Group<'m>]) -> Self {
+    fn new(view: &'a View<'m>, port: u32, groups: &[Group]) -> Self {
         let mut full_names = BTreeSet::new();
         for group in groups {
             for service in &group.services {
@@ -317,10 +321,10 @@ impl<'a, 'm> Hosts<'a, 'm> {
         Self { view, port, full_names, names, domains }
     }
 
-    fn of(&mut self, group: &Group<'m>) -> Vec<VirtualHost> {
+    fn of(&mut self, group: &Group) -> Vec<VirtualHost> {
         let mut hosts = Vec::new();
         let other = group.hosts.iter().map(|host| (host, None));
-        let services = group.services.iter().map(|it| (&it.host, Some(it)));
+        let services = group.services.iter().map(|it| (&it.host, Some(&**it)));
         for (host, service) in other.chain(services) {
             let name = format!("{host}:{}", group.port);
             if !self.names.insert(name.clone()) {
@@ -340,7 +344,7 @@ impl<'a, 'm> Hosts<'a, 'm> {
         hosts
     }
 
-    fn new_domains(&mut self, host: &str, service: Option<&Service<'m>>, port: u32) -> Vec<String> {
+    fn new_domains(&mut self, host: &str, service: Option<&Service>, port: u32) -> Vec<String> {
         let Some(service) = service else {
             let host = host.to_owned();
             return if self.domains.insert(host.clone()) { vec![host] } else { Vec::new() };

@@ -1,56 +1,52 @@
 //! Which services a proxy is told of: those it may see, and of these what its `Sidecar` asks for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::index::Index;
 use super::proxy::{Proxy, Role};
-use super::service::{self, Service};
+use super::service::Service;
 use crate::model::host;
 use crate::model::istio::sidecar::Sidecar;
 use crate::model::workloads::selects;
 use crate::model::{Found, Mesh};
 
 /// The services that a proxy is told of, by host and port numbers.
-pub fn services<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<Service<'m>> {
-    let visible = by_host(mesh, proxy).into_values();
-    match sidecar(mesh, proxy).filter(|sidecar| !sidecar.egress.is_empty()) {
+pub fn services(index: &Index, proxy: &Proxy) -> Vec<Arc<Service>> {
+    let visible = index.services_by_host().filter_map(|same| chosen(same, proxy)).cloned();
+    match sidecar(index, proxy).filter(|sidecar| !sidecar.egress.is_empty()) {
         None => visible.collect(),
         Some(sidecar) => visible.filter_map(|it| asked_for(sidecar, it, proxy)).collect(),
     }
 }
 
 /// The services that a proxy may see, the oldest first, with their aliases.
-pub fn visible<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<Service<'m>> {
-    let mut by_host = by_host(mesh, proxy);
-    let aliases: Vec<_> =
-        by_host.values().filter_map(|it| Some((it.alias_of.clone()?, it.host.clone()))).collect();
-    for (host, alias) in aliases {
-        if let Some(service) = by_host.get_mut(&host) {
-            service.aliases.push(alias);
+pub fn visible(index: &Index, proxy: &Proxy) -> Vec<Arc<Service>> {
+    let mut aliases: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+    for service in index.services_by_host().filter_map(|same| chosen(same, proxy)) {
+        if let Some(of) = &service.alias_of {
+            aliases.entry(of).or_default().push(&service.host);
         }
     }
-    let mut services: Vec<_> = by_host.into_values().collect();
-    services.sort_by_cached_key(|it| {
-        let age = it.object.metadata.creation_timestamp.clone().unwrap_or_default();
-        (age, it.name.clone(), it.namespace().to_owned())
-    });
-    services
+    let is_chosen = |service: &&Arc<Service>| {
+        let chosen = chosen(index.services_of_host(&service.host), proxy);
+        chosen.is_some_and(|it| Arc::ptr_eq(it, service))
+    };
+    let with_aliases = |service: &Arc<Service>| {
+        let mut service = Arc::clone(service);
+        if let Some(aliases) = aliases.get(service.host.as_str()) {
+            Arc::make_mut(&mut service).aliases.extend(aliases.iter().copied().cloned());
+        }
+        service
+    };
+    index.services_by_age().iter().filter(is_chosen).map(with_aliases).collect()
 }
 
-fn by_host<'m>(mesh: &'m Mesh, proxy: &Proxy) -> BTreeMap<String, Service<'m>> {
-    let mut by_host: BTreeMap<String, Service<'m>> = BTreeMap::new();
-    for service in service::all(mesh) {
-        if !service.visibility.sees(&proxy.namespace) {
-            continue;
-        }
-        // A name that several namespaces give belongs to the proxy's own one.
-        let known = by_host.get(&service.host);
-        if known.is_none_or(|it| {
-            it.namespace() != proxy.namespace && service.namespace() == proxy.namespace
-        }) {
-            by_host.insert(service.host.clone(), service);
-        }
-    }
-    by_host
+/// Which of the services of one name a proxy sees: that of its own namespace before others.
+fn chosen<'a>(same: &'a [Arc<Service>], proxy: &Proxy) -> Option<&'a Arc<Service>> {
+    let mut visible = same.iter().filter(|it| it.visibility.sees(&proxy.namespace)).peekable();
+    let first = visible.peek().copied();
+    visible.find(|it| it.namespace() == proxy.namespace).or(first)
 }
 
 /// The `Sidecar` of a proxy: the one that selects its workload, else its namespace's, else the root namespace's.
@@ -75,15 +71,11 @@ pub fn sidecar_object<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Option<Found<'m, Sid
 }
 
 fn of_namespace<'m>(mesh: &'m Mesh, namespace: &str) -> impl Iterator<Item = Found<'m, Sidecar>> {
-    mesh.all::<Sidecar>().filter(move |it| it.namespace() == namespace)
+    mesh.of_namespace::<Sidecar>(namespace)
 }
 
 /// The service with the ports that some egress listener asks for; none if none does.
-fn asked_for<'m>(
-    sidecar: &Sidecar,
-    mut service: Service<'m>,
-    proxy: &Proxy,
-) -> Option<Service<'m>> {
+fn asked_for(sidecar: &Sidecar, mut service: Arc<Service>, proxy: &Proxy) -> Option<Arc<Service>> {
     let mut listeners = sidecar
         .egress
         .iter()
@@ -95,7 +87,7 @@ fn asked_for<'m>(
     let ports: Vec<u32> =
         listeners.map(|it| it.port.as_ref().map_or(0, |port| port.number)).collect();
     if !ports.contains(&0) {
-        service.ports.retain(|port| ports.contains(&port.number));
+        Arc::make_mut(&mut service).ports.retain(|port| ports.contains(&port.number));
     }
     (!service.ports.is_empty()).then_some(service)
 }

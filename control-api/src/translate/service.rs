@@ -50,13 +50,13 @@ pub struct Port {
 
 /// A service.
 #[derive(Debug, Clone)]
-pub struct Service<'m> {
+pub struct Service {
     /// Its full name, perhaps beginning with `*`.
     pub host: String,
     /// Its short name: the Kubernetes name, or the host of a `ServiceEntry`.
     pub name: String,
     /// The object that tells of it.
-    pub object: &'m Arc<Object>,
+    pub object: Arc<Object>,
     /// Its ports.
     pub ports: Vec<Port>,
     /// How its endpoints are found.
@@ -75,7 +75,7 @@ pub struct Service<'m> {
     pub aliases: Vec<String>,
 }
 
-impl Service<'_> {
+impl Service {
     /// Its namespace.
     pub fn namespace(&self) -> &str {
         &self.object.metadata.namespace
@@ -88,7 +88,7 @@ impl Service<'_> {
 }
 
 /// Every service of a mesh, Kubernetes' before the others.
-pub fn all(mesh: &Mesh) -> Vec<Service<'_>> {
+pub(super) fn all(mesh: &Mesh) -> Vec<Service> {
     let default = &mesh.config.default_service_export_to;
     let mut services: Vec<_> = mesh
         .all::<kubernetes::Service>()
@@ -100,11 +100,11 @@ pub fn all(mesh: &Mesh) -> Vec<Service<'_>> {
     services
 }
 
-fn kubernetes_service<'m>(
-    object: &'m Arc<Object>,
+fn kubernetes_service(
+    object: &Arc<Object>,
     spec: &kubernetes::Service,
     default: &[String],
-) -> Service<'m> {
+) -> Service {
     let metadata = &object.metadata;
     let export_to = metadata.annotations.get(EXPORT_TO).map(String::as_str).unwrap_or_default();
     let export_to: Vec<String> = export_to
@@ -127,7 +127,7 @@ fn kubernetes_service<'m>(
     Service {
         host: host::service(&metadata.name, &metadata.namespace),
         name: metadata.name.clone(),
-        object,
+        object: Arc::clone(object),
         ports: ports.collect(),
         resolution,
         external: false,
@@ -168,7 +168,7 @@ fn service_entry<'m>(
     object: &'m Arc<Object>,
     spec: &'m ServiceEntry,
     default: &[String],
-) -> impl Iterator<Item = Service<'m>> {
+) -> impl Iterator<Item = Service> {
     let namespace = &object.metadata.namespace;
     let visibility = Visibility::of(&spec.export_to, namespace, default);
     let resolution = match spec.resolution {
@@ -181,7 +181,7 @@ fn service_entry<'m>(
     spec.hosts.iter().map(move |name| Service {
         host: name.to_ascii_lowercase(),
         name: name.clone(),
-        object,
+        object: Arc::clone(object),
         ports: spec.ports.iter().map(entry_port).collect(),
         resolution,
         external: spec.location == Location::MeshExternal,

@@ -37,10 +37,8 @@ impl Class {
 /// What is said of a proxy, each going before those before it: the whole mesh's, the namespace's, the workload's.
 fn applicable<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<&'m Telemetry> {
     let root = mesh.config.root_namespace.as_str();
-    let of_namespace = |namespace: &str| {
-        let all = mesh.all::<Telemetry>().collect::<Vec<_>>();
-        all.into_iter().filter(|it| it.namespace() == namespace).collect::<Vec<_>>()
-    };
+    let of_namespace =
+        |namespace: &str| mesh.of_namespace::<Telemetry>(namespace).collect::<Vec<_>>();
     let for_all = |it: &&Found<'m, Telemetry>| {
         let selected = it.spec.selector().is_some_and(|it| !it.match_labels.is_empty());
         !selected && it.spec.targets().is_empty()

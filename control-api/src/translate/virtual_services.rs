@@ -6,6 +6,7 @@ pub(super) use delegate::misfits;
 
 use std::sync::Arc;
 
+use super::index::Index;
 use super::proxy::Proxy;
 use crate::model::Mesh;
 use crate::model::host;
@@ -18,9 +19,9 @@ pub const MESH: &str = "mesh";
 
 /// A virtual service with full names only, and without delegates.
 #[derive(Debug, Clone)]
-pub struct Virtual<'m> {
+pub struct Virtual {
     /// The object that tells of it.
-    pub object: &'m Arc<Object>,
+    pub object: Arc<Object>,
     /// Its content; gateways are `NAMESPACE/NAME` or `mesh`.
     pub spec: VirtualService,
     /// Who may see it.
@@ -29,7 +30,7 @@ pub struct Virtual<'m> {
     pub of_gateway_api: bool,
 }
 
-impl Virtual<'_> {
+impl Virtual {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.object.metadata.name
@@ -55,19 +56,23 @@ impl Virtual<'_> {
     }
 }
 
-/// The virtual services that a proxy may see. Those for its namespace alone come first, then those for some
-/// namespaces, then the others; the oldest first.
-pub fn visible<'m>(mesh: &'m Mesh, proxy: &Proxy) -> Vec<Virtual<'m>> {
+/// The virtual services that a proxy may see, in the order in which they count.
+pub fn visible(index: &Index, proxy: &Proxy) -> Vec<Arc<Virtual>> {
+    let all = index.virtual_services().iter();
+    all.filter(|it| it.visibility.sees(&proxy.namespace)).cloned().collect()
+}
+
+/// The virtual services of a mesh. Those for one namespace alone come first, then those for some namespaces, then the
+/// others; the oldest first.
+pub(super) fn all(mesh: &Mesh) -> Vec<Virtual> {
     let mut all: Vec<_> = mesh
         .all::<VirtualService>()
         // Those without hosts are delegates.
         .filter(|found| !found.spec.hosts.is_empty())
-        .map(|found| (found, visibility(mesh, found.spec, found.namespace())))
-        .filter(|(_, visibility)| visibility.sees(&proxy.namespace))
-        .map(|(found, visibility)| Virtual {
-            object: found.object,
+        .map(|found| Virtual {
+            object: Arc::clone(found.object),
             spec: full_names(delegate::merged(mesh, found), found.namespace()),
-            visibility,
+            visibility: visibility(mesh, found.spec, found.namespace()),
             of_gateway_api: false,
         })
         .collect();

@@ -12,6 +12,7 @@ use control_api::model::kind::Spec;
 use control_api::model::kubernetes::{IntOrString, Service};
 use control_api::model::object::{Object, SourceFile, read_file};
 use control_api::source::directory::Directory;
+use control_api::translate::index::Index;
 use control_api::yaml;
 use prost::Message;
 use serde_json::Value;
@@ -40,7 +41,7 @@ fn objects(text: String) -> Vec<Arc<Object>> {
 }
 
 /// The mesh of the recording: its YAML, and what Kubernetes made of it.
-pub(crate) fn mesh(folder: &Path) -> Mesh {
+pub(crate) fn mesh(folder: &Path) -> Index {
     let input = folder.join("input");
     let settings = fs::read_to_string(input.join("00-mesh-config.yaml")).unwrap();
     let documents = xds::yaml::tree::parse_all(&settings).unwrap();
@@ -60,7 +61,7 @@ pub(crate) fn mesh(folder: &Path) -> Mesh {
     let mut all: Vec<_> = all.into_iter().map(|it| with_address(it, &state)).collect();
     let described = Mesh::new(all.iter().cloned(), config.clone(), MeshNetworks::default());
     all.extend(objects(running(&described, &state)));
-    Mesh::new(all, config, MeshNetworks::default())
+    Index::new(Mesh::new(all, config, MeshNetworks::default()))
 }
 
 /// Services get the address that Kubernetes gave them: `svc NAMESPACE/NAME ADDRESS …`.

@@ -1,5 +1,7 @@
 //! Where a cluster leads: the rules for it, its TLS, and its endpoints.
 
+use std::sync::Arc;
+
 use prost::Message;
 use xds::envoy::config::cluster::v3::Cluster;
 use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
@@ -48,7 +50,7 @@ pub(super) fn explain(
     mesh: &Mesh,
     proxy: &Proxy,
     told: &Resources,
-    services: &[Service<'_>],
+    services: &[Arc<Service>],
     name: &str,
     weight: Option<u32>,
 ) -> (Step, Option<Vec<Target>>) {
@@ -132,7 +134,7 @@ fn tls(cluster: &Cluster) -> (Tls, String) {
 }
 
 /// The destination rules for `outbound|PORT|SUBSET|HOST`.
-fn rules(mesh: &Mesh, proxy: &Proxy, services: &[Service<'_>], name: &str) -> Vec<Source> {
+fn rules(mesh: &Mesh, proxy: &Proxy, services: &[Arc<Service>], name: &str) -> Vec<Source> {
     let [_, _, subset, host] = name.splitn(4, '|').collect::<Vec<_>>()[..] else {
         return Vec::new();
     };

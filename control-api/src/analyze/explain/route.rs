@@ -14,9 +14,9 @@ use xds::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
 use super::asked::Asked;
 use super::report::{Source, Step};
 use super::{matching, origin};
-use crate::model::Mesh;
 use crate::model::kind::Spec;
 use crate::model::object::Object;
+use crate::translate::index::Index;
 use crate::translate::proxy::{Proxy, Role};
 use crate::translate::routes::route::places;
 use crate::translate::virtual_services::{self, MESH};
@@ -33,7 +33,7 @@ pub(super) enum End {
 
 /// The virtual host and the route for a request.
 pub(super) fn choose(
-    mesh: &Mesh,
+    mesh: &Index,
     proxy: &Proxy,
     routes: &RouteConfiguration,
     asked: &Asked,
@@ -70,7 +70,7 @@ fn virtual_host<'r>(routes: &'r RouteConfiguration, host: &str) -> Option<&'r Vi
 }
 
 fn step(
-    mesh: &Mesh,
+    mesh: &Index,
     proxy: &Proxy,
     host: &VirtualHost,
     index: usize,
@@ -93,9 +93,9 @@ fn step(
 }
 
 /// Where in its object the route of this number stands; delegates are put together from several objects.
-fn place(mesh: &Mesh, proxy: &Proxy, object: &Object, number: usize, port: u32) -> Source {
+fn place(mesh: &Index, proxy: &Proxy, object: &Object, number: usize, port: u32) -> Source {
     let all = virtual_services::visible(mesh, proxy);
-    let found = all.iter().find(|it| std::ptr::eq(&raw const **it.object, object));
+    let found = all.iter().find(|it| std::ptr::eq(&raw const *it.object, object));
     let Spec::VirtualService(written) = &object.spec else { return origin::source(object, "") };
     let is_whole = written.http.iter().all(|it| it.delegate.is_none());
     let path = found.filter(|_| is_whole).and_then(|it| {

@@ -17,6 +17,7 @@ use super::report::{Source, Step};
 use super::workload::Workload;
 use crate::model::Mesh;
 use crate::model::kind::Kind;
+use crate::translate::index::Index;
 use crate::translate::proxy::Proxy;
 use crate::translate::{inbound, peer, security};
 
@@ -25,7 +26,7 @@ const MESH: [&str; 3] = ["istio-http/1.1", "istio", "istio-peer-exchange"];
 
 /// What becomes of a request at a workload: whether it is let in; none if that depends.
 pub(super) fn explain(
-    mesh: &Mesh,
+    mesh: &Index,
     workload: &Workload<'_>,
     target: &Target,
     asked: &Asked,

@@ -9,7 +9,7 @@ use crate::translate::registry;
 use crate::translate::service::{Port, Resolution, Service};
 
 /// Where what Kubernetes tells of is from, and everything else.
-fn registry_of(service: &Service<'_>) -> &'static str {
+fn registry_of(service: &Service) -> &'static str {
     if service.is_kubernetes() { "Kubernetes" } else { "External" }
 }
 
@@ -21,7 +21,7 @@ pub(super) fn services(plane: &ControlPlane) -> Value {
         let ports = service.ports.iter().map(
             |port| json!({"name": port.name, "port": port.number, "protocol": protocol(port)}),
         );
-        let from = registry_of(&service);
+        let from = registry_of(service);
         json!({
             "Attributes": {
                 "ServiceRegistry": from,
@@ -70,14 +70,14 @@ pub(super) fn endpoints(plane: &ControlPlane) -> Value {
     for it in registry::services(&world.mesh) {
         let service = it.service;
         let all = it.ports.iter().flat_map(|(port, all)| all.iter().map(move |it| (port, it)));
-        let all: Vec<Value> = all.map(|(port, it)| endpoint(&service, port, it)).collect();
+        let all: Vec<Value> = all.map(|(port, it)| endpoint(service, port, it)).collect();
         let of_host = hosts.entry(service.host.clone()).or_insert_with(|| json!({}));
-        of_host[service.namespace()] = json!({"Shards": {registry_of(&service): all}});
+        of_host[service.namespace()] = json!({"Shards": {registry_of(service): all}});
     }
     Value::Object(hosts)
 }
 
-fn endpoint(service: &Service<'_>, port: &Port, endpoint: &Endpoint) -> Value {
+fn endpoint(service: &Service, port: &Port, endpoint: &Endpoint) -> Value {
     let locality = &endpoint.locality;
     let place = [&locality.region, &locality.zone, &locality.sub_zone].map(String::as_str);
     json!({

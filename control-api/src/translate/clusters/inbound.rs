@@ -8,12 +8,12 @@ use xds::envoy::config::core::v3::socket_address::PortSpecifier;
 use xds::envoy::config::core::v3::{BindConfig, SocketAddress};
 
 use super::{Draft, passthrough, pool};
-use crate::model::Mesh;
 use crate::model::istio::destination_rule::TrafficPolicy;
 use crate::model::istio::sidecar::{IstioIngressListener, Sidecar};
 use crate::model::protocol::Protocol;
+use crate::translate::index::Index;
 use crate::translate::proxy::{Interception, Proxy};
-use crate::translate::service::{self, Port, Service};
+use crate::translate::service::{Port, Service};
 use crate::translate::{endpoints, inbound, policy, scope};
 
 /// Connections from this address are not redirected to the proxy again.
@@ -24,9 +24,8 @@ const OWN_ADDRESS_V6: &str = "::6";
 const NEVER: prost_types::Duration = prost_types::Duration { seconds: 9_223_372_035, nanos: 0 };
 
 /// One cluster per port, be it of services or of a `Sidecar`, and one for ports that nothing tells of.
-pub(super) fn clusters(mesh: &Mesh, proxy: &Proxy) -> Vec<Cluster> {
-    let services = service::all(mesh);
-    let targets = inbound::targets(mesh, proxy, &services);
+pub(super) fn clusters(mesh: &Index, proxy: &Proxy) -> Vec<Cluster> {
+    let targets = inbound::targets(mesh, proxy);
     let sidecar = scope::sidecar(mesh, proxy).filter(|it| !it.ingress.is_empty());
     let mut clusters: Vec<_> = match sidecar {
         Some(sidecar) => {
@@ -47,11 +46,11 @@ pub(super) fn clusters(mesh: &Mesh, proxy: &Proxy) -> Vec<Cluster> {
 
 /// The cluster of a port that a `Sidecar` tells of: to its `defaultEndpoint`, else to where the client connected.
 fn of_ingress(
-    mesh: &Mesh,
+    mesh: &Index,
     proxy: &Proxy,
     sidecar: &Sidecar,
     listener: &IstioIngressListener,
-    targets: &BTreeMap<u32, Vec<(&Service<'_>, &Port)>>,
+    targets: &BTreeMap<u32, Vec<(&Service, &Port)>>,
 ) -> Option<Cluster> {
     let port = listener.port.as_ref()?;
     let name = format!("inbound|{}||", port.number);
@@ -104,10 +103,10 @@ fn of_ingress(
 }
 
 fn cluster(
-    mesh: &Mesh,
+    mesh: &Index,
     proxy: &Proxy,
     port: u32,
-    targets: &[(&Service<'_>, &Port)],
+    targets: &[(&Service, &Port)],
 ) -> Option<Cluster> {
     let (service, service_port) = targets.first()?;
     let mut draft = Draft::new(&format!("inbound|{port}||"), mesh, DiscoveryType::OriginalDst);

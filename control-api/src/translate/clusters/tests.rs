@@ -29,7 +29,7 @@ fn mesh(text: &str) -> Mesh {
 
 fn told(text: &str) -> Vec<Cluster> {
     let node = Node { id: "sidecar~10.0.0.1~web-1.default~d".to_owned(), ..Node::default() };
-    clusters(&mesh(text), &Proxy::of(&node).unwrap())
+    clusters(&Index::new(mesh(text)), &Proxy::of(&node).unwrap())
 }
 
 fn names(clusters: &[Cluster]) -> Vec<&str> {

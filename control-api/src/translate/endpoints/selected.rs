@@ -15,7 +15,7 @@ use crate::translate::service::{self, Port, Resolution};
 /// The workload entries that a Kubernetes service selects; none for a headless one, whose clients choose addresses.
 pub(super) fn entries(
     mesh: &Mesh,
-    service: &service::Service<'_>,
+    service: &service::Service,
     spec: &Service,
     port: &Port,
 ) -> Vec<Endpoint> {
@@ -23,7 +23,7 @@ pub(super) fn entries(
         return Vec::new();
     }
     let namespace = service.namespace();
-    let all = mesh.all::<WorkloadEntry>().filter(|it| it.namespace() == namespace);
+    let all = mesh.of_namespace::<WorkloadEntry>(namespace);
     let selected = all.filter(|it| selects(&spec.selector, &it.spec.labels));
     selected
         .filter_map(|it| {
@@ -81,8 +81,7 @@ pub(in crate::translate) fn address<'m>(
     namespace: &str,
     pod: &str,
 ) -> Option<&'m str> {
-    let slices = mesh.all::<EndpointSlice>().filter(|it| it.namespace() == namespace);
-    let endpoints = slices.flat_map(|it| &it.spec.endpoints);
+    let endpoints = mesh.of_namespace::<EndpointSlice>(namespace).flat_map(|it| &it.spec.endpoints);
     let of_pod = |it: &&SliceEndpoint| {
         it.target_ref.as_ref().is_some_and(|it| it.kind == "Pod" && it.name == pod)
     };
@@ -97,6 +96,7 @@ mod tests {
     use super::*;
     use crate::model::istio::mesh_config::{MeshConfig, MeshNetworks};
     use crate::model::object::{SourceFile, read_file};
+    use crate::translate::index::Index;
 
     const MESH: &str = "\
 {apiVersion: v1, kind: Service, metadata: {name: db, namespace: shop}, spec: {selector: {app: db}, ports: \
@@ -130,10 +130,10 @@ name: pod-1}}]}
         let objects = read_file(&file, "default").unwrap().into_iter();
         let objects = objects.map(|it| Arc::new(it.unwrap()));
         let mesh = Mesh::new(objects, MeshConfig::default(), MeshNetworks::default());
-        let services = service::all(&mesh);
-        let service = services.iter().find(|it| it.host.starts_with(host)).unwrap();
+        let index = Index::new(mesh);
+        let service = index.services_by_age().iter().find(|it| it.host.starts_with(host)).unwrap();
         let port = service.ports.iter().find(|it| it.number == port).unwrap();
-        let endpoints = crate::translate::endpoints::of(&mesh, service, port);
+        let endpoints = index.endpoints(service, port);
         endpoints.iter().map(|it| format!("{}:{}", it.address, it.port)).collect()
     }
 

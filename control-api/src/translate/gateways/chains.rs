@@ -78,7 +78,7 @@ fn counts(server: &Served<'_>, port: u32, gateways: &[String]) -> bool {
 fn filters(
     view: &View<'_>,
     server: &Served<'_>,
-    virtual_service: &Virtual<'_>,
+    virtual_service: &Virtual,
     routes: &[RouteDestination],
 ) -> Option<Content> {
     let name = format!("{}.{}", virtual_service.name(), virtual_service.namespace());

@@ -73,7 +73,7 @@ fn new(view: &View<'_>, name: &str, number: u32) -> VirtualHost {
     }
 }
 
-fn routes(view: &View<'_>, server: &Served<'_>, virtual_service: &Virtual<'_>) -> Vec<Route> {
+fn routes(view: &View<'_>, server: &Served<'_>, virtual_service: &Virtual) -> Vec<Route> {
     let gateways = [server.gateway.clone()];
     let services = at_port(&view.services, 0);
     let (port, tls) = (server.number, server.tls().is_some());
@@ -82,7 +82,7 @@ fn routes(view: &View<'_>, server: &Served<'_>, virtual_service: &Virtual<'_>) -
 }
 
 /// The hosts that a server and a virtual service have in common: of a wildcard and a name, the name.
-pub(super) fn in_common(server: &Served<'_>, virtual_service: &Virtual<'_>) -> Vec<String> {
+pub(super) fn in_common(server: &Served<'_>, virtual_service: &Virtual) -> Vec<String> {
     let mut common: Vec<String> = Vec::new();
     for served in &server.hosts {
         let served = match served.split_once('/') {

@@ -1,13 +1,14 @@
 //! The servers of a gateway by the port that it listens at, those left out that others are in the way of.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::model::istio::gateway::{Gateway, Server, ServerTlsSettings, TlsMode};
 use crate::model::protocol::Protocol;
 use crate::model::workloads::selects;
 use crate::translate::egress::View;
 use crate::translate::inbound;
-use crate::translate::service::ANY_ADDRESS;
+use crate::translate::service::{self, ANY_ADDRESS, Service};
 
 /// A port that a gateway listens at.
 pub(super) struct Port<'m> {
@@ -103,8 +104,14 @@ impl Port<'_> {
 
 /// The port that a gateway's workload listens at for a port of its service.
 fn listened(view: &View<'_>, number: u32) -> u32 {
-    let targets = inbound::targets(view.mesh, view.proxy, &view.services);
-    let known = targets.iter().find(|(_, of)| of.iter().any(|(_, port)| port.number == number));
+    let targets = inbound::targets(view.mesh, view.proxy);
+    let is_it = |(service, port): &(&Service, &service::Port)| {
+        port.number == number
+            && view
+                .service(&service.host)
+                .is_some_and(|it| Arc::ptr_eq(&it.object, &service.object))
+    };
+    let known = targets.iter().find(|(_, of)| of.iter().any(is_it));
     known.map_or(number, |(target, _)| *target)
 }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::model::Mesh;
 use crate::model::istio::mesh_config::{MeshConfig, MeshNetworks};
 use crate::model::object::{SourceFile, read_file};
+use crate::translate::index::Index;
 use crate::translate::proxy::Proxy;
 
 const BOOKINFO: &str = "
@@ -28,6 +29,7 @@ fn hosts_are_those_in_common_and_ports_are_shared_by_the_same_only() {
     let objects = read_file(&file, "default").unwrap().into_iter();
     let objects = objects.map(|it| Arc::new(it.unwrap()));
     let mesh = Mesh::new(objects, MeshConfig::default(), MeshNetworks::default());
+    let mesh = Index::new(mesh);
     let id = "router~10.0.0.9~edge-1.shop~shop.svc.cluster.local".to_owned();
     let proxy = Proxy::of(&Node { id, ..Node::default() }).unwrap();
     let (listeners, routes) = served(&View::new(&mesh, &proxy));

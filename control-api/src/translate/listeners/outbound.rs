@@ -15,7 +15,6 @@ use super::chain::{Chain, Content};
 use super::{ACCEPTED_AT_ONCE, http, tcp};
 use crate::model::protocol::Protocol;
 use crate::translate::egress::{Egress, View};
-use crate::translate::endpoints;
 use crate::translate::proxy::Interception;
 use crate::translate::service::{ANY_ADDRESS, Port, Resolution, Service};
 use crate::translate::values;
@@ -45,7 +44,7 @@ pub(in crate::translate) struct Entry {
 #[derive(Clone)]
 struct Wanted<'a, 'm> {
     egress: &'a Egress<'m>,
-    service: &'a Service<'m>,
+    service: &'a Service,
     port: Port,
     /// A settled address; none for that of the service.
     bind: Option<String>,
@@ -109,7 +108,7 @@ fn add_by_address<'m>(view: &View<'m>, entries: &mut Entries, wanted: &Wanted<'_
         }
         return;
     }
-    let endpoints = endpoints::of(view.mesh, service, &wanted.port);
+    let endpoints = view.mesh.endpoints(service, &wanted.port);
     let addresses = endpoints.iter().filter(|it| it.address.parse::<std::net::IpAddr>().is_ok());
     let addresses: Vec<_> = addresses.collect();
     if !service.is_kubernetes() && addresses.is_empty() {

@@ -75,7 +75,8 @@ pub(in crate::translate) fn routed(
 ) -> Option<Vec<Filter>> {
     let cluster = |route: &RouteDestination| {
         let destination = route.destination.as_ref()?;
-        Some(outbound_cluster(destination, view.service(&destination.host), port))
+        let service = view.service(&destination.host).map(|it| &**it);
+        Some(outbound_cluster(destination, service, port))
     };
     let first = routes.first()?;
     let destination = first.destination.as_ref()?;

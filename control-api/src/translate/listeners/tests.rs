@@ -10,6 +10,7 @@ use super::*;
 use crate::model::Mesh;
 use crate::model::istio::mesh_config::{MeshConfig, MeshNetworks};
 use crate::model::object::{SourceFile, read_file};
+use crate::translate::index::Index;
 use crate::translate::proxy::Proxy;
 use crate::translate::routes;
 
@@ -20,11 +21,11 @@ const SERVICES: &str = "
 ---
 ";
 
-fn mesh(more: &str) -> Mesh {
+fn mesh(more: &str) -> Index {
     let file = SourceFile::new(Path::new("x.yaml"), format!("{SERVICES}{more}"));
     let objects = read_file(&file, "default").unwrap().into_iter();
     let objects = objects.map(|it| Arc::new(it.unwrap()));
-    Mesh::new(objects, MeshConfig::default(), MeshNetworks::default())
+    Index::new(Mesh::new(objects, MeshConfig::default(), MeshNetworks::default()))
 }
 
 fn proxy() -> Proxy {
@@ -32,14 +33,14 @@ fn proxy() -> Proxy {
     Proxy::of(&Node { id, ..Node::default() }).unwrap()
 }
 
-fn names(mesh: &Mesh, proxy: &Proxy) -> Vec<String> {
+fn names(mesh: &Index, proxy: &Proxy) -> Vec<String> {
     let mut names: Vec<_> =
         outbound(&View::new(mesh, proxy)).0.into_iter().map(|it| it.name).collect();
     names.sort();
     names
 }
 
-fn route(mesh: &Mesh, proxy: &Proxy, name: &str) -> RouteConfiguration {
+fn route(mesh: &Index, proxy: &Proxy, name: &str) -> RouteConfiguration {
     routes::outbound(&View::new(mesh, proxy), name).unwrap()
 }
 

@@ -6,7 +6,7 @@ use crate::translate::service::{ANY_ADDRESS, Resolution, Service};
 /// The names of a service as this proxy may use them: the full one and its aliases, with and without the dot at the
 /// end, shorter ones as far as DNS would find them from the proxy's namespace, and addresses. With `port`, each of them
 /// also with that port; without, the proxy is to ignore ports.
-pub(super) fn of(service: &Service<'_>, proxy: &Proxy, port: Option<u32>) -> Vec<Domain> {
+pub(super) fn of(service: &Service, proxy: &Proxy, port: Option<u32>) -> Vec<Domain> {
     let mut domains = Vec::new();
     for host in std::iter::once(&service.host).chain(&service.aliases) {
         add(&mut domains, host, port, false);

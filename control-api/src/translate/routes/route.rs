@@ -1,6 +1,7 @@
 //! Routes of virtual services, for one port and the gateways that the proxy stands for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use xds::envoy::config::core::v3::{DataSource, Metadata, RuntimeFractionalPercent, data_source};
 use xds::envoy::config::route::v3::redirect_action::{
@@ -31,7 +32,7 @@ pub(in crate::translate) struct Context<'a, 'm> {
     /// What the proxy sees.
     pub(in crate::translate) view: &'a View<'m>,
     /// The services of the port, by host, each with this port only.
-    pub(in crate::translate) services: &'a BTreeMap<String, Service<'m>>,
+    pub(in crate::translate) services: &'a BTreeMap<String, Arc<Service>>,
     /// The gateways that the proxy stands for; `mesh` for a sidecar.
     pub(in crate::translate) gateways: &'a [String],
     /// The port that requests come to.
@@ -43,7 +44,8 @@ pub(in crate::translate) struct Context<'a, 'm> {
 impl Context<'_, '_> {
     /// The cluster behind a destination.
     pub(super) fn cluster(&self, destination: &Destination) -> String {
-        outbound_cluster(destination, self.services.get(&destination.host), self.port)
+        let service = self.services.get(&destination.host).map(|it| &**it);
+        outbound_cluster(destination, service, self.port)
     }
 
     /// What can be settled before any request: the port, the gateway, and the source.
@@ -89,7 +91,7 @@ pub fn places(
 /// request came to.
 pub(in crate::translate) fn outbound_cluster(
     destination: &Destination,
-    service: Option<&Service<'_>>,
+    service: Option<&Service>,
     port: u32,
 ) -> String {
     if destination.host.is_empty() {
@@ -105,7 +107,7 @@ pub(in crate::translate) fn outbound_cluster(
 /// The routes of a virtual service, up to the first that leaves no request for others.
 pub(in crate::translate) fn routes(
     context: &Context<'_, '_>,
-    virtual_service: &Virtual<'_>,
+    virtual_service: &Virtual,
 ) -> Vec<Route> {
     let mut routes = Vec::new();
     for http in &virtual_service.spec.http {
@@ -127,7 +129,7 @@ pub(in crate::translate) fn routes(
 
 fn route(
     context: &Context<'_, '_>,
-    virtual_service: &Virtual<'_>,
+    virtual_service: &Virtual,
     http: &HttpRoute,
     wanted: Option<&HttpMatchRequest>,
 ) -> Route {
@@ -165,7 +167,7 @@ fn route(
 }
 
 /// Where the route comes from, for people.
-fn config(virtual_service: &Virtual<'_>) -> Metadata {
+fn config(virtual_service: &Virtual) -> Metadata {
     let fields = values::fields([("config", values::text(virtual_service.path()))]);
     Metadata { filter_metadata: BTreeMap::from([("istio".to_owned(), fields)]) }
 }

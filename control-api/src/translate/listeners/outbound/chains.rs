@@ -20,10 +20,10 @@ use crate::translate::virtual_services::{MESH, Virtual};
 
 /// The chains of one port of a service.
 pub(super) fn tcp(view: &View<'_>, wanted: &Wanted<'_, '_>, bind: &str) -> Vec<Chain> {
-    let virtual_services =
-        wanted.egress.virtual_services.iter().filter(|it| {
-            it.spec.hosts.iter().any(|name| host::overlap(name, &wanted.service.host))
-        });
+    let virtual_services = wanted.egress.virtual_services.iter().map(|it| &**it).filter(|it| {
+        let has_routes = !it.spec.tcp.is_empty() || !it.spec.tls.is_empty();
+        has_routes && it.spec.hosts.iter().any(|name| host::overlap(name, &wanted.service.host))
+    });
     let virtual_services: Vec<_> = virtual_services.collect();
     let is_tls = wanted.port.protocol.is_tls();
     let (mut chains, all) = if is_tls {
@@ -41,7 +41,7 @@ pub(super) fn tcp(view: &View<'_>, wanted: &Wanted<'_, '_>, bind: &str) -> Vec<C
 fn by_server_name(
     view: &View<'_>,
     wanted: &Wanted<'_, '_>,
-    virtual_services: &[&Virtual<'_>],
+    virtual_services: &[&Virtual],
 ) -> (Vec<Chain>, bool) {
     let mut handled = BTreeSet::new();
     let mut chains = Vec::new();
@@ -76,7 +76,7 @@ fn by_server_name(
 fn by_address(
     view: &View<'_>,
     wanted: &Wanted<'_, '_>,
-    virtual_services: &[&Virtual<'_>],
+    virtual_services: &[&Virtual],
 ) -> (Vec<Chain>, bool) {
     let mut chains = Vec::new();
     let mut all = false;
@@ -111,7 +111,7 @@ fn routed(
     view: &View<'_>,
     wanted: &Wanted<'_, '_>,
     routes: &[RouteDestination],
-    virtual_service: &Virtual<'_>,
+    virtual_service: &Virtual,
 ) -> Option<Chain> {
     let name = format!("{}.{}", virtual_service.name(), virtual_service.namespace());
     let filters = tcp::routed(view, routes, wanted.port.number, wanted.port.protocol, &name)?;
