@@ -6,6 +6,7 @@ mod authorization;
 pub mod clusters;
 pub mod egress;
 pub mod endpoints;
+mod gateway_api;
 pub mod gateways;
 pub mod inbound;
 pub mod index;

@@ -194,6 +194,7 @@ typed! {
     HttpRoute(http_route::HttpRoute);
     GrpcRoute(grpc_route::GrpcRoute);
     TlsRoute(stream_route::TlsRoute);
+    TcpRoute(stream_route::TcpRoute);
     ReferenceGrant(reference_grant::ReferenceGrant);
     BackendTlsPolicy(backend_tls_policy::BackendTlsPolicy);
     Service(kubernetes::Service);

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::endpoints::{self, Endpoint, Slices};
+use super::gateway_api::{GatewayApi, Listening};
 use super::service::{self, Port, Service};
 use super::virtual_services::{self, Virtual};
 use crate::model::Mesh;
@@ -24,6 +25,7 @@ pub struct Index {
     targets: HashMap<String, Vec<Target>>,
     /// In the order in which they count.
     virtual_services: Vec<Arc<Virtual>>,
+    gateway_listeners: Vec<Listening>,
 }
 
 /// The endpoints of a service's ports.
@@ -73,8 +75,17 @@ impl Index {
         }
         let mut by_age = services;
         by_age.sort_by(|one, other| age(one).cmp(&age(other)));
-        let virtual_services = virtual_services::all(&mesh).into_iter().map(Arc::new).collect();
-        Self { mesh, by_host, by_age, endpoints, targets, virtual_services }
+        let GatewayApi { listeners, virtual_services, .. } = GatewayApi::new(&mesh);
+        let virtual_services = virtual_services::all(&mesh, virtual_services);
+        Self {
+            by_host,
+            by_age,
+            endpoints,
+            targets,
+            virtual_services: virtual_services.into_iter().map(Arc::new).collect(),
+            gateway_listeners: listeners,
+            mesh,
+        }
     }
 
     /// The mesh.
@@ -123,6 +134,11 @@ impl Index {
             }
         }
         by_port
+    }
+
+    /// The listeners of the Gateway API's gateways, whoever serves them.
+    pub(super) fn gateway_listeners(&self) -> &[Listening] {
+        &self.gateway_listeners
     }
 
     /// All virtual services, in the order in which they count.

@@ -164,6 +164,13 @@ fn routed(
         return Vec::new();
     }
     let (hosts, services) = named(egress, virtual_service, services);
+    // The Gateway API's are for whoever asks the namespace's services, or is of it.
+    if virtual_service.of_gateway_api
+        && view.proxy.namespace != virtual_service.namespace()
+        && services.iter().all(|it| it.namespace() != virtual_service.namespace())
+    {
+        return Vec::new();
+    }
     let mut by_port: BTreeMap<u32, Vec<Arc<Service>>> = BTreeMap::new();
     for service in services {
         for port in service.ports.iter().filter(|it| is_http_or_unknown(it)) {

@@ -3,6 +3,7 @@
 mod fields;
 mod left_out;
 
+use super::gateway_api::GatewayApi;
 use super::{authorization, jwt, providers};
 use crate::model::Mesh;
 use crate::model::istio::proxy_config::ProxyConfig;
@@ -45,18 +46,11 @@ pub fn report(mesh: &Mesh, findings: &mut Findings) {
 
 /// The Gateway API, and what Envoy has no word for.
 fn routes(mesh: &Mesh, findings: &mut Findings) {
-    let of_gateway_api = [
-        Kind::KubernetesGateway,
-        Kind::ListenerSet,
-        Kind::HttpRoute,
-        Kind::GrpcRoute,
-        Kind::TlsRoute,
-        Kind::TcpRoute,
-        Kind::UdpRoute,
-        Kind::BackendTlsPolicy,
-    ];
-    for object in of_gateway_api.into_iter().flat_map(|kind| mesh.of_kind(kind)) {
-        let why = "proxies are not told of the Gateway API's objects yet";
+    for problem in GatewayApi::new(mesh).problems {
+        findings.report(code::NOT_APPLIED, problem.object, problem.path, problem.message);
+    }
+    for object in mesh.of_kind(Kind::BackendTlsPolicy) {
+        let why = "proxies are not told of it";
         findings.report(code::NOT_APPLIED, object, "spec", why);
     }
     for entry in mesh.all::<ServiceEntry>() {

@@ -20,6 +20,8 @@ pub const MESH: &str = "mesh";
 /// A virtual service with full names only, and without delegates.
 #[derive(Debug, Clone)]
 pub struct Virtual {
+    /// Its name.
+    pub name: String,
     /// The object that tells of it.
     pub object: Arc<Object>,
     /// Its content; gateways are `NAMESPACE/NAME` or `mesh`.
@@ -33,7 +35,7 @@ pub struct Virtual {
 impl Virtual {
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.object.metadata.name
+        &self.name
     }
 
     /// Its namespace.
@@ -56,35 +58,42 @@ impl Virtual {
     }
 }
 
-/// The virtual services that a proxy may see, in the order in which they count.
+/// The virtual services that a proxy may see, in the order in which they count: the Gateway API's of its own namespace go
+/// before what others say of their services.
 pub fn visible(index: &Index, proxy: &Proxy) -> Vec<Arc<Virtual>> {
     let all = index.virtual_services().iter();
-    all.filter(|it| it.visibility.sees(&proxy.namespace)).cloned().collect()
+    let mut all: Vec<_> = all.filter(|it| it.visibility.sees(&proxy.namespace)).cloned().collect();
+    let of_consumer = |it: &Virtual| it.of_gateway_api && it.namespace() == proxy.namespace;
+    all.sort_by_key(|it| (rank(&it.visibility), !of_consumer(it)));
+    all
 }
 
-/// The virtual services of a mesh. Those for one namespace alone come first, then those for some namespaces, then the
-/// others; the oldest first.
-pub(super) fn all(mesh: &Mesh) -> Vec<Virtual> {
+/// The virtual services of a mesh, with those that the Gateway API's routes are. Those for one namespace alone come first,
+/// then those for some namespaces, then the others; the oldest first.
+pub(super) fn all(mesh: &Mesh, of_gateway_api: Vec<Virtual>) -> Vec<Virtual> {
     let mut all: Vec<_> = mesh
         .all::<VirtualService>()
         // Those without hosts are delegates.
         .filter(|found| !found.spec.hosts.is_empty())
         .map(|found| Virtual {
+            name: found.name().to_owned(),
             object: Arc::clone(found.object),
             spec: full_names(delegate::merged(mesh, found), found.namespace()),
             visibility: visibility(mesh, found.spec, found.namespace()),
             of_gateway_api: false,
         })
         .collect();
+    all.extend(of_gateway_api);
     all.sort_by_cached_key(|it| {
         let metadata = &it.object.metadata;
         let age = metadata.creation_timestamp.clone().unwrap_or_default();
-        (rank(&it.visibility), age, metadata.name.clone(), metadata.namespace.clone())
+        (rank(&it.visibility), age, it.name.clone(), metadata.namespace.clone())
     });
     all
 }
 
-fn visibility(mesh: &Mesh, spec: &VirtualService, namespace: &str) -> Visibility {
+/// Who may see it.
+pub(super) fn visibility(mesh: &Mesh, spec: &VirtualService, namespace: &str) -> Visibility {
     Visibility::of(&spec.export_to, namespace, &mesh.config.default_virtual_service_export_to)
 }
 

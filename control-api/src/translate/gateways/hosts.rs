@@ -86,6 +86,8 @@ pub(super) fn in_common(server: &Served<'_>, virtual_service: &Virtual) -> Vec<S
     let mut common: Vec<String> = Vec::new();
     for served in &server.hosts {
         let served = match served.split_once('/') {
+            // Whom a listener takes routes of is settled when they are attached.
+            Some((_, name)) if virtual_service.of_gateway_api => name,
             Some((namespace, _)) if namespace != virtual_service.namespace() => continue,
             Some((_, name)) => name,
             None => served,

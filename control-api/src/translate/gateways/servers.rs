@@ -1,6 +1,6 @@
 //! The servers of a gateway by the port that it listens at, those left out that others are in the way of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::istio::gateway::{Gateway, Server, ServerTlsSettings, TlsMode};
@@ -8,7 +8,10 @@ use crate::model::protocol::Protocol;
 use crate::model::workloads::selects;
 use crate::translate::egress::View;
 use crate::translate::inbound;
-use crate::translate::service::{self, ANY_ADDRESS, Service};
+use crate::translate::service::{ANY_ADDRESS, Port as ServicePort, Service};
+
+/// The label of the Gateway API's gateway that a workload serves.
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// A port that a gateway listens at.
 pub(super) struct Port<'m> {
@@ -57,21 +60,13 @@ impl Served<'_> {
 
 /// The ports, in the order of the gateways, the oldest first.
 pub(super) fn ports<'m>(view: &View<'m>) -> Vec<Port<'m>> {
-    let mut gateways: Vec<_> = view
-        .mesh
-        .all::<Gateway>()
-        .filter(|it| selects(&it.spec.selector, &view.proxy.labels))
-        .collect();
-    gateways.sort_by_cached_key(|it| {
-        let age = it.object.metadata.creation_timestamp.clone().unwrap_or_default();
-        (age, it.name().to_owned(), it.namespace().to_owned())
-    });
+    let targets = Targets { view, by_port: inbound::targets(view.mesh, view.proxy) };
     let mut ports: Vec<Port<'m>> = Vec::new();
-    for gateway in gateways {
-        for spec in &gateway.spec.servers {
+    for source in sources(view, &targets) {
+        for spec in source.servers {
             let Some(port) = &spec.port else { continue };
-            let number = listened(view, port.number);
-            let served = served(spec, gateway.namespace(), gateway.name(), port.number, number);
+            let number = targets.listened(port.number, source.services);
+            let served = served(spec, source.namespace, source.name, port.number, number);
             let Some(served) = served else { continue };
             let bind = Some(spec.bind.as_str()).filter(|it| !it.is_empty()).unwrap_or(ANY_ADDRESS);
             match ports.iter_mut().find(|it| it.number == number && it.bind == bind) {
@@ -87,6 +82,81 @@ pub(super) fn ports<'m>(view: &View<'m>) -> Vec<Port<'m>> {
     ports
 }
 
+/// A gateway that the proxy serves.
+struct Source<'m> {
+    age: String,
+    name: &'m str,
+    namespace: &'m str,
+    servers: &'m [Server],
+    /// The services whose ports it has; none for all of the proxy's.
+    services: Option<&'m [String]>,
+}
+
+fn sources<'m>(view: &View<'m>, targets: &Targets<'_, 'm>) -> Vec<Source<'m>> {
+    let proxy = view.proxy;
+    let selected =
+        view.mesh.all::<Gateway>().filter(|it| selects(&it.spec.selector, &proxy.labels));
+    let mut sources: Vec<_> = selected
+        .map(|it| Source {
+            age: it.object.metadata.creation_timestamp.clone().unwrap_or_default(),
+            name: &it.object.metadata.name,
+            namespace: &it.object.metadata.namespace,
+            servers: &it.spec.servers,
+            services: None,
+        })
+        .collect();
+    for listening in view.mesh.gateway_listeners().iter().filter(|it| it.programmed) {
+        let gateway = &listening.gateway.metadata;
+        let named = proxy.labels.get(GATEWAY_NAME) == Some(&gateway.name);
+        let labelled = listening.by_label && named;
+        let here = proxy.namespace == gateway.namespace;
+        if here && (labelled || targets.is_behind(&listening.services)) {
+            sources.push(Source {
+                age: listening.object.metadata.creation_timestamp.clone().unwrap_or_default(),
+                name: &listening.name,
+                namespace: &listening.object.metadata.namespace,
+                servers: std::slice::from_ref(&listening.server),
+                services: Some(&listening.services),
+            });
+        }
+    }
+    sources.sort_by(|one, other| {
+        let key = |it: &Source<'m>| (it.age.clone(), it.name, it.namespace);
+        key(one).cmp(&key(other))
+    });
+    sources
+}
+
+/// What the proxy's workload is reached by: its own ports, the services and theirs.
+struct Targets<'v, 'm> {
+    view: &'v View<'m>,
+    by_port: BTreeMap<u32, Vec<(&'m Service, &'m ServicePort)>>,
+}
+
+impl Targets<'_, '_> {
+    /// The port that the workload listens at for a port of its services, or of these alone.
+    fn listened(&self, number: u32, services: Option<&[String]>) -> u32 {
+        let is_meant = |(service, port): &(&Service, &ServicePort)| {
+            port.number == number
+                && services.is_none_or(|it| it.contains(&service.host))
+                && self.is_seen(service)
+        };
+        let known = self.by_port.iter().find(|(_, of)| of.iter().any(is_meant));
+        known.map_or(number, |(target, _)| *target)
+    }
+
+    /// Whether one of these services leads to it.
+    fn is_behind(&self, services: &[String]) -> bool {
+        let mut all = self.by_port.values().flatten();
+        all.any(|(service, _)| services.contains(&service.host) && self.is_seen(service))
+    }
+
+    fn is_seen(&self, service: &Service) -> bool {
+        let seen = self.view.service(&service.host);
+        seen.is_some_and(|it| Arc::ptr_eq(&it.object, &service.object))
+    }
+}
+
 impl Port<'_> {
     /// HTTP shares a port with HTTP, TLS with TLS as long as no name is there twice.
     fn has_room(&self, new: &Served<'_>) -> bool {
@@ -100,19 +170,6 @@ impl Port<'_> {
         };
         !self.servers.iter().any(taken)
     }
-}
-
-/// The port that a gateway's workload listens at for a port of its service.
-fn listened(view: &View<'_>, number: u32) -> u32 {
-    let targets = inbound::targets(view.mesh, view.proxy);
-    let is_it = |(service, port): &(&Service, &service::Port)| {
-        port.number == number
-            && view
-                .service(&service.host)
-                .is_some_and(|it| Arc::ptr_eq(&it.object, &service.object))
-    };
-    let known = targets.iter().find(|(_, of)| of.iter().any(is_it));
-    known.map_or(number, |(target, _)| *target)
 }
 
 fn served<'m>(

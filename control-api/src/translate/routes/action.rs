@@ -71,16 +71,41 @@ fn apply_rewrite(
 ) {
     if let Some(by_regex) = &rewrite.uri_regex_rewrite {
         action.regex_rewrite = Some(substitution(&by_regex.r#match, &by_regex.rewrite));
-    } else if gateway_api && rewrite.uri == "/" {
-        // The prefix goes, with the slash after it.
-        let prefix = match &matched.path_specifier {
-            Some(PathSpecifier::PathSeparatedPrefix(prefix)) => prefix.as_str(),
-            _ => "",
-        };
-        let pattern = format!("^{}(/?)(.*)", regex::escape(prefix));
-        action.regex_rewrite = Some(substitution(&pattern, "/\\2"));
+    } else if gateway_api && !rewrite.uri.is_empty() {
+        match replacement(&rewrite.uri, matched) {
+            None => {}
+            Some(Replacement::Prefix(prefix)) => action.prefix_rewrite = prefix,
+            Some(Replacement::Regex(regex)) => action.regex_rewrite = Some(regex),
+        }
     } else {
         action.prefix_rewrite.clone_from(&rewrite.uri);
+    }
+}
+
+/// How whole segments of a path are replaced.
+pub(super) enum Replacement {
+    /// What was matched, by this.
+    Prefix(String),
+    /// What Envoy's prefixes do not do.
+    Regex(RegexMatchAndSubstitute),
+}
+
+/// What was matched gives way to `wanted`, `/` for nothing. None if nothing changes.
+pub(super) fn replacement(wanted: &str, matched: &RouteMatch) -> Option<Replacement> {
+    let prefix = match &matched.path_specifier {
+        Some(PathSpecifier::PathSeparatedPrefix(prefix)) => prefix.as_str(),
+        _ => "",
+    };
+    match (prefix, wanted) {
+        ("", "/") => None,
+        // Something is put before the whole path.
+        ("", _) => Some(Replacement::Regex(substitution("^/", &format!("{wanted}/")))),
+        // The prefix goes, with the slash after it.
+        (_, "/") => {
+            let pattern = format!("^{}(/?)(.*)", regex::escape(prefix));
+            Some(Replacement::Regex(substitution(&pattern, "/\\2")))
+        }
+        _ => Some(Replacement::Prefix(wanted.to_owned())),
     }
 }
 

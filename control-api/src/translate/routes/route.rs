@@ -11,10 +11,11 @@ use xds::envoy::config::route::v3::route::Action;
 use xds::envoy::config::route::v3::route_action::{ClusterSpecifier, RequestMirrorPolicy};
 use xds::envoy::config::route::v3::route_match::PathSpecifier;
 use xds::envoy::config::route::v3::{
-    Decorator, DirectResponseAction, RedirectAction, Route, RouteAction,
+    Decorator, DirectResponseAction, RedirectAction, Route, RouteAction, RouteMatch,
 };
 
-use super::{action, filters, headers, matching};
+use super::action::{self, Replacement};
+use super::{filters, headers, matching};
 use crate::model::istio::virtual_service::{
     Destination, HttpBody, HttpDirectResponse, HttpMatchRequest, HttpRedirect, HttpRoute, Percent,
     RedirectPortSelection, VirtualService,
@@ -150,7 +151,8 @@ fn route(
         ..Route::default()
     };
     if let Some(redirect) = &http.redirect {
-        out.action = redirection(context, redirect).map(Action::Redirect);
+        let segments = virtual_service.of_gateway_api.then_some(&matched);
+        out.action = redirection(context, redirect, segments).map(Action::Redirect);
     } else if let Some(response) = &http.direct_response {
         out.action = Some(Action::DirectResponse(direct_response(response)));
     } else {
@@ -184,12 +186,7 @@ fn per_filter(http: &HttpRoute) -> BTreeMap<String, prost_types::Any> {
 }
 
 /// What traces call the route: where it goes if that is one place, else the virtual service; and the path.
-fn operation(
-    out: &Route,
-    matched: &xds::envoy::config::route::v3::RouteMatch,
-    name: &str,
-    port: u32,
-) -> String {
+fn operation(out: &Route, matched: &RouteMatch, name: &str, port: u32) -> String {
     let path = match &matched.path_specifier {
         Some(PathSpecifier::Prefix(prefix)) => format!("{prefix}*"),
         Some(PathSpecifier::Path(path)) => path.clone(),
@@ -210,8 +207,13 @@ fn operation(
     }
 }
 
-/// None for a status code that is no redirection.
-fn redirection(context: &Context<'_, '_>, wanted: &HttpRedirect) -> Option<RedirectAction> {
+/// None for a status code that is no redirection. With `segments`, a prefix is of whole segments of the path that this
+/// matches.
+fn redirection(
+    context: &Context<'_, '_>,
+    wanted: &HttpRedirect,
+    segments: Option<&RouteMatch>,
+) -> Option<RedirectAction> {
     let code = match wanted.redirect_code {
         0 | 301 => RedirectResponseCode::MovedPermanently,
         302 => RedirectResponseCode::Found,
@@ -220,10 +222,13 @@ fn redirection(context: &Context<'_, '_>, wanted: &HttpRedirect) -> Option<Redir
         308 => RedirectResponseCode::PermanentRedirect,
         _ => return None,
     };
-    let path = if wanted.prefix_rewrite.is_empty() {
-        PathRewriteSpecifier::PathRedirect(wanted.uri.clone())
-    } else {
-        PathRewriteSpecifier::PrefixRewrite(wanted.prefix_rewrite.clone())
+    let path = match (wanted.prefix_rewrite.as_str(), segments) {
+        ("", _) => Some(PathRewriteSpecifier::PathRedirect(wanted.uri.clone())),
+        (prefix, None) => Some(PathRewriteSpecifier::PrefixRewrite(prefix.to_owned())),
+        (prefix, Some(matched)) => action::replacement(prefix, matched).map(|it| match it {
+            Replacement::Prefix(prefix) => PathRewriteSpecifier::PrefixRewrite(prefix),
+            Replacement::Regex(regex) => PathRewriteSpecifier::RegexRewrite(regex),
+        }),
     };
     let scheme = Some(wanted.scheme.clone()).filter(|it| !it.is_empty());
     let from_request = wanted.derive_port == Some(RedirectPortSelection::FromRequestPort);
@@ -241,7 +246,7 @@ fn redirection(context: &Context<'_, '_>, wanted: &HttpRedirect) -> Option<Redir
         response_code: code.into(),
         strip_query: false,
         scheme_rewrite_specifier: scheme.map(SchemeRewriteSpecifier::SchemeRedirect),
-        path_rewrite_specifier: Some(path),
+        path_rewrite_specifier: path,
     })
 }
 
