@@ -1,9 +1,11 @@
 //! Configuration from a management server, in both variants of the protocol: all is accepted, nothing is lost while it
 //! changes, and what is refused stays alone.
 
+mod hostile;
 mod kept;
 mod resources;
 mod waiting;
+mod ways;
 
 use std::time::Duration;
 

@@ -14,6 +14,7 @@ on_outrigger_only!(
     a_certificate_stands_in_for_a_token_that_is_gone because AN_AGENT_INSIDE,
     nothing_is_served_before_there_is_a_certificate because AN_AGENT_INSIDE,
     a_ca_of_another_root_is_refused because AN_AGENT_INSIDE,
+    a_kept_certificate_outlives_a_restart_without_the_ca because AN_AGENT_INSIDE,
 );
 
 const ID: &str = "spiffe://cluster.local/ns/shop/sa/cart";
@@ -154,4 +155,32 @@ async fn a_ca_of_another_root_is_refused(program: Program) {
     };
     let (_sidecar, ()) = tokio::join!(bootstrap.start(program), mend);
     assert_eq!(ca.counted("success_cert_issuance_count"), 1);
+}
+
+async fn a_kept_certificate_outlives_a_restart_without_the_ca(program: Program) {
+    let (ca, app) = (IstioCa::start().await, Backend::echo("app").await);
+    let directory = tempfile::tempdir().unwrap();
+    let certs = directory.path().join("certs");
+    let options = ["--output-certs", certs.to_str().unwrap()];
+    let mut sidecar = sidecar(&ca, &app, &options).start(program).await;
+    let edge = edge(program, &ca, &sidecar, &[]).await;
+    assert_eq!(edge.get("/").send().await.status, 200);
+    let read = |name: &str| std::fs::read_to_string(certs.join(name)).unwrap();
+    let first = read("key.pem");
+    for name in ["cert-chain.pem", "root-cert.pem"] {
+        assert!(read(name).contains("BEGIN CERTIFICATE"), "{name}");
+    }
+    // While the CA is there, a new process has a new key.
+    sidecar.kill();
+    sidecar.start_again().await;
+    eventually("another key", async || (read("key.pem") != first).then_some(())).await;
+    ca.stop();
+    sidecar.kill();
+    sidecar.start_again().await;
+    eventually("the edge to be answered", async || {
+        (edge.get("/").send().await.status == 200).then_some(())
+    })
+    .await;
+    sidecar.until_stat(FAILED, |failed| failed >= 1).await;
+    assert!(sidecar.log().contains("the last one stays"), "{}", sidecar.log());
 }

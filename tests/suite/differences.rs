@@ -29,6 +29,22 @@ pub(crate) const KEPT_ON_DISK: Difference = Difference(
     "Envoy forgets with its process what servers have sent; Outrigger keeps it in --config-cache-dir and starts from it",
 );
 
+/// Servers that do not learn.
+pub(crate) const REFUSALS_ARE_PACED: Difference = Difference(
+    "Envoy refuses the same push as often as a server sends it; Outrigger lets it wait longer and longer for its answer",
+);
+
+/// What a state-of-the-world response says that holds nothing but heartbeats.
+pub(crate) const RENEWED_IS_NOT_GONE: Difference = Difference(
+    "Envoy removes its listeners when a state-of-the-world response only renews their time to live; Outrigger \
+     keeps what is renewed",
+);
+
+/// Where configuration comes from when the first server does not answer.
+pub(crate) const SEVERAL_SERVERS: Difference = Difference(
+    "Envoy takes a second server only behind a runtime feature; Outrigger asks the next one of grpc_services",
+);
+
 /// A pooled connection may die while a request is on its way to it.
 pub(crate) const STALE_CONNECTIONS: Difference = Difference(
     "Envoy answers 503 when a reused upstream connection dies before the response; Outrigger sends \

@@ -1,8 +1,9 @@
 //! The agent: makes the workload's key, has an Istio CA service certify it, and renews that for as long as the process
-//! runs. The key stays in memory.
+//! runs. The key stays in memory, unless a directory is named for it.
 
 mod ca;
 mod held;
+mod kept;
 pub(super) mod options;
 mod statistics;
 
@@ -34,6 +35,8 @@ pub(super) struct Agent {
     key: certs::KeyKind,
     token: PathBuf,
     provisioned: Option<PathBuf>,
+    /// Where what is obtained is kept for the next run.
+    kept_in: Option<PathBuf>,
     lifetime: Duration,
     rotation: Rotation,
     statistics: Arc<Statistics>,
@@ -67,6 +70,7 @@ impl Agent {
             key: options.key_kind()?,
             token: options.token_path(),
             provisioned: options.provisioned_certificate.clone(),
+            kept_in: options.output_certs.clone().filter(|path| !path.as_os_str().is_empty()),
             lifetime: options.certificate_lifetime,
             rotation: Rotation {
                 renew_at: options.renew_at,
@@ -81,7 +85,9 @@ impl Agent {
 
     /// Obtains a certificate, and renews it. One that cannot be renewed stays in use: nothing is better than it.
     pub(super) async fn run(self) {
-        let mut held: Option<Held> = None;
+        let mut held = self.of_last_run();
+        // A new process has a new key, if it can.
+        let mut first = true;
         let mut attempts = Attempts::default();
         loop {
             let now = SystemTime::now();
@@ -96,7 +102,7 @@ impl Agent {
                     rotation.decide(nothing, attempts, now, fastrand::f64())
                 }
             };
-            if !decision.renew {
+            if !std::mem::take(&mut first) && !decision.renew {
                 tokio::time::sleep(decision.sleep).await;
                 continue;
             }
@@ -105,6 +111,7 @@ impl Agent {
                 Ok(next) => {
                     attempts.failed = 0;
                     self.take(&next);
+                    self.keep(&next);
                     held = Some(next);
                 }
                 Err(error) => {
@@ -120,6 +127,25 @@ impl Agent {
         let left = held.validity.not_after.duration_since(SystemTime::now()).unwrap_or_default();
         tracing::info!(id = %self.id, valid_for = ?left, "the workload has a new certificate");
         self.obtained.send_replace(Some(held.identity()));
+    }
+
+    /// What was kept by a former run, in use until there is another one.
+    fn of_last_run(&self) -> Option<Held> {
+        let directory = self.kept_in.as_ref()?;
+        let unusable = |error: &String| {
+            let directory = directory.display();
+            tracing::warn!(%directory, error, "the certificate of the last run is not used");
+        };
+        let held = kept::read(directory, &self.id).inspect_err(unusable).ok()??;
+        self.take(&held);
+        Some(held)
+    }
+
+    fn keep(&self, held: &Held) {
+        let Some(directory) = &self.kept_in else { return };
+        if let Err(error) = kept::write(directory, held) {
+            tracing::warn!(error, "the certificate cannot be kept; check --output-certs");
+        }
     }
 
     fn complain(&self, error: &str, held: Option<&Held>) {

@@ -22,6 +22,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// PEM bundle of what is trusted.
+    pub(super) fn roots(&self) -> &str {
+        &self.roots
+    }
+
     /// It as the configuration takes it.
     pub(super) fn identity(&self) -> Identity {
         let inline = |pem: &String| DataSource::Inline(pem.clone().into_bytes());

@@ -45,6 +45,10 @@ pub struct AgentOptions {
     #[arg(long, env = "PROV_CERT", value_name = "DIRECTORY")]
     pub provisioned_certificate: Option<PathBuf>,
 
+    /// Directory that keeps certificate, key and roots for a restart without the CA; by default the key stays in memory
+    #[arg(long, env = "OUTPUT_CERTS", value_name = "DIRECTORY")]
+    pub output_certs: Option<PathBuf>,
+
     /// Trust domain of the workload
     #[arg(long, env = "TRUST_DOMAIN", value_name = "NAME", default_value = "cluster.local")]
     pub trust_domain: String,
@@ -104,9 +108,6 @@ impl AgentOptions {
         refused("CA_PROVIDER", &["", "Citadel"], "the CA service speaks Istio's protocol")?;
         refused("CREDENTIAL_FETCHER_TYPE", &["", "JWT"], "tokens are read from a file")?;
         refused("FILE_MOUNTED_CERTS", &["", "false"], "configure the files as file-cert: secrets")?;
-        if std::env::var("OUTPUT_CERTS").is_ok_and(|directory| !directory.is_empty()) {
-            tracing::warn!("OUTPUT_CERTS has no effect: the key is kept in memory only");
-        }
         Ok(())
     }
 
