@@ -78,7 +78,7 @@ impl World {
         request: IstioCertificateRequest,
     ) -> Result<IstioCertificateResponse, Status> {
         let mut roots = RootCertStore::empty();
-        let trusted = client.roots.unwrap_or(self.ca.current().authority.trust_pem());
+        let trusted = client.roots.unwrap_or_else(|| self.ca.current().trust_pem().to_owned());
         for root in CertificateDer::pem_slice_iter(trusted.as_bytes()) {
             roots.add(root.unwrap()).unwrap();
         }
@@ -232,25 +232,31 @@ async fn a_replaced_root_is_followed_and_a_broken_one_is_not() {
     let old_key = key();
     let old = world.ask(with_token("abc"), request(&old_key, "cart")).await.unwrap().cert_chain;
     let old_key = old_key.to_pem();
-    let old_root = world.ca.current().authority.trust_pem();
+    let old_root = world.ca.current().trust_pem().to_owned();
+    let now = SystemTime::now();
+    let proceed = |now| {
+        while world.ca.proceed(now, |_| Vec::new()).unwrap() {}
+    };
     assert!(!world.ca.reload().unwrap());
 
+    // All at once: the old root still signs, for a workload may have an agent that has not heard of the new one.
     let next = Authority::self_signed("next").unwrap();
     world.files.write(&next).unwrap();
-    let both = bundle::merge(&[next.root_pem(), &old_root]).unwrap();
-    std::fs::write(&world.files.roots, both).unwrap();
     assert!(world.ca.reload().unwrap());
+    proceed(now);
     let with_old = || Client { certificate: Some((&old[0], &old_key)), ..Client::default() };
     let renewed = world.ask(with_old(), request(&key(), "cart")).await.unwrap().cert_chain;
-    // Leaf, the old root, and the new one last: an agent that knows of one takes that.
-    assert_eq!(renewed[1..], [old_root.clone(), next.root_pem().to_owned()]);
+    // Leaf, the new root, and the one it is under last: an agent that knows of one takes that.
+    assert_eq!(renewed[1..], [next.root_pem().to_owned(), old_root.clone()]);
 
     std::fs::write(&world.files.certificate, "half a").unwrap();
     assert!(world.ca.reload().is_err());
+    proceed(now);
     world.ask(with_old(), request(&key(), "cart")).await.unwrap();
 
-    world.files.write(&next).unwrap();
-    assert!(world.ca.reload().unwrap());
+    // Once nothing under the old one is valid, the new one signs, and the old one goes.
+    proceed(now + DAY + Duration::from_secs(60));
+    assert_eq!(world.ca.current().trust_pem(), next.root_pem());
     assert!(world.ask(with_old(), request(&key(), "cart")).await.is_err(), "its root is gone");
     world.ask(with_token("abc"), request(&key(), "cart")).await.unwrap();
     drop(world.folder);

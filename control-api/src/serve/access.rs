@@ -15,7 +15,7 @@ use xds::type_url::ResourceType;
 use super::auth::{Authenticator, Caller, Unauthenticated};
 use super::cache::Told;
 use super::connection::Peer;
-use super::sds::Secrets;
+use super::sds::{ROOTS, Secrets};
 use crate::model::Mesh;
 use crate::translate::proxy::Proxy;
 
@@ -78,11 +78,18 @@ pub(super) struct Held {
     of: Option<(Vec<String>, u64)>,
     due: Option<SystemTime>,
     snapshot: Arc<Snapshot>,
+    /// Which bundle of roots is among them; none if it was not asked for.
+    bundle: Option<u64>,
 }
 
 impl Held {
     pub(super) fn new(caller: Caller, proxy: Arc<Proxy>) -> Self {
-        Self { caller, proxy, of: None, due: None, snapshot: Arc::default() }
+        Self { caller, proxy, of: None, due: None, snapshot: Arc::default(), bundle: None }
+    }
+
+    /// Which bundle of roots is among them; none if it was not asked for.
+    pub(super) fn bundle(&self) -> Option<u64> {
+        self.bundle
     }
 
     /// They have to be found anew.
@@ -112,6 +119,9 @@ impl Held {
         let now = SystemTime::now();
         let is_due = self.due.is_some_and(|due| due <= now);
         if is_due || self.of.as_ref() != Some(&(names.clone(), told.number)) {
+            let asks = names.iter().any(|name| name == ROOTS);
+            // Read before what it counts: at worst it says less than the proxy has.
+            self.bundle = asks.then(|| access.secrets.generation());
             let wanted = names.iter().map(String::as_str);
             let answer = access.secrets.answer(mesh, &self.proxy, &self.caller, wanted, now);
             let packed = answer.secrets.iter().filter_map(|secret| Any::from_msg(secret).ok());

@@ -232,6 +232,7 @@ fn enter(
         settled: 0,
         kinds: BTreeMap::new(),
         plan,
+        bundle: None,
     };
     let member = plane.fleet.enter(client, plane.limits.streams_per_node);
     let member = member.map_err(|TooMany(streams)| {
@@ -326,7 +327,14 @@ impl Conversation<'_> {
         while let Some(response) = self.session.respond(&snapshot, Instant::now()) {
             self.say(response).await?;
         }
-        if self.session.is_settled(&snapshot) {
+        let settled = self.session.is_settled(&snapshot);
+        if let Some(bundle) = self.secrets.as_ref().and_then(Held::bundle) {
+            self.member.update(|client| {
+                let before = client.bundle.unwrap_or_default();
+                client.bundle = Some(if settled { bundle } else { before });
+            });
+        }
+        if settled {
             self.member.settled(&told);
         }
         Ok(())

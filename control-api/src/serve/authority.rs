@@ -1,13 +1,15 @@
 //! The authority that signs for the mesh: read from its files, again when they change, and serving TLS with a
-//! certificate of its own.
+//! certificate of its own. Another root signs only once it is trusted, and goes only when nothing needs it.
+
+mod succession;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use certs::{Authority, CaFiles, Lifetimes, Request, Usage, Validity, bundle};
-use parking_lot::Mutex;
+use certs::{Authority, CaFiles, Csr, Leaf, Lifetimes, Request, SpiffeId, Usage, Validity, bundle};
+use parking_lot::{Mutex, RwLock};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,6 +18,8 @@ use tokio_rustls::rustls::server::{
 };
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+use self::succession::{Ledger, Step, Succession};
 
 /// The names that agents of Istio know their control plane by.
 pub const SERVER_NAMES: [&str; 4] = [
@@ -46,16 +50,23 @@ pub struct MeshCa {
     lifetimes: Lifetimes,
     names: Vec<String>,
     current: ArcSwap<Current>,
+    /// Read while signing: what is replaced has signed for the last time.
+    signing: RwLock<()>,
+    succession: Mutex<Succession>,
 }
 
-/// The authority as its files had it at one time.
+/// Who signs, and what is trusted, at one time.
 #[derive(Debug)]
 pub struct Current {
     /// Signs.
     pub authority: Arc<Authority>,
+    /// The roots that everyone is to trust, in PEM.
+    trust: String,
+    /// Counts the bundles of roots, from 1.
+    generation: u64,
     server: Arc<ServerConfig>,
-    /// All of its certificates, to tell whether they changed.
-    text: String,
+    /// Until when what it signed is valid.
+    ledger: Arc<Ledger>,
 }
 
 impl Current {
@@ -65,18 +76,32 @@ impl Current {
         Arc::clone(&self.server)
     }
 
+    /// The roots that everyone is to trust, in PEM: more than the authority's own while another one comes or goes.
+    pub fn trust_pem(&self) -> &str {
+        &self.trust
+    }
+
+    /// Which bundle of roots that is, counted from 1.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// When the first root ends to be valid, and when what is below the roots does.
     pub fn ends(&self) -> (Option<SystemTime>, SystemTime) {
-        let roots = bundle::validities(&self.authority.trust_pem()).unwrap_or_default();
+        let roots = bundle::validities(&self.trust).unwrap_or_default();
         let first = roots.iter().map(|validity| validity.not_after).min();
         (first, self.authority.validity().not_after)
     }
 
-    fn new(authority: Authority, names: &[String]) -> Result<Self, Error> {
-        let text = authority.path_pem() + &authority.trust_pem();
-        let authority = Arc::new(authority);
-        let server = Arc::new(server(&authority, names)?);
-        Ok(Self { authority, server, text })
+    fn new(
+        authority: Arc<Authority>,
+        trust: String,
+        generation: u64,
+        ledger: Arc<Ledger>,
+        names: &[String],
+    ) -> Result<Self, Error> {
+        let server = Arc::new(server(&authority, &trust, names)?);
+        Ok(Self { authority, trust, generation, server, ledger })
     }
 }
 
@@ -109,8 +134,16 @@ impl MeshCa {
         names: Vec<String>,
     ) -> Result<Self, Error> {
         let names: Vec<_> = SERVER_NAMES.map(str::to_owned).into_iter().chain(names).collect();
-        let current = ArcSwap::from_pointee(Current::new(authority, &names)?);
-        Ok(Self { files, lifetimes, names, current })
+        let (trust, authority) = (authority.trust_pem(), Arc::new(authority));
+        let current = Current::new(Arc::clone(&authority), trust, 1, Arc::default(), &names)?;
+        Ok(Self {
+            files,
+            lifetimes,
+            names,
+            current: ArcSwap::from_pointee(current),
+            signing: RwLock::new(()),
+            succession: Mutex::new(Succession::new(authority, lifetimes.maximum)),
+        })
     }
 
     /// The authority as it is now.
@@ -118,47 +151,111 @@ impl MeshCa {
         self.current.load_full()
     }
 
-    /// Reads the files again; whether something changed. The last good ones stay where they cannot be used.
+    /// Signs for a workload that has an agent, and gives the certificate with what is above it and the roots to trust.
+    ///
+    /// # Errors
+    /// As [`Authority::sign`].
+    pub fn sign(
+        &self,
+        csr: &Csr,
+        id: &SpiffeId,
+        lifetime: Option<Duration>,
+        now: SystemTime,
+    ) -> Result<Vec<String>, certs::Error> {
+        let _signing = self.signing.read();
+        let current = self.current();
+        let chain = current.authority.sign(csr, id, lifetime, now)?;
+        let mut chain = bundle::split(&chain)?;
+        let end = chain.first().map(|leaf| bundle::validities(leaf)).transpose()?;
+        if let Some(leaf) = end.iter().flatten().next() {
+            current.ledger.note(leaf.not_after, true);
+        }
+        // Agents that know of one root only take the last one: the one that this is under.
+        let own = current.authority.root_pem();
+        let others = bundle::split(&current.trust)?;
+        chain.extend(others.into_iter().filter(|root| root != own));
+        chain.push(own.to_owned());
+        Ok(chain)
+    }
+
+    /// Makes a key and a certificate for a workload that has no agent, and says until when it is valid and who signed.
+    ///
+    /// # Errors
+    /// As [`Authority::issue`].
+    pub fn issue(
+        &self,
+        id: &SpiffeId,
+        now: SystemTime,
+    ) -> Result<(Leaf, SystemTime, Arc<Authority>), certs::Error> {
+        let _signing = self.signing.read();
+        let current = self.current();
+        let authority = &current.authority;
+        let lifetime = authority.lifetimes().default;
+        let validity = Validity::from(now, lifetime).within(authority.validity());
+        let leaf = authority.issue(&Request::default().uri(id).validity(validity))?;
+        current.ledger.note(validity.not_after, false);
+        Ok((leaf, validity.not_after, Arc::clone(authority)))
+    }
+
+    /// Reads the files again; whether they ask for something else than before. It comes with [`proceed`](Self::proceed):
+    /// what they asked for before stays where they cannot be used.
     ///
     /// # Errors
     /// Why they cannot be used.
     pub fn reload(&self) -> Result<bool, Error> {
         let Some(files) = &self.files else { return Ok(false) };
         let authority = files.read()?.with_lifetimes(self.lifetimes);
-        if authority.path_pem() + &authority.trust_pem() == self.current.load().text {
-            return Ok(false);
+        if !authority.validity().contains(SystemTime::now()) {
+            return Err(certs::Error::NotValid(authority.validity()).into());
         }
-        self.current.store(Arc::new(Current::new(authority, &self.names)?));
-        Ok(true)
+        Ok(self.succession.lock().wish(authority))
     }
 
-    /// Looks at the files every so often, and follows them.
-    pub async fn keep_following(&self, every: Duration) {
-        let mut said = String::new();
-        loop {
-            tokio::time::sleep(every).await;
-            match self.reload() {
-                Ok(false) => {}
-                Ok(true) => {
-                    said.clear();
-                    tracing::info!("the authority's files have changed and are in use");
-                }
-                Err(error) => {
-                    let text = error.to_string();
-                    if text != said {
-                        tracing::error!(%error, "the authority's files cannot be used, the last good ones stay");
-                        said = text;
-                    }
-                }
+    /// Goes one step towards what the files ask for, if it may: first all roots are trusted, then the new one signs,
+    /// then the old one goes. `lacking` names the proxies that have not yet taken a bundle of at least this
+    /// generation. Whether something changed.
+    ///
+    /// # Errors
+    /// If what is next cannot be used for TLS.
+    pub fn proceed(
+        &self,
+        now: SystemTime,
+        lacking: impl Fn(u64) -> Vec<String>,
+    ) -> Result<bool, Error> {
+        let _not_signing = self.signing.write();
+        let current = self.current();
+        let (authority, ledger) = (&current.authority, &current.ledger);
+        let generation = current.generation;
+        let lacking = || lacking(generation);
+        let mut succession = self.succession.lock();
+        let step = succession.step(authority, &current.trust, ledger, now, lacking)?;
+        let next = match step {
+            Step::Stay => return Ok(false),
+            Step::Trust(trust) => {
+                let (authority, ledger) = (Arc::clone(authority), Arc::clone(ledger));
+                Current::new(authority, trust, generation + 1, ledger, &self.names)?
             }
-        }
+            Step::Sign(next) => {
+                let trust = current.trust.clone();
+                // The ledger of a root: an intermediate that is replaced leaves what it signed to the next.
+                let same = next.root_pem() == authority.root_pem();
+                let ledger = if same { Arc::clone(ledger) } else { Arc::default() };
+                Current::new(next, trust, generation, ledger, &self.names)?
+            }
+        };
+        self.current.store(Arc::new(next));
+        Ok(true)
     }
 }
 
-fn server(authority: &Arc<Authority>, names: &[String]) -> Result<ServerConfig, Error> {
+fn server(
+    authority: &Arc<Authority>,
+    trust: &str,
+    names: &[String],
+) -> Result<ServerConfig, Error> {
     let tls = |error: &dyn fmt::Display| Error::Tls(error.to_string());
     let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(authority.trust_pem().as_bytes()) {
+    for root in CertificateDer::pem_slice_iter(trust.as_bytes()) {
         roots.add(root.map_err(|error| tls(&error))?).map_err(|error| tls(&error))?;
     }
     let provider = Arc::new(aws_lc_rs::default_provider());

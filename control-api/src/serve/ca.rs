@@ -6,7 +6,7 @@ mod metrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use certs::{Csr, SpiffeId, bundle};
+use certs::{Csr, SpiffeId};
 use parking_lot::Mutex;
 use prost_types::Struct;
 use prost_types::value::Kind;
@@ -78,16 +78,11 @@ impl CertificateService {
         id: &SpiffeId,
         lifetime: Option<Duration>,
     ) -> Result<Vec<String>, (Failure, certs::Error)> {
-        let authority = &self.ca.current().authority;
         let failure = |error| match error {
             certs::Error::NotValid(_) => (Failure::NotReady, error),
             _ => (Failure::Signing, error),
         };
-        let chain = authority.sign(csr, id, lifetime, SystemTime::now()).map_err(failure)?;
-        let mut chain = bundle::split(&chain).map_err(failure)?;
-        // Agents that know of one root only take the last one.
-        chain.extend(bundle::split(&authority.trust_pem()).map_err(failure)?.into_iter().rev());
-        Ok(chain)
+        self.ca.sign(csr, id, lifetime, SystemTime::now()).map_err(failure)
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Client {
     pub kinds: BTreeMap<ResourceType, Kind>,
     /// What it is told.
     pub plan: Arc<Plan>,
+    /// Which bundle of the mesh's roots it has accepted, 0 before the first; none if it does not ask for them.
+    pub bundle: Option<u64>,
 }
 
 impl Client {
@@ -173,6 +175,13 @@ impl Fleet {
     pub fn settled(&self, mesh: u64) -> (usize, usize) {
         let streams = self.streams.lock();
         (streams.len(), streams.values().filter(|it| it.settled >= mesh).count())
+    }
+
+    /// Those who ask for the mesh's roots and have not accepted this bundle of them or a later one.
+    pub fn lacking(&self, bundle: u64) -> Vec<String> {
+        let streams = self.streams.lock();
+        let late = streams.values().filter(|it| it.bundle.is_some_and(|held| held < bundle));
+        late.map(|it| it.node.clone()).collect()
     }
 
     /// Responses sent so far to all, and their bytes.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use certs::{Request, SpiffeId, Validity};
+use certs::{Authority, SpiffeId};
 use parking_lot::Mutex;
 use prometheus::{IntCounter, Registry};
 use xds::envoy::config::core::v3::DataSource;
@@ -20,14 +20,14 @@ use xds::envoy::extensions::transport_sockets::tls::v3::{
 
 use self::kubernetes::Reference;
 use super::auth::Caller;
-use super::authority::{Current, MeshCa};
+use super::authority::MeshCa;
 use crate::model::Mesh;
 use crate::translate::proxy::Proxy;
 
 /// The proxy's own certificate.
 const CERTIFICATE: &str = "default";
 /// What the proxy's peers are verified against.
-const ROOTS: &str = "ROOTCA";
+pub(super) const ROOTS: &str = "ROOTCA";
 
 /// Makes and finds secrets.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct Answer {
 struct Issued {
     secret: Secret,
     due: SystemTime,
-    by: Arc<Current>,
+    by: Arc<Authority>,
 }
 
 /// Why a secret is not handed out.
@@ -122,7 +122,7 @@ impl Secrets {
                 Ok((issued.secret, Some(issued.due)))
             }
             ROOTS => {
-                let roots = self.current()?.authority.trust_pem();
+                let roots = self.ca()?.current().trust_pem().to_owned();
                 Ok((trusting(name, roots.into_bytes(), None), None))
             }
             _ => {
@@ -137,32 +137,36 @@ impl Secrets {
 
     /// A certificate with a key that is made here, for a proxy without agent to make one.
     fn issue(&self, id: &SpiffeId, now: SystemTime) -> Result<Issued, Refusal> {
-        let current = self.current()?;
+        let ca = self.ca()?;
+        let signer = Arc::clone(&ca.current().authority);
         let mut issued = self.issued.lock();
         if let Some(known) = issued.get(id)
             && now < known.due
-            && Arc::ptr_eq(&known.by, &current)
+            && Arc::ptr_eq(&known.by, &signer)
         {
             return Ok(known.clone());
         }
-        let authority = &current.authority;
-        let lifetime = authority.lifetimes().default;
-        let validity = Validity::from(now, lifetime).within(authority.validity());
-        let leaf = authority.issue(&Request::default().uri(id).validity(validity));
-        let leaf = leaf.map_err(|error| Refusal::Unusable(format!("cannot be made: {error}")))?;
-        let left = validity.not_after.duration_since(now).unwrap_or_default();
+        let made = ca.issue(id, now);
+        let (leaf, end, by) =
+            made.map_err(|error| Refusal::Unusable(format!("cannot be made: {error}")))?;
+        let left = end.duration_since(now).unwrap_or_default();
         let secret = certificate(CERTIFICATE, leaf.chain_pem.into(), leaf.key_pem.into());
-        let made = Issued { secret, due: now + left / 2, by: Arc::clone(&current) };
+        let made = Issued { secret, due: now + left / 2, by };
         // Those of proxies that are gone.
         issued.retain(|_, known| now < known.due);
         issued.insert(id.clone(), made.clone());
         Ok(made)
     }
 
-    fn current(&self) -> Result<Arc<Current>, Refusal> {
+    /// Which bundle of roots is handed out now ([`Current::generation`](super::authority::Current::generation)).
+    pub(super) fn generation(&self) -> u64 {
+        self.ca.as_ref().map_or(0, |ca| ca.current().generation())
+    }
+
+    fn ca(&self) -> Result<&Arc<MeshCa>, Refusal> {
         let none =
             || Refusal::Unusable("cannot be made: there is no authority; give --ca-dir".into());
-        self.ca.as_ref().map(|ca| ca.current()).ok_or_else(none)
+        self.ca.as_ref().ok_or_else(none)
     }
 }
 

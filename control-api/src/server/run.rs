@@ -23,6 +23,7 @@ use crate::analyze::{self, text};
 use crate::model::Mesh;
 use crate::serve::ads::{self, Limits};
 use crate::serve::authority::MeshCa;
+use crate::serve::ca::CaMetrics;
 use crate::serve::connection::{Connection, accepted};
 use crate::serve::debounce::{Debounce, LONGEST, QUIET};
 use crate::serve::{ControlPlane, Setup, pushes, status};
@@ -164,10 +165,11 @@ async fn serve(arguments: &Arguments, coloured: bool) -> Result<()> {
     tasks.spawn(streams(router, accepted(xds, None), Arc::clone(&plane)));
     if let (Some((listener, ca)), Some(access)) = (secure, plane.access()) {
         let router = server().add_service(ads::service(&plane));
-        let router = arguments.trust.with_certificates(router, &ca, access, &registry)?;
+        let metrics = CaMetrics::new(&registry)?;
+        let router = arguments.trust.with_certificates(router, &ca, access, metrics.clone());
         let accepted = accepted(listener, Some(Arc::clone(&ca)));
         tasks.spawn(streams(router, accepted, Arc::clone(&plane)));
-        tokio::spawn(trust::follow(ca, Arc::clone(&plane)));
+        tokio::spawn(trust::follow(ca, Arc::clone(&plane), metrics));
     }
     let web = status::serve(Arc::clone(&plane), http);
     tasks.spawn(async move { web.await.context("serving status") });

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use certs::{Authority, CaFiles, Lifetimes};
@@ -20,7 +20,7 @@ use crate::serve::ca::{CaMetrics, CertificateService};
 use crate::serve::sds::Secrets;
 
 /// How often the authority's files are looked at.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Who signs, and who is believed.
 #[derive(Debug, Args)]
@@ -116,9 +116,8 @@ impl Trust {
         router: Router,
         ca: &Arc<MeshCa>,
         access: &Access,
-        registry: &Registry,
-    ) -> Result<Router> {
-        let metrics = CaMetrics::new(registry)?;
+        metrics: CaMetrics,
+    ) -> Router {
         metrics.note_expiry(&ca.current());
         let service = CertificateService::new(
             Arc::clone(ca),
@@ -126,24 +125,31 @@ impl Trust {
             metrics,
             self.certificates_per_minute,
         );
-        Ok(router.add_service(service))
+        router.add_service(service)
     }
 }
 
-/// Follows the authority's files: what it has signed for proxies without agent is made anew when it is another one.
-pub(super) async fn follow(ca: Arc<MeshCa>, plane: Arc<ControlPlane>) {
-    let mut last = ca.current();
-    let looking = ca.keep_following(LOOK);
-    tokio::pin!(looking);
+/// Follows the authority's files: another root is trusted by every proxy before it signs.
+pub(super) async fn follow(ca: Arc<MeshCa>, plane: Arc<ControlPlane>, metrics: CaMetrics) {
+    let mut said = String::new();
     loop {
-        tokio::select! {
-            () = &mut looking => return,
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        let now = ca.current();
-        if !Arc::ptr_eq(&last, &now) {
-            last = now;
+        tokio::time::sleep(LOOK).await;
+        let lacking = |bundle| plane.fleet().lacking(bundle);
+        let read = ca.reload();
+        let went = ca.proceed(SystemTime::now(), lacking);
+        if let Ok(true) = went {
+            metrics.note_expiry(&ca.current());
             plane.renew_secrets();
+        }
+        match read.and(went) {
+            Ok(_) => said.clear(),
+            Err(error) => {
+                let text = error.to_string();
+                if text != said {
+                    tracing::error!(%error, "the authority's files cannot be used, the last good ones stay");
+                    said = text;
+                }
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Who gets secrets over the aggregated stream, and who gets no stream at all.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use certs::{Authority, Lifetimes};
+use certs::{Authority, CaFiles, Lifetimes};
 use control_api::serve::Setup;
 use control_api::serve::access::Access;
 use control_api::serve::auth::Authenticator;
@@ -21,7 +22,9 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use xds::envoy::config::core::v3::Node;
+use xds::envoy::config::core::v3::data_source::Specifier;
 use xds::envoy::extensions::transport_sockets::tls::v3::Secret;
+use xds::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use xds::type_url::{ResourceType, Variant};
 
 use crate::plane::{Plane, eventually, node, service};
@@ -30,7 +33,11 @@ use crate::sidecar::{Sidecar, channel};
 /// A control plane with an authority, which believes claims from this machine or nobody.
 async fn plane(trusts_claims: bool, with_tls: bool) -> (Plane, Arc<MeshCa>) {
     let root = Authority::self_signed("root").unwrap();
-    let ca = Arc::new(MeshCa::of(root, Lifetimes::default(), Vec::new()).unwrap());
+    let ca = MeshCa::of(root, Lifetimes::default(), Vec::new()).unwrap();
+    with(Arc::new(ca), trusts_claims, with_tls).await
+}
+
+async fn with(ca: Arc<MeshCa>, trusts_claims: bool, with_tls: bool) -> (Plane, Arc<MeshCa>) {
     let authenticator = Authenticator {
         trust_domain: "cluster.local".into(),
         cluster_id: "Kubernetes".into(),
@@ -57,7 +64,7 @@ fn of_account(account: &str) -> Node {
 
 async fn tls(plane: &Plane, ca: &MeshCa) -> Channel {
     let mut roots = RootCertStore::empty();
-    for root in CertificateDer::pem_slice_iter(ca.current().authority.trust_pem().as_bytes()) {
+    for root in CertificateDer::pem_slice_iter(ca.current().trust_pem().as_bytes()) {
         roots.add(root.unwrap()).unwrap();
     }
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -89,6 +96,74 @@ async fn a_proxy_that_is_known_gets_its_certificate_and_the_roots_and_new_ones_w
     plane.shared.renew_secrets();
     plane.settled(plane.publish(&service("reviews", &["10.0.0.1"])), 1).await;
     assert_eq!(plane.shared.fleet().sent(), sent);
+}
+
+/// What a secret holds: a chain, or roots.
+fn pem(secret: Secret) -> String {
+    let source = match secret.r#type.unwrap() {
+        Type::TlsCertificate(it) => it.certificate_chain,
+        Type::ValidationContext(it) => it.trusted_ca,
+    };
+    let Some(Specifier::InlineBytes(bytes)) = source.unwrap().specifier else { panic!() };
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn a_root_signs_only_once_every_proxy_that_is_connected_trusts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = CaFiles::within(folder.path());
+    let old = Authority::self_signed("root").unwrap();
+    files.write(&old).unwrap();
+    let ca = MeshCa::open(files.clone(), Lifetimes::default(), Vec::new()).unwrap();
+    let (plane, ca) = with(Arc::new(ca), true, false).await;
+    let names = ["default", "ROOTCA"];
+    let ask = async |name: &str, variant| {
+        let node = Node { metadata: of_account("web").metadata, ..node(name, "10.0.0.9") };
+        Sidecar::asking(channel(plane.xds).await, variant, node, &names)
+    };
+    let willing = ask("willing", Variant::Incremental).await;
+    let mut late = ask("late", Variant::StateOfTheWorld).await;
+    plane.settled(1, 2).await;
+    let held = |of: &Sidecar, name| of.held::<Secret>(ResourceType::Secret, name).map(pem);
+    let before = held(&willing, "default").unwrap();
+
+    // The folder is another authority's from one moment to the next.
+    late.seen.lock().refuses.push("ROOTCA".into());
+    let new = Authority::self_signed("root").unwrap();
+    files.write(&new).unwrap();
+    assert!(ca.reload().unwrap());
+    let proceed = || {
+        if ca.proceed(SystemTime::now(), |bundle| plane.shared.fleet().lacking(bundle)).unwrap() {
+            plane.shared.renew_secrets();
+        }
+    };
+    let both = old.root_pem().to_owned() + new.root_pem();
+    eventually("both roots", || {
+        proceed();
+        held(&willing, "ROOTCA").as_deref() == Some(&both)
+    })
+    .await;
+    let waits_for = || plane.shared.fleet().lacking(ca.current().generation());
+    eventually("one to be waited for", || {
+        proceed();
+        waits_for() == ["sidecar~10.0.0.9~late.shop~shop.svc.cluster.local"]
+    })
+    .await;
+    assert_eq!(held(&willing, "default").unwrap(), before, "the old root still signs");
+
+    // It comes again, and takes it.
+    late.seen.lock().refuses.clear();
+    late.reconnect(plane.xds, Variant::StateOfTheWorld).await;
+    for sidecar in [&willing, &late] {
+        eventually("certificates of the new root", || {
+            proceed();
+            let chain = held(sidecar, "default").unwrap();
+            assert!(held(sidecar, "ROOTCA").is_none_or(|it| chain == before || it == both));
+            chain != before
+        })
+        .await;
+    }
+    assert_eq!(held(&late, "ROOTCA").unwrap(), both, "something under the old root is valid");
 }
 
 #[tokio::test]
