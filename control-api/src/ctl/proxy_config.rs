@@ -1,6 +1,7 @@
 //! `outriggerctl proxy-config`: what a proxy is told, or what it says it has.
 
 mod rows;
+mod secrets;
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,11 +1,12 @@
 //! The lines of a kind of resources, with istioctl's columns.
 
 use std::cmp::Ordering;
+use std::time::SystemTime;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::Section;
+use super::{Section, secrets};
 use crate::ctl::table::Table;
 
 /// Which resources are shown.
@@ -110,7 +111,7 @@ pub(super) fn table(kind: Section, resources: &[Value]) -> String {
         Section::Listeners => &["ADDRESSES", "PORT", "MATCH", "DESTINATION"],
         Section::Routes => &["NAME", "VHOST NAME", "DOMAINS", "MATCH", "VIRTUAL SERVICE"],
         Section::Endpoints => &["ENDPOINT", "STATUS", "LOCALITY", "CLUSTER"],
-        Section::Secrets => &["RESOURCE NAME", "TYPE"],
+        Section::Secrets => &secrets::HEAD,
     });
     for resource in resources {
         match kind {
@@ -118,7 +119,11 @@ pub(super) fn table(kind: Section, resources: &[Value]) -> String {
             Section::Listeners => listener(resource, &mut table),
             Section::Routes => route(resource, &mut table),
             Section::Endpoints => endpoints(resource, &mut table),
-            Section::Secrets => table.line(secret(resource)),
+            Section::Secrets => {
+                secrets::lines(resource, SystemTime::now())
+                    .into_iter()
+                    .for_each(|it| table.line(it));
+            }
         }
     }
     if table.is_empty() { format!("no {}\n", kind.name()) } else { table.text() }
@@ -295,18 +300,6 @@ fn endpoints(assignment: &Value, table: &mut Table) {
             table.line([shown, status, place.clone(), cluster.to_owned()]);
         }
     }
-}
-
-fn secret(secret: &Value) -> [String; 2] {
-    let kinds = [
-        ("tls_certificate", "Cert Chain"),
-        ("validation_context", "CA"),
-        ("generic_secret", "Generic"),
-        ("session_ticket_keys", "Session Tickets"),
-    ];
-    let kind =
-        kinds.iter().find(|(key, _)| secret.get(key).is_some()).map_or("-", |(_, kind)| kind);
-    [name(secret).to_owned(), kind.to_owned()]
 }
 
 #[cfg(test)]
