@@ -166,6 +166,11 @@ async fn a_workload_gets_a_certificate_for_itself_and_renews_with_it() {
     assert_eq!(world.counted("citadel_server_success_cert_issuance_count"), 3.0);
     assert_eq!(world.counted("citadel_server_csr_count"), 3.0);
     assert!(world.counted("citadel_server_root_cert_expiry_timestamp") > 1.7e9);
+    // The root is there for ten years.
+    for left in ["root_cert_expiry_seconds", "cert_chain_expiry_seconds"] {
+        let left = world.counted(&format!("citadel_server_{left}")) / 86_400.0;
+        assert!((3_649.0..=3_650.0).contains(&left), "{left} days");
+    }
 }
 
 #[tokio::test]

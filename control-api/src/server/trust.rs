@@ -137,8 +137,8 @@ pub(super) async fn follow(ca: Arc<MeshCa>, plane: Arc<ControlPlane>, metrics: C
         let lacking = |bundle| plane.fleet().lacking(bundle);
         let read = ca.reload();
         let went = ca.proceed(SystemTime::now(), lacking);
+        metrics.note_expiry(&ca.current());
         if let Ok(true) = went {
-            metrics.note_expiry(&ca.current());
             plane.renew_secrets();
         }
         match read.and(went) {

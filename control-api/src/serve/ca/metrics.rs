@@ -20,7 +20,9 @@ pub struct CaMetrics {
     csr_errors: IntCounter,
     sign_errors: IntCounterVec,
     root_expiry: IntGauge,
+    root_left: IntGauge,
     chain_expiry: IntGauge,
+    chain_left: IntGauge,
 }
 
 impl CaMetrics {
@@ -55,6 +57,14 @@ impl CaMetrics {
                 "root_cert_expiry_timestamp",
                 "When the first root expires, in seconds since 1970.",
             )?,
+            root_left: gauge(
+                "root_cert_expiry_seconds",
+                "Seconds until the first root expires, negative once it has.",
+            )?,
+            chain_left: gauge(
+                "cert_chain_expiry_seconds",
+                "Seconds until the authority or what is above it expires, negative once it has.",
+            )?,
             chain_expiry: gauge(
                 "cert_chain_expiry_timestamp",
                 "When the authority or what is above it expires, in seconds since 1970.",
@@ -62,13 +72,16 @@ impl CaMetrics {
         })
     }
 
-    /// Notes when what the authority signs with ends to be valid.
+    /// Notes when what the authority signs with ends to be valid, and how long that is from now.
     pub fn note_expiry(&self, current: &Current) {
         let seconds = |moment: SystemTime| {
             let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
         };
+        let now = seconds(SystemTime::now());
         let (root, chain) = current.ends();
+        self.root_left.set(root.map_or(-1, |end| seconds(end) - now));
+        self.chain_left.set(seconds(chain) - now);
         self.root_expiry.set(root.map_or(-1, seconds));
         self.chain_expiry.set(seconds(chain));
     }
