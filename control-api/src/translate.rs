@@ -2,6 +2,7 @@
 //! Istio does it.
 
 mod attachment;
+pub mod audience;
 mod authorization;
 pub mod clusters;
 pub mod egress;

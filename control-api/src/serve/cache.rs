@@ -1,5 +1,7 @@
 //! What each proxy is told, computed beside the streams: once for all proxies with the same inputs, and again whenever
-//! the mesh changes. What several have in common is kept once.
+//! the mesh changes. What several have in common is translated and kept once.
+
+mod common;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,11 +15,12 @@ use tokio::sync::{Semaphore, watch};
 use xds::snapshot::{self, Entry, Snapshot};
 use xds::type_url::ResourceType;
 
+use self::common::Commons;
 use super::metrics::Metrics;
 use super::world::World;
-use crate::translate::index::Index;
+use crate::translate::audience::audience;
 use crate::translate::proxy::Proxy;
-use crate::translate::resources::{Resources, resources};
+use crate::translate::resources::{Own, Resources, own};
 
 /// What proxies with the same inputs are told.
 #[derive(Debug, Clone)]
@@ -49,6 +52,7 @@ pub struct Cache {
     metrics: Arc<Metrics>,
     plans: Mutex<Plans>,
     sets: Mutex<snapshot::Cache>,
+    commons: Arc<Commons>,
     /// As many are computed at a time as there are processors.
     turns: Semaphore,
 }
@@ -68,14 +72,14 @@ impl Cache {
             metrics,
             plans: Mutex::default(),
             sets: Mutex::default(),
+            commons: Arc::default(),
             turns: Semaphore::new(processors),
         }
     }
 
-    /// The plan for a proxy. Its name makes no difference.
+    /// The plan for a proxy.
     pub fn plan(self: &Arc<Self>, proxy: &Proxy) -> Arc<Plan> {
-        let inputs = Proxy { name: String::new(), ..proxy.clone() };
-        let key = format!("{inputs:?}");
+        let key = format!("{proxy:?}");
         let mut plans = self.plans.lock();
         if let Some(plan) = plans.by_inputs.get(&key).and_then(Weak::upgrade) {
             return plan;
@@ -86,7 +90,7 @@ impl Cache {
         let plan = Arc::new(Plan { told });
         plans.by_inputs.insert(key.clone(), Arc::downgrade(&plan));
         let name = plans.made.to_string();
-        tokio::spawn(Arc::clone(self).keep(inputs, key, name, sender));
+        tokio::spawn(Arc::clone(self).keep(proxy.clone(), key, name, sender));
         plan
     }
 
@@ -137,8 +141,8 @@ impl Cache {
         let queued = Instant::now();
         let Ok(_turn) = self.turns.acquire().await else { return };
         self.metrics.queued(queued.elapsed());
-        let (of, to) = (Arc::clone(world), Arc::clone(proxy));
-        let computed = tokio::task::spawn_blocking(move || snapshot(&of.mesh, &to)).await;
+        let (commons, of, to) = (Arc::clone(&self.commons), Arc::clone(world), Arc::clone(proxy));
+        let computed = tokio::task::spawn_blocking(move || snapshot(&commons, &of, &to)).await;
         let Ok(Ok(snapshot)) = computed else {
             // A mistake of ours; what was served before is still right for the mesh before.
             tracing::error!(namespace = proxy.namespace, addresses = ?proxy.addresses, mesh = world.number,
@@ -157,8 +161,21 @@ impl Cache {
 }
 
 /// Everything a proxy is told, as it is sent. Fails where translating does.
-fn snapshot(mesh: &Index, proxy: &Proxy) -> std::thread::Result<Snapshot> {
-    catch_unwind(AssertUnwindSafe(|| entries(resources(mesh, proxy)).collect()))
+fn snapshot(commons: &Commons, world: &World, proxy: &Proxy) -> std::thread::Result<Snapshot> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let common = commons.of(world, &audience(&world.mesh, proxy));
+        let shared = common.set(ResourceType::Routes);
+        let has_routes = |name: &str| shared.is_some_and(|set| set.get(name).is_some());
+        let Own { resources, routes } = own(&world.mesh, proxy, has_routes);
+        let clusters = common.set(ResourceType::Cluster).into_iter();
+        let clusters = clusters.flat_map(|set| set.entries().values()).cloned();
+        // Sets that are the audience's as they are need not be made again.
+        let same = resources.routes.is_empty()
+            && shared.is_none_or(|set| set.entries().len() == routes.len());
+        let routes = routes.iter().filter(|_| !same);
+        let routes = routes.filter_map(|name| shared?.get(name).cloned());
+        common.with(clusters.chain(routes).chain(entries(resources)))
+    }))
 }
 
 fn entries(resources: Resources) -> impl Iterator<Item = Arc<Entry>> {

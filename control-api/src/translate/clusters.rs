@@ -42,8 +42,16 @@ use crate::model::protocol::Protocol;
 use crate::model::workloads::{Labels, selects};
 use crate::model::{Found, Mesh};
 
-/// Every cluster of a proxy, by name. Aliases have none.
-pub fn clusters(mesh: &Index, proxy: &Proxy) -> Vec<Cluster> {
+/// Every cluster of a proxy.
+#[cfg(test)]
+fn clusters(mesh: &Index, proxy: &Proxy) -> Vec<Cluster> {
+    let mut clusters = outbound(mesh, proxy);
+    clusters.extend(own(mesh, proxy));
+    clusters
+}
+
+/// The clusters of what a proxy connects to, by name. Aliases have none.
+pub fn outbound(mesh: &Index, proxy: &Proxy) -> Vec<Cluster> {
     let mut clusters = Vec::new();
     let carries = carries_tls(mesh, proxy);
     for service in scope::services(mesh, proxy) {
@@ -62,9 +70,16 @@ pub fn clusters(mesh: &Index, proxy: &Proxy) -> Vec<Cluster> {
     clusters.push(black_hole(mesh));
     if proxy.role == Role::Sidecar {
         clusters.push(passthrough(mesh, "PassthroughCluster"));
-        clusters.extend(inbound::clusters(mesh, proxy));
     }
     clusters
+}
+
+/// The clusters of a proxy's own workload.
+pub fn own(mesh: &Index, proxy: &Proxy) -> Vec<Cluster> {
+    match proxy.role {
+        Role::Sidecar => inbound::clusters(mesh, proxy),
+        Role::Router => Vec::new(),
+    }
 }
 
 /// The name of a service's cluster: `outbound|PORT|SUBSET|HOST`.

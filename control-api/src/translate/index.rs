@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::audience::Telling;
 use super::endpoints::{self, Endpoint, Slices};
 use super::gateway_api::{GatewayApi, Listening};
 use super::service::{self, Port, Service};
@@ -26,6 +27,7 @@ pub struct Index {
     /// In the order in which they count.
     virtual_services: Vec<Arc<Virtual>>,
     gateway_listeners: Vec<Listening>,
+    telling: Telling,
 }
 
 /// The endpoints of a service's ports.
@@ -77,12 +79,14 @@ impl Index {
         by_age.sort_by(|one, other| age(one).cmp(&age(other)));
         let GatewayApi { listeners, virtual_services, .. } = GatewayApi::new(&mesh);
         let virtual_services = virtual_services::all(&mesh, virtual_services);
+        let virtual_services: Vec<_> = virtual_services.into_iter().map(Arc::new).collect();
         Self {
+            telling: Telling::of(&mesh, &by_age, &virtual_services),
             by_host,
             by_age,
             endpoints,
             targets,
-            virtual_services: virtual_services.into_iter().map(Arc::new).collect(),
+            virtual_services,
             gateway_listeners: listeners,
             mesh,
         }
@@ -139,6 +143,11 @@ impl Index {
     /// The listeners of the Gateway API's gateways, whoever serves them.
     pub(super) fn gateway_listeners(&self) -> &[Listening] {
         &self.gateway_listeners
+    }
+
+    /// The labels by which clients are told apart.
+    pub(super) fn telling(&self) -> &Telling {
+        &self.telling
     }
 
     /// All virtual services, in the order in which they count.

@@ -8,6 +8,7 @@ use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener;
 use xds::envoy::config::route::v3::RouteConfiguration;
 
+use super::audience::audience;
 use super::clusters::{self, outbound_name, outbound_sni};
 use super::egress::View;
 use super::endpoints::Audience;
@@ -31,24 +32,60 @@ pub struct Resources {
 
 /// What `proxy` is told of `mesh`.
 pub fn resources(mesh: &Index, proxy: &Proxy) -> Resources {
-    let clusters = clusters::clusters(mesh, proxy);
-    let endpoints = assignments(mesh, proxy, &clusters);
-    let (mut listeners, routes) = outbound(mesh, proxy);
-    listeners.extend(inbound::listeners(mesh, proxy));
+    let Resources { mut clusters, endpoints, mut listeners, mut routes } =
+        common(mesh, &audience(mesh, proxy));
+    let own = own(mesh, proxy, |name| routes.iter().any(|it| it.name == name));
+    clusters.extend(own.resources.clusters);
+    listeners.extend(own.resources.listeners);
+    routes.retain(|it| own.routes.contains(&it.name));
+    routes.extend(own.resources.routes);
     Resources { clusters, endpoints, listeners, routes }
 }
 
-/// What is listened for on the way out, and the routes that these listeners name.
-fn outbound(mesh: &Index, proxy: &Proxy) -> (Vec<Listener>, Vec<RouteConfiguration>) {
-    let view = View::new(mesh, proxy);
-    match proxy.role {
+/// What all proxies of an audience are told of others ([`audience`]): clusters, endpoints, and the routes of sidecars.
+pub fn common(mesh: &Index, audience: &Proxy) -> Resources {
+    let clusters = clusters::outbound(mesh, audience);
+    let endpoints = assignments(mesh, audience, &clusters);
+    let routes = match audience.role {
         Role::Sidecar => {
-            let (listeners, names) = listeners::outbound(&view);
-            let routes = names.iter().filter_map(|name| routes::outbound(&view, name));
-            (listeners, routes.collect())
+            let view = View::new(mesh, audience);
+            let (_, names) = listeners::outbound(&view);
+            names.iter().filter_map(|name| routes::outbound(&view, name)).collect()
         }
-        Role::Router => gateways::served(&view),
-    }
+        Role::Router => Vec::new(),
+    };
+    Resources { clusters, endpoints, listeners: Vec::new(), routes }
+}
+
+/// What is for one proxy alone.
+#[derive(Debug)]
+pub struct Own {
+    /// Its own clusters, its listeners, and routes that its audience does not have.
+    pub resources: Resources,
+    /// The names of those that it has with its audience.
+    pub routes: BTreeSet<String>,
+}
+
+/// What is for one proxy alone, whose audience has routes of certain names.
+pub fn own(mesh: &Index, proxy: &Proxy, has_routes: impl Fn(&str) -> bool) -> Own {
+    let view = View::new(mesh, proxy);
+    let clusters = clusters::own(mesh, proxy);
+    let (listeners, shared, routes) = match proxy.role {
+        Role::Sidecar => {
+            let (mut listeners, names) = listeners::outbound(&view);
+            listeners.extend(inbound::listeners(mesh, proxy));
+            let (shared, own): (BTreeSet<_>, BTreeSet<_>) =
+                names.into_iter().partition(|it| has_routes(it));
+            let routes = own.iter().filter_map(|name| routes::outbound(&view, name));
+            (listeners, shared, routes.collect())
+        }
+        Role::Router => {
+            let (listeners, routes) = gateways::served(&view);
+            (listeners, BTreeSet::new(), routes)
+        }
+    };
+    let resources = Resources { clusters, endpoints: Vec::new(), listeners, routes };
+    Own { resources, routes: shared }
 }
 
 /// The endpoints of these clusters; none behind a service is an answer too.

@@ -2,13 +2,15 @@
 
 use std::time::Instant;
 
+use prost::Message as _;
+use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::type_url::{ResourceType, Variant};
 
-use crate::plane::{Plane, node, service};
+use crate::plane::{Plane, cluster, node, service};
 use crate::sidecar::{Sidecar, channel};
 
 const PROXIES: usize = 500;
-const SERVICES: usize = 20;
+const SERVICES: usize = 100;
 /// Streams of one connection; servers allow no more than 200.
 const PER_CONNECTION: usize = 50;
 
@@ -20,7 +22,9 @@ async fn five_hundred_silent_proxies_cost_one_response_each_for_one_change() {
             (1..SERVICES).map(|it| service(&format!("s{it}"), &["10.9.0.1"])).collect();
         others + &service("s0", addresses)
     };
-    plane.publish(&mesh(&["10.9.0.1"]));
+    let addresses: Vec<String> = (1..=10).map(|it| format!("10.9.0.{it}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    plane.publish(&mesh(&addresses[1..]));
     let mut proxies = Vec::new();
     for number in 0..PROXIES {
         if number % PER_CONNECTION == 0 {
@@ -35,7 +39,7 @@ async fn five_hundred_silent_proxies_cost_one_response_each_for_one_change() {
     let before = plane.shared.fleet().sent();
 
     let begun = Instant::now();
-    let second = plane.publish(&mesh(&["10.9.0.1", "10.9.0.2"]));
+    let second = plane.publish(&mesh(&addresses));
     plane.settled(second, PROXIES).await;
     let after = plane.shared.fleet().sent();
     let (responses, bytes) = (after.0 - before.0, after.1 - before.1);
@@ -44,6 +48,12 @@ async fn five_hundred_silent_proxies_cost_one_response_each_for_one_change() {
         begun.elapsed()
     );
     assert_eq!(responses, u64::try_from(PROXIES).unwrap());
+    let first = &proxies[0].1[0];
+    let resource: ClusterLoadAssignment =
+        first.held(ResourceType::Endpoints, &cluster("s0")).unwrap();
+    let each = bytes / u64::try_from(PROXIES).unwrap();
+    let size = u64::try_from(resource.encoded_len()).unwrap();
+    assert!(each <= 2 * size, "{each} bytes for each proxy, for a resource of {size}");
     let kinds: Vec<_> = proxies
         .iter()
         .flat_map(|(_, streams)| streams)
@@ -52,6 +62,6 @@ async fn five_hundred_silent_proxies_cost_one_response_each_for_one_change() {
     assert!(kinds.len() == PROXIES && kinds.iter().all(|it| *it == ResourceType::Endpoints));
 
     // What concerns nobody is not sent to anybody.
-    plane.settled(plane.publish(&mesh(&["10.9.0.1", "10.9.0.2"])), PROXIES).await;
+    plane.settled(plane.publish(&mesh(&addresses)), PROXIES).await;
     assert_eq!(plane.shared.fleet().sent(), after);
 }
