@@ -60,6 +60,7 @@ mod failover;
 mod fault;
 mod fields;
 mod forward_proxy;
+mod gateway_api;
 mod grpc_filters;
 mod hashing;
 mod header_mutation;
