@@ -33,7 +33,7 @@ pub(super) fn explain(
     client: &str,
     steps: &mut Vec<Step>,
 ) -> Result<Option<bool>> {
-    let at = [origin::source(workload.object, "")];
+    let at = [workload.source(mesh)];
     let name = format!("{} at port {}", workload.full_name(), target.port);
     if !workload.has_sidecar() {
         steps.push(Step::new("server", name).note("no sidecar: nothing is checked").from(at));

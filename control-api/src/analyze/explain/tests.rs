@@ -198,6 +198,8 @@ fn every_choice_names_the_line_that_says_it() {
     assert_eq!(cluster, format!("outbound|9080|v1|{host}"));
     assert_eq!(at, ["- {name: v1, labels: {version: v1}}"]);
     assert_eq!(step(&report, "server").0, "reviews-v1.shop at port 8080");
+    let server = report.steps.iter().find(|it| it.step == "server").unwrap();
+    assert_eq!(server.from[0].kind, "Deployment");
     assert_eq!(
         step(&report, "mTLS"),
         ("STRICT: mTLS is spoken", vec!["spec: {mtls: {mode: STRICT}}".into()])

@@ -8,6 +8,8 @@ use prost_types::value::Kind as ValueKind;
 use prost_types::{Struct, Value};
 use xds::envoy::config::core::v3::Node;
 
+use super::origin;
+use super::report::Source;
 use crate::model::istio::gateway::Gateway;
 use crate::model::istio::workload_entry::WorkloadEntry;
 use crate::model::kind::{Kind, Spec};
@@ -83,6 +85,19 @@ impl<'m> Workload<'m> {
 
     pub(super) fn full_name(&self) -> String {
         format!("{}.{}", self.object.metadata.name, self.object.metadata.namespace)
+    }
+
+    /// Where it stands: what the pod is made from, if that is all there is.
+    pub(super) fn source(&self, mesh: &Mesh) -> Source {
+        let own = &self.object.origin;
+        let templates = mesh.objects().filter(|it| it.kind() != Kind::Pod);
+        let made_from = templates.filter(|it| it.metadata.name == self.object.metadata.name);
+        let made_from = made_from.into_iter().find(|it| {
+            let other = &it.origin;
+            Arc::ptr_eq(&other.file, &own.file)
+                && (other.document, &other.base) == (own.document, &own.base)
+        });
+        origin::source(made_from.unwrap_or(self.object), "")
     }
 
     /// Whether a proxy stands before it.
