@@ -2,7 +2,8 @@
 //!
 //! [`ControlPlane::publish`] takes a mesh; [`cache`] translates it for each proxy, beside the streams; [`ads`] sends
 //! what has changed; [`fleet`] knows what every proxy made of it, and [`status`] tells. [`auth`] says who a proxy is, [`ca`]
-//! gives it the certificate to prove it, and [`sds`] the secrets it may have.
+//! gives it the certificate to prove it, and [`sds`] the secrets it may have, which [`secret_discovery`] sends to proxies
+//! without agent.
 
 pub mod access;
 pub mod ads;
@@ -17,7 +18,9 @@ pub mod fleet;
 pub mod metrics;
 pub mod pushes;
 pub mod sds;
+pub mod secret_discovery;
 pub mod status;
+mod streams;
 pub mod world;
 
 use std::sync::Arc;

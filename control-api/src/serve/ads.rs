@@ -3,15 +3,11 @@
 //! A stream holds up nobody but itself: it has at most one response in hand, and is ended if that is not taken.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{Stream, StreamExt as _};
-use prost::Message as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 use xds::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -27,8 +23,8 @@ use xds::wire;
 use super::ControlPlane;
 use super::access::Held;
 use super::cache::Told;
-use super::connection::Peer;
 use super::fleet::{self, Client, Membership, TooMany};
+use super::streams::{self, Answers, From, Said};
 use crate::translate::proxy::Proxy;
 
 /// What a client may use.
@@ -67,24 +63,6 @@ pub fn service(plane: &Arc<ControlPlane>) -> AggregatedDiscoveryServiceServer<Ad
 /// Serves aggregated streams, of both variants.
 pub struct Ads(Arc<ControlPlane>);
 
-/// Where a stream comes from.
-struct From {
-    peer: Option<Peer>,
-    metadata: MetadataMap,
-}
-
-impl From {
-    fn of<T>(request: &Request<T>) -> Self {
-        let plain = |address| Peer { address, encrypted: false, certificate: None };
-        let known = request.extensions().get::<Peer>().cloned();
-        let peer = known.or_else(|| request.remote_addr().map(plain));
-        Self { peer, metadata: request.metadata().clone() }
-    }
-}
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-type Said = Result<wire::Response, Status>;
-
 #[async_trait]
 impl AggregatedDiscoveryService for Ads {
     type StreamAggregatedResourcesStream = Answers<DiscoveryResponse>;
@@ -94,52 +72,31 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let from = From::of(&request);
+        let (from, plane) = (From::of(&request), Arc::clone(&self.0));
         let requests = request.into_inner().map(|request| request.map(wire::Request::Sotw));
-        let answers = open(Arc::clone(&self.0), Variant::StateOfTheWorld, from, requests);
-        Ok(Response::new(Box::pin(answers.filter_map(async |answer| match answer {
-            Ok(wire::Response::Sotw(response)) => Some(Ok(response)),
-            Ok(wire::Response::Delta(_)) => None,
-            Err(status) => Some(Err(status)),
-        }))))
+        Ok(Response::new(streams::sotw(open(plane, Variant::StateOfTheWorld, from, requests))))
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let from = From::of(&request);
+        let (from, plane) = (From::of(&request), Arc::clone(&self.0));
         let requests = request.into_inner().map(|request| request.map(wire::Request::Delta));
-        let answers = open(Arc::clone(&self.0), Variant::Incremental, from, requests);
-        Ok(Response::new(Box::pin(answers.filter_map(async |answer| match answer {
-            Ok(wire::Response::Delta(response)) => Some(Ok(response)),
-            Ok(wire::Response::Sotw(_)) => None,
-            Err(status) => Some(Err(status)),
-        }))))
+        Ok(Response::new(streams::delta(open(plane, Variant::Incremental, from, requests))))
     }
 }
 
-/// Serves one stream in a task of its own, until either side has enough.
+/// Serves one stream in a task of its own.
 fn open(
     plane: Arc<ControlPlane>,
     variant: Variant,
     from: From,
     requests: impl Stream<Item = Result<wire::Request, Status>> + Send + Unpin + 'static,
 ) -> impl Stream<Item = Said> {
-    let (sender, mut answers) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let mut draining = plane.draining.subscribe();
-        let ended = tokio::select! {
-            ended = serve(&plane, variant, &from, requests, &sender) => ended,
-            _ = draining.wait_for(|it| *it) => Err(Status::unavailable("the control plane is shutting down")),
-            () = sender.closed() => Ok(()),
-        };
-        if let Err(status) = ended {
-            tracing::debug!(peer = ?from.peer.as_ref().map(|it| it.address), "stream ends: {}", status.message());
-            let _ = timeout(plane.limits.send, sender.send(Err(status))).await;
-        }
-    });
-    futures_util::stream::poll_fn(move |context| answers.poll_recv(context))
+    streams::open(Arc::clone(&plane), from.address(), async move |answers| {
+        serve(&plane, variant, &from, requests, &answers).await
+    })
 }
 
 async fn serve(
@@ -149,16 +106,14 @@ async fn serve(
     mut requests: impl Stream<Item = Result<wire::Request, Status>> + Unpin,
     answers: &mpsc::Sender<Said>,
 ) -> Result<(), Status> {
-    let late = |_| Status::deadline_exceeded("no request came: the first one says who asks");
-    let first = timeout(plane.limits.first_request, requests.next()).await.map_err(late)?;
-    let Some(first) = first.transpose()? else { return Ok(()) };
+    let Some(first) = streams::first(plane, &mut requests).await? else { return Ok(()) };
     let mut session = Session::new(server::Options {
         variant,
         only: None,
         control_plane: plane.name.clone(),
         patience: server::PATIENCE,
     });
-    let heard = receive(&mut session, first)?;
+    let heard = streams::receive(&mut session, first)?;
     let (member, told, secrets) = enter(plane, &session, variant, from)?;
     let node = session.node().map(|node| node.id.clone()).unwrap_or_default();
     let mut renewed = plane.access.as_ref().map(|access| access.renewed.subscribe());
@@ -173,32 +128,16 @@ async fn serve(
         tokio::select! {
             request = requests.next() => {
                 let Some(request) = request.transpose()? else { return Ok(()) };
-                let heard = receive(&mut conversation.session, request)?;
+                let heard = streams::receive(&mut conversation.session, request)?;
                 conversation.note(&heard)?;
             }
             changed = conversation.told.changed() => {
                 changed.map_err(|_| Status::unavailable("the control plane is shutting down"))?;
             }
-            () = changed(&mut renewed) => conversation.forget_secrets(),
+            () = streams::changed(&mut renewed) => conversation.forget_secrets(),
             () = tokio::time::sleep(wait) => {}
         }
     }
-}
-
-/// Until something changes that may be.
-async fn changed(of: &mut Option<watch::Receiver<()>>) {
-    let ended = match of {
-        Some(news) => news.changed().await.is_err(),
-        None => true,
-    };
-    if ended {
-        std::future::pending::<()>().await;
-    }
-}
-
-fn receive(session: &mut Session, request: wire::Request) -> Result<Heard, Status> {
-    let heard = session.receive(request, Instant::now());
-    heard.map_err(|violation| Status::invalid_argument(violation.to_string()))
 }
 
 /// Takes a stream in that has said who it is.
@@ -342,21 +281,7 @@ impl Conversation<'_> {
 
     async fn say(&mut self, response: wire::Response) -> Result<(), Status> {
         let Some(kind) = ResourceType::of(response.type_url()) else { return Ok(()) };
-        let bytes = match &response {
-            wire::Response::Sotw(response) => response.encoded_len(),
-            wire::Response::Delta(response) => response.encoded_len(),
-        };
-        let begun = Instant::now();
-        let sent = timeout(self.plane.limits.send, self.answers.send(Ok(response))).await;
-        let sent = match sent {
-            Ok(sent) => sent.map_err(|_| Status::cancelled("the client has gone")),
-            Err(_) => Err(Status::deadline_exceeded("the client takes no responses")),
-        };
-        if let Err(status) = sent {
-            self.plane.metrics.not_sent(kind);
-            return Err(status);
-        }
-        self.plane.metrics.pushed(kind, bytes, begun.elapsed());
+        let bytes = streams::say(self.plane, kind, response, self.answers).await?;
         self.member.sent(kind, bytes);
         self.stand(kind);
         Ok(())

@@ -122,6 +122,8 @@ impl State {
 /// All streams.
 pub struct Fleet {
     streams: Mutex<BTreeMap<u64, Client>>,
+    /// Streams of secrets alone that ask for the mesh's roots: whose, and the bundle that it has accepted.
+    trusting: Mutex<BTreeMap<u64, (String, u64)>>,
     opened: AtomicU64,
     responses: AtomicU64,
     bytes: AtomicU64,
@@ -140,6 +142,7 @@ impl Fleet {
         let (news, _) = watch::channel(());
         Self {
             streams: Mutex::default(),
+            trusting: Mutex::default(),
             opened: AtomicU64::default(),
             responses: AtomicU64::default(),
             bytes: AtomicU64::default(),
@@ -181,7 +184,18 @@ impl Fleet {
     pub fn lacking(&self, bundle: u64) -> Vec<String> {
         let streams = self.streams.lock();
         let late = streams.values().filter(|it| it.bundle.is_some_and(|held| held < bundle));
-        late.map(|it| it.node.clone()).collect()
+        let mut late: Vec<String> = late.map(|it| it.node.clone()).collect();
+        drop(streams);
+        let trusting = self.trusting.lock();
+        let others = trusting.values().filter(|(_, held)| *held < bundle);
+        late.extend(others.map(|(node, _)| node.clone()));
+        late
+    }
+
+    /// A place for a stream of secrets alone, which counts among those who trust from the first bundle that it notes.
+    pub(super) fn trusting(self: &Arc<Self>) -> Trusting {
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        Trusting { fleet: Arc::clone(self), number }
     }
 
     /// Responses sent so far to all, and their bytes.
@@ -244,6 +258,29 @@ impl Drop for Membership {
             self.fleet.metrics.connected(&client.version, -1);
         }
         self.fleet.news.send_replace(());
+    }
+}
+
+/// The place of a stream of secrets alone.
+pub(super) struct Trusting {
+    fleet: Arc<Fleet>,
+    number: u64,
+}
+
+impl Trusting {
+    /// The stream of `node` was told this bundle of the mesh's roots; whether it has accepted it.
+    pub(super) fn note(&self, node: &str, bundle: u64, accepted: bool) {
+        let mut trusting = self.fleet.trusting.lock();
+        let (_, held) = trusting.entry(self.number).or_insert_with(|| (node.to_owned(), 0));
+        if accepted {
+            *held = bundle;
+        }
+    }
+}
+
+impl Drop for Trusting {
+    fn drop(&mut self) {
+        self.fleet.trusting.lock().remove(&self.number);
     }
 }
 

@@ -26,7 +26,7 @@ use crate::serve::authority::MeshCa;
 use crate::serve::ca::CaMetrics;
 use crate::serve::connection::{Connection, accepted};
 use crate::serve::debounce::{Debounce, LONGEST, QUIET};
-use crate::serve::{ControlPlane, Setup, pushes, status};
+use crate::serve::{ControlPlane, Setup, pushes, secret_discovery, status};
 use crate::source::directory::Directory;
 use crate::source::settings::Settings;
 use crate::source::{ObjectSet, Source};
@@ -161,10 +161,10 @@ async fn serve(arguments: &Arguments, coloured: bool) -> Result<()> {
     }
 
     let mut tasks = JoinSet::new();
-    let router = server().add_service(ads::service(&plane));
+    let router = discovery(&plane);
     tasks.spawn(streams(router, accepted(xds, None), Arc::clone(&plane)));
     if let (Some((listener, ca)), Some(access)) = (secure, plane.access()) {
-        let router = server().add_service(ads::service(&plane));
+        let router = discovery(&plane);
         let metrics = CaMetrics::new(&registry)?;
         let router = arguments.trust.with_certificates(router, &ca, access, metrics.clone());
         let accepted = accepted(listener, Some(Arc::clone(&ca)));
@@ -217,9 +217,11 @@ fn plane(
     })?)
 }
 
-fn server() -> Server {
+/// What proxies ask, on all ports.
+fn discovery(plane: &Arc<ControlPlane>) -> Router {
     let server = Server::builder().http2_keepalive_interval(Some(PING));
-    server.http2_keepalive_timeout(Some(PING))
+    let mut server = server.http2_keepalive_timeout(Some(PING));
+    server.add_service(ads::service(plane)).add_service(secret_discovery::service(plane))
 }
 
 async fn streams(

@@ -11,7 +11,7 @@ use control_api::model::object::{SourceFile, read_file};
 use control_api::serve::ads::{self, Limits};
 use control_api::serve::authority::MeshCa;
 use control_api::serve::connection::accepted;
-use control_api::serve::{ControlPlane, Setup, pushes, status};
+use control_api::serve::{ControlPlane, Setup, pushes, secret_discovery, status};
 use control_api::source::ObjectSet;
 use control_api::validate;
 use tokio::net::TcpListener;
@@ -45,6 +45,7 @@ impl Plane {
         let plane =
             Self { shared, xds: xds.local_addr().unwrap(), http: http.local_addr().unwrap() };
         let router = Server::builder().add_service(ads::service(&plane.shared));
+        let router = router.add_service(secret_discovery::service(&plane.shared));
         tokio::spawn(router.serve_with_incoming(accepted(xds, ca)));
         tokio::spawn(status::serve(Arc::clone(&plane.shared), http));
         tokio::spawn(pushes::follow(Arc::clone(&plane.shared)));

@@ -14,17 +14,20 @@ use prometheus::Registry;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
 use xds::envoy::config::core::v3::Node;
 use xds::envoy::config::core::v3::data_source::Specifier;
 use xds::envoy::extensions::transport_sockets::tls::v3::Secret;
 use xds::envoy::extensions::transport_sockets::tls::v3::secret::Type;
+use xds::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use xds::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
+use xds::google::rpc;
 use xds::type_url::{ResourceType, Variant};
 
 use crate::plane::{Plane, eventually, node, service};
@@ -186,4 +189,70 @@ async fn over_tls_everyone_has_to_prove_who_it_is() {
     eventually("an end", || sidecar.seen.lock().ended.is_some()).await;
     assert_eq!(sidecar.seen.lock().ended.as_ref().unwrap().code(), Code::Unauthenticated);
     assert!(sidecar.arrived().is_empty());
+}
+
+/// A stream of the secret discovery service that asks for one secret, as Envoys open it.
+async fn stream_of(
+    plane: &Plane,
+    secret: &str,
+) -> Result<(mpsc::Sender<DiscoveryRequest>, Streaming<DiscoveryResponse>), Status> {
+    let (sender, mut requests) = mpsc::channel(4);
+    sender.send(asking_for(secret)).await.unwrap();
+    let requests = futures_util::stream::poll_fn(move |context| requests.poll_recv(context));
+    let mut service = SecretDiscoveryServiceClient::new(channel(plane.xds).await);
+    Ok((sender, service.stream_secrets(requests).await?.into_inner()))
+}
+
+fn asking_for(secret: &str) -> DiscoveryRequest {
+    DiscoveryRequest {
+        node: Some(of_account("web")),
+        type_url: ResourceType::Secret.url().into(),
+        resource_names: vec![secret.into()],
+        ..DiscoveryRequest::default()
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_secrets_alone_is_answered_and_waited_for() {
+    let (plane, ca) = plane(true, false).await;
+    let (_certificate, mut responses) = stream_of(&plane, "default").await.unwrap();
+    let response = responses.message().await.unwrap().unwrap();
+    let secret: Secret = response.resources[0].to_msg().unwrap();
+    assert_eq!(secret.name, "default");
+    assert!(pem(secret).contains("BEGIN CERTIFICATE"));
+
+    // It refuses the roots, comes again, and takes them.
+    let bundle = ca.current().generation();
+    let waits_for = |bundle| plane.shared.fleet().lacking(bundle);
+    let node = [of_account("web").id];
+    for refuses in [true, false] {
+        let (requests, mut responses) = stream_of(&plane, "ROOTCA").await.unwrap();
+        let response = responses.message().await.unwrap().unwrap();
+        let secret: Secret = response.resources[0].to_msg().unwrap();
+        assert_eq!(pem(secret), ca.current().trust_pem());
+        eventually("one to be waited for", || waits_for(bundle) == node).await;
+        let (version_info, response_nonce) = (response.version_info, response.nonce);
+        let answer = DiscoveryRequest { response_nonce, ..asking_for("ROOTCA") };
+        if refuses {
+            let error_detail = Some(rpc::Status { code: 3, ..Default::default() });
+            requests.send(DiscoveryRequest { error_detail, ..answer }).await.unwrap();
+            let rejects = "pilot_total_xds_rejects{type=\"sds\"}";
+            eventually("refusal", || plane.count(rejects) > 0.0).await;
+            assert_eq!(waits_for(bundle), node);
+        } else {
+            requests.send(DiscoveryRequest { version_info, ..answer }).await.unwrap();
+            eventually("nobody to be waited for", || waits_for(bundle).is_empty()).await;
+            assert_eq!(waits_for(bundle + 1), node);
+        }
+        drop((requests, responses));
+        eventually("an end", || waits_for(bundle + 1).is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_secrets_alone_is_refused_if_nobody_knows_whose_it_is() {
+    let (plane, _) = plane(false, false).await;
+    let (_requests, mut responses) = stream_of(&plane, "ROOTCA").await.unwrap();
+    let refused = responses.message().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
 }
