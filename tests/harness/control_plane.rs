@@ -26,6 +26,8 @@ pub struct ControlPlane {
 struct Running {
     child: Child,
     xds: SocketAddr,
+    /// Where it speaks TLS, if it has an authority.
+    tls: Option<SocketAddr>,
     http: SocketAddr,
     said: Arc<Mutex<String>>,
 }
@@ -55,12 +57,18 @@ impl ControlPlane {
 
     /// Starts it, again after [`stop`](Self::stop), then at the same address.
     pub fn start(&mut self) {
-        let xds =
-            self.running.take().map_or_else(|| "127.0.0.1:0".to_owned(), |it| it.xds.to_string());
+        let before = self.running.take();
+        let again = |of: Option<SocketAddr>| of.unwrap_or(([127, 0, 0, 1], 0).into()).to_string();
+        let xds = again(before.as_ref().map(|it| it.xds));
+        let tls = again(before.as_ref().and_then(|it| it.tls));
+        drop(before);
+        let has_authority = self.arguments.iter().any(|it| it == "--ca-dir");
+        let tls = has_authority.then_some(["--xds-tls", &tls]);
         let mut child = Command::new(program())
             .arg("run")
             .arg(self.folder.path())
             .args(["--xds", &xds, "--http", "127.0.0.1:0"])
+            .args(tls.into_iter().flatten())
             .args(&self.arguments)
             .env_remove("RUST_LOG")
             .stderr(Stdio::piped())
@@ -78,10 +86,11 @@ impl ControlPlane {
             rest.split([',', '/']).next().unwrap().parse().unwrap()
         };
         let (xds, http) = (address("proxies connect to "), address("http://"));
+        let tls = has_authority.then(|| address("with TLS to "));
         let said = Arc::new(Mutex::new(String::new()));
         let all = Arc::clone(&said);
         std::thread::spawn(move || lines.for_each(|line| *all.lock() += &(line + "\n")));
-        self.running = Some(Running { child, xds, http, said });
+        self.running = Some(Running { child, xds, tls, http, said });
     }
 
     /// Kills it; its address is kept.
@@ -123,6 +132,11 @@ impl ControlPlane {
             (now["number"].as_u64()? >= mesh && counts == (proxies, proxies)).then_some(())
         })
         .await;
+    }
+
+    /// Where it speaks TLS; for one with an authority.
+    pub fn tls(&self) -> SocketAddr {
+        self.running().tls.expect("--ca-dir")
     }
 
     /// What it wrote to stderr.

@@ -16,6 +16,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a harness fails a test by panicking")]
 
 pub mod backend;
+pub mod book_shop;
 pub mod bootstrap;
 pub mod client;
 pub mod collector;
@@ -47,6 +48,7 @@ pub use backend::answer::Answer;
 pub use backend::everywhere::Everywhere;
 pub use backend::faulty::{Close, FaultyBackend};
 pub use backend::tcp::TcpBackend;
+pub use book_shop::BookShop;
 pub use bootstrap::{Bootstrap, Cluster, Filters, Http, Listener, Route, Tcp, VirtualHost};
 pub use client::Client;
 pub use client::raw::RawConnection;

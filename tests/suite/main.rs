@@ -42,6 +42,7 @@ mod admin;
 mod ads;
 mod agent;
 mod authz_goldens;
+mod book_shop;
 mod canary;
 mod circuit_breaker;
 mod cli;
