@@ -1,7 +1,7 @@
 //! What each proxy is told, computed beside the streams: once for all proxies with the same inputs, and again whenever
 //! the mesh changes. What several have in common is translated and kept once.
 
-mod common;
+mod audiences;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use xds::snapshot::{self, Entry, Snapshot};
 use xds::type_url::ResourceType;
 
-use self::common::Commons;
+use self::audiences::Audiences;
 use super::metrics::Metrics;
 use super::world::World;
 use crate::translate::audience::audience;
@@ -52,7 +52,7 @@ pub struct Cache {
     metrics: Arc<Metrics>,
     plans: Mutex<Plans>,
     sets: Mutex<snapshot::Cache>,
-    commons: Arc<Commons>,
+    audiences: Arc<Audiences>,
     /// As many are computed at a time as there are processors.
     turns: Semaphore,
 }
@@ -72,7 +72,7 @@ impl Cache {
             metrics,
             plans: Mutex::default(),
             sets: Mutex::default(),
-            commons: Arc::default(),
+            audiences: Arc::default(),
             turns: Semaphore::new(processors),
         }
     }
@@ -141,8 +141,9 @@ impl Cache {
         let queued = Instant::now();
         let Ok(_turn) = self.turns.acquire().await else { return };
         self.metrics.queued(queued.elapsed());
-        let (commons, of, to) = (Arc::clone(&self.commons), Arc::clone(world), Arc::clone(proxy));
-        let computed = tokio::task::spawn_blocking(move || snapshot(&commons, &of, &to)).await;
+        let (audiences, of, to) =
+            (Arc::clone(&self.audiences), Arc::clone(world), Arc::clone(proxy));
+        let computed = tokio::task::spawn_blocking(move || snapshot(&audiences, &of, &to)).await;
         let Ok(Ok(snapshot)) = computed else {
             // A mistake of ours; what was served before is still right for the mesh before.
             tracing::error!(namespace = proxy.namespace, addresses = ?proxy.addresses, mesh = world.number,
@@ -161,9 +162,9 @@ impl Cache {
 }
 
 /// Everything a proxy is told, as it is sent. Fails where translating does.
-fn snapshot(commons: &Commons, world: &World, proxy: &Proxy) -> std::thread::Result<Snapshot> {
+fn snapshot(audiences: &Audiences, world: &World, proxy: &Proxy) -> std::thread::Result<Snapshot> {
     catch_unwind(AssertUnwindSafe(|| {
-        let common = commons.of(world, &audience(&world.mesh, proxy));
+        let common = audiences.of(world, &audience(&world.mesh, proxy));
         let shared = common.set(ResourceType::Routes);
         let has_routes = |name: &str| shared.is_some_and(|set| set.get(name).is_some());
         let Own { resources, routes } = own(&world.mesh, proxy, has_routes);

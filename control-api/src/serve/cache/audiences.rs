@@ -13,7 +13,7 @@ use crate::translate::resources::common;
 
 /// What there is for each audience.
 #[derive(Debug, Default)]
-pub(super) struct Commons(Mutex<State>);
+pub(super) struct Audiences(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -24,7 +24,7 @@ struct State {
     entries: HashMap<(ResourceType, Arc<str>), Weak<Entry>>,
 }
 
-impl Commons {
+impl Audiences {
     /// What proxies of this audience are told alike. Who asks while it is made waits for it.
     pub(super) fn of(&self, world: &World, audience: &Proxy) -> Arc<Snapshot> {
         let made = self.place(world, audience);
