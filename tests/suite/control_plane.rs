@@ -14,6 +14,9 @@ on_both!(
     a_folder_of_yaml_steers_proxies,
     proxies_serve_on_without_the_control_plane_and_hear_only_the_differences_after_it,
 );
+on_outrigger_only!(
+    a_proxy_that_starts_without_the_control_plane_serves_from_disk because KEPT_ON_DISK,
+);
 
 /// The two variants, as `ApiConfigSource.api_type` names them.
 const VARIANTS: [&str; 2] = ["GRPC", "DELTA_GRPC"];
@@ -22,7 +25,7 @@ const PLAIN: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, na
      data: {mesh: 'enableAutoMtls: false'}\n";
 
 /// A gateway that routes everything to `reviews`, and has the rest from the control plane.
-async fn edge(program: Program, control: &ControlPlane, variant: &str) -> Proxy {
+fn edge(control: &ControlPlane, variant: &str) -> Bootstrap {
     let ads = || json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     let route = Route::prefix("/").to("outbound|80||reviews.shop.svc.cluster.local");
     let http = Http::routing([route]).with("route_config.validate_clusters", false);
@@ -40,8 +43,12 @@ async fn edge(program: Program, control: &ControlPlane, variant: &str) -> Proxy 
                 "cds_config": ads(), "lds_config": ads(),
             }),
         )
-        .start(program)
-        .await
+}
+
+/// For how long the control plane is away: a moment in every run, a minute with `LOAD=full`.
+fn absence() -> Duration {
+    let full = std::env::var("LOAD").is_ok_and(|load| load == "full");
+    Duration::from_secs(if full { 60 } else { 2 })
 }
 
 async fn a_folder_of_yaml_steers_proxies(program: Program) {
@@ -50,7 +57,7 @@ async fn a_folder_of_yaml_steers_proxies(program: Program) {
         let files =
             [("mesh.yaml", PLAIN.to_owned()), ("reviews.yaml", service("reviews", &[&one]))];
         let control = ControlPlane::over(files, &[]);
-        let proxy = edge(program, &control, variant).await;
+        let proxy = edge(&control, variant).start(program).await;
         control.settled(1, 1).await;
         assert!(proxy.get("/").send().await.text().contains("one"));
 
@@ -59,7 +66,11 @@ async fn a_folder_of_yaml_steers_proxies(program: Program) {
         let load = tokio::spawn(load.run(|client| client.get("/")));
         eventually_true("load", async || one.count() > 20).await;
         control.write("reviews.yaml", &service("reviews", &[&two]));
-        eventually_true("the edit", async || two.count() > 20).await;
+        eventually_true("the edit", async || {
+            proxy.get("/").send().await;
+            two.count() > 20
+        })
+        .await;
         load.await.unwrap().assert_flawless();
         control.settled(2, 1).await;
 
@@ -71,7 +82,7 @@ async fn a_folder_of_yaml_steers_proxies(program: Program) {
             clusters.contains("outbound|80||ratings.shop.svc.cluster.local::").then_some(())
         })
         .await;
-        assert!(control.said().contains("Error [OUT0001]"), "{}", control.said());
+        eventually_true("word of it", async || control.said().contains("Error [OUT0001]")).await;
         assert_eq!(proxy.get("/").send().await.status, 200);
         let edge = control.status("/api/v1/proxies/edge.shop").await;
         assert!(edge["xds"].as_object().unwrap().values().all(|kind| kind["nacks"] == 0), "{edge}");
@@ -89,12 +100,11 @@ async fn proxies_serve_on_without_the_control_plane_and_hear_only_the_difference
             ("ratings.yaml", service("ratings", &[&one])),
         ];
         let mut control = ControlPlane::over(files, &[]);
-        let proxy = edge(program, &control, variant).await;
+        let proxy = edge(&control, variant).start(program).await;
         control.settled(1, 1).await;
         control.stop();
-        for _ in 0..20 {
-            assert_eq!(proxy.get("/").send().await.status, 200);
-        }
+        let load = Load::on(proxy.client()).per_second(200).over(4).lasting(absence());
+        load.run(|client| client.get("/")).await.assert_flawless();
         control.write("reviews.yaml", &service("reviews", &[&one, &two]));
         control.start();
         eventually_true("the new endpoint", async || {
@@ -108,5 +118,32 @@ async fn proxies_serve_on_without_the_control_plane_and_hear_only_the_difference
             assert_eq!(edge["xds"]["CDS"]["responses"], 0, "{edge}");
         }
         assert_eq!(edge["xds"]["CDS"]["status"], "SYNCED", "{edge}");
+    }
+}
+
+async fn a_proxy_that_starts_without_the_control_plane_serves_from_disk(program: Program) {
+    for variant in VARIANTS {
+        let one = Backend::echo("one").await;
+        let files =
+            [("mesh.yaml", PLAIN.to_owned()), ("reviews.yaml", service("reviews", &[&one]))];
+        let mut control = ControlPlane::over(files, &[]);
+        let bootstrap = edge(&control, variant);
+        let directory = bootstrap.dir().join("kept").display().to_string();
+        let bootstrap = bootstrap.argument("--config-cache-dir").argument(directory);
+        let mut proxy = bootstrap.start(program).await;
+        control.settled(1, 1).await;
+        proxy.until_stats([("config_cache.write_success", 1)]).await;
+        control.stop();
+        proxy.kill();
+        proxy.start_again().await;
+        let load = Load::on(proxy.client()).per_second(200).over(4).lasting(absence() / 2);
+        load.run(|client| client.get("/")).await.assert_flawless();
+        control.start();
+        control.settled(1, 1).await;
+        let edge = control.status("/api/v1/proxies/edge.shop").await;
+        if variant == "DELTA_GRPC" {
+            assert_eq!(edge["xds"]["CDS"]["responses"], 0, "{edge}");
+        }
+        assert_eq!(proxy.get("/").send().await.status, 200);
     }
 }

@@ -168,7 +168,7 @@ impl Case {
             let said = control.said();
             reasons.iter().all(|it| said.contains(*it)).then_some(())
         });
-        tokio::time::timeout(Duration::from_secs(5), said).await.err()?;
+        tokio::time::timeout(Duration::from_secs(20), said).await.err()?;
         Some(format!("no {reasons:?} in {}", control.said()))
     }
 
