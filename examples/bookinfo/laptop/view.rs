@@ -109,10 +109,13 @@ impl View {
             return false;
         }
         for workload in workloads {
-            let url = format!("http://{}/ready", workload.admin);
-            let answer = self.admin.fetch(&url, HeaderMap::new(), PATIENCE).await;
-            if !answer.is_ok_and(|(status, _)| status == StatusCode::OK) {
-                return false;
+            let proxy = format!("http://{}/ready", workload.admin);
+            let service = workload.service.map(|it| format!("http://{}/health", it.address));
+            for url in [Some(proxy), service].into_iter().flatten() {
+                let answer = self.admin.fetch(&url, HeaderMap::new(), PATIENCE).await;
+                if !answer.is_ok_and(|(status, _)| status == StatusCode::OK) {
+                    return false;
+                }
             }
         }
         true
