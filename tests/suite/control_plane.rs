@@ -6,9 +6,7 @@ use std::time::Duration;
 use harness::control_plane::service;
 use harness::eventually::{eventually, eventually_true};
 use harness::load::Load;
-use harness::{
-    Backend, Bootstrap, Cluster, ControlPlane, Http, Listener, Program, Proxy, Route, json,
-};
+use harness::{Backend, Bootstrap, Cluster, ControlPlane, Http, Listener, Program, Route, json};
 
 on_both!(
     a_folder_of_yaml_steers_proxies,
