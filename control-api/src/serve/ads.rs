@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 use xds::envoy::service::discovery::v3::aggregated_discovery_service_server::{
@@ -24,7 +24,7 @@ use super::ControlPlane;
 use super::access::Held;
 use super::cache::Told;
 use super::fleet::{self, Client, Membership, TooMany};
-use super::streams::{self, Answers, From, Said};
+use super::streams::{self, Answers, From, Requests, Said, Stranger};
 use crate::translate::proxy::Proxy;
 
 /// What a client may use.
@@ -72,40 +72,24 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let (from, plane) = (From::of(&request), Arc::clone(&self.0));
-        let requests = request.into_inner().map(|request| request.map(wire::Request::Sotw));
-        Ok(Response::new(streams::sotw(open(plane, Variant::StateOfTheWorld, from, requests))))
+        Ok(streams::sotw(&self.0, request, serve))
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let (from, plane) = (From::of(&request), Arc::clone(&self.0));
-        let requests = request.into_inner().map(|request| request.map(wire::Request::Delta));
-        Ok(Response::new(streams::delta(open(plane, Variant::Incremental, from, requests))))
+        Ok(streams::delta(&self.0, request, serve))
     }
 }
 
-/// Serves one stream in a task of its own.
-fn open(
-    plane: Arc<ControlPlane>,
-    variant: Variant,
-    from: From,
-    requests: impl Stream<Item = Result<wire::Request, Status>> + Send + Unpin + 'static,
-) -> impl Stream<Item = Said> {
-    streams::open(Arc::clone(&plane), from.address(), async move |answers| {
-        serve(&plane, variant, &from, requests, &answers).await
-    })
-}
-
 async fn serve(
-    plane: &ControlPlane,
-    variant: Variant,
-    from: &From,
-    mut requests: impl Stream<Item = Result<wire::Request, Status>> + Unpin,
-    answers: &mpsc::Sender<Said>,
+    plane: Arc<ControlPlane>,
+    Stranger { variant, from }: Stranger,
+    mut requests: Requests,
+    answers: mpsc::Sender<Said>,
 ) -> Result<(), Status> {
+    let (plane, from, answers) = (&*plane, &from, &answers);
     let Some(first) = streams::first(plane, &mut requests).await? else { return Ok(()) };
     let mut session = Session::new(server::Options {
         variant,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 use xds::envoy::service::discovery::v3::{
@@ -15,14 +15,13 @@ use xds::envoy::service::secret::v3::secret_discovery_service_server::{
 };
 use xds::google;
 use xds::server::{self, Heard, Session};
-use xds::type_url::{ResourceType, Variant};
-use xds::wire;
+use xds::type_url::ResourceType;
 
 use super::ControlPlane;
 use super::access::{Access, Held};
 use super::cache::Told;
 use super::fleet::Trusting;
-use super::streams::{self, Answers, From, Said};
+use super::streams::{self, Answers, From, Requests, Said, Stranger};
 use crate::translate::proxy::Proxy;
 
 /// Most names on one stream: a proxy has a stream for each, or one for all.
@@ -46,39 +45,24 @@ impl SecretDiscoveryService for SecretStreams {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        let (from, plane) = (From::of(&request), Arc::clone(&self.0));
-        let requests = request.into_inner().map(|request| request.map(wire::Request::Sotw));
-        Ok(Response::new(streams::sotw(open(plane, Variant::StateOfTheWorld, from, requests))))
+        Ok(streams::sotw(&self.0, request, serve))
     }
 
     async fn delta_secrets(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        let (from, plane) = (From::of(&request), Arc::clone(&self.0));
-        let requests = request.into_inner().map(|request| request.map(wire::Request::Delta));
-        Ok(Response::new(streams::delta(open(plane, Variant::Incremental, from, requests))))
+        Ok(streams::delta(&self.0, request, serve))
     }
 }
 
-fn open(
-    plane: Arc<ControlPlane>,
-    variant: Variant,
-    from: From,
-    requests: impl Stream<Item = Result<wire::Request, Status>> + Send + Unpin + 'static,
-) -> impl Stream<Item = Said> {
-    streams::open(Arc::clone(&plane), from.address(), async move |answers| {
-        serve(&plane, variant, &from, requests, &answers).await
-    })
-}
-
 async fn serve(
-    plane: &ControlPlane,
-    variant: Variant,
-    from: &From,
-    mut requests: impl Stream<Item = Result<wire::Request, Status>> + Unpin,
-    answers: &mpsc::Sender<Said>,
+    plane: Arc<ControlPlane>,
+    Stranger { variant, from }: Stranger,
+    mut requests: Requests,
+    answers: mpsc::Sender<Said>,
 ) -> Result<(), Status> {
+    let (plane, from, answers) = (&*plane, &from, &answers);
     let Some(first) = streams::first(plane, &mut requests).await? else { return Ok(()) };
     let mut session = Session::new(server::Options {
         variant,

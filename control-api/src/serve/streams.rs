@@ -10,10 +10,12 @@ use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Status};
-use xds::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
+use tonic::{Request, Response, Status, Streaming};
+use xds::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
 use xds::server::{Heard, Session};
-use xds::type_url::ResourceType;
+use xds::type_url::{ResourceType, Variant};
 use xds::wire;
 
 use super::ControlPlane;
@@ -31,29 +33,70 @@ pub(super) struct From {
 }
 
 impl From {
-    pub(super) fn of<T>(request: &Request<T>) -> Self {
+    fn of<T>(request: &Request<T>) -> Self {
         let plain = |address| Peer { address, encrypted: false, certificate: None };
         let known = request.extensions().get::<Peer>().cloned();
         let peer = known.or_else(|| request.remote_addr().map(plain));
         Self { peer, metadata: request.metadata().clone() }
     }
 
-    pub(super) fn address(&self) -> Option<SocketAddr> {
+    fn address(&self) -> Option<SocketAddr> {
         self.peer.as_ref().map(|it| it.address)
     }
 }
 
+/// Who opens a stream, of which nothing else is known yet.
+pub(super) struct Stranger {
+    pub(super) variant: Variant,
+    pub(super) from: From,
+}
+
+/// What a client says.
+pub(super) type Requests = Pin<Box<dyn Stream<Item = Result<wire::Request, Status>> + Send>>;
+
+/// Serves a stream that speaks of the state of the world.
+pub(super) fn sotw<F: Future<Output = Result<(), Status>> + Send + 'static>(
+    plane: &Arc<ControlPlane>,
+    request: Request<Streaming<DiscoveryRequest>>,
+    serve: impl FnOnce(Arc<ControlPlane>, Stranger, Requests, mpsc::Sender<Said>) -> F,
+) -> Response<Answers<DiscoveryResponse>> {
+    let stranger = Stranger { variant: Variant::StateOfTheWorld, from: From::of(&request) };
+    let requests = request.into_inner().map(|request| request.map(wire::Request::Sotw));
+    let said = open(plane, stranger, Box::pin(requests), serve);
+    Response::new(Box::pin(said.filter_map(async |said| match said {
+        Ok(wire::Response::Sotw(response)) => Some(Ok(response)),
+        Ok(wire::Response::Delta(_)) => None,
+        Err(status) => Some(Err(status)),
+    })))
+}
+
+/// Serves an incremental stream.
+pub(super) fn delta<F: Future<Output = Result<(), Status>> + Send + 'static>(
+    plane: &Arc<ControlPlane>,
+    request: Request<Streaming<DeltaDiscoveryRequest>>,
+    serve: impl FnOnce(Arc<ControlPlane>, Stranger, Requests, mpsc::Sender<Said>) -> F,
+) -> Response<Answers<DeltaDiscoveryResponse>> {
+    let stranger = Stranger { variant: Variant::Incremental, from: From::of(&request) };
+    let requests = request.into_inner().map(|request| request.map(wire::Request::Delta));
+    let said = open(plane, stranger, Box::pin(requests), serve);
+    Response::new(Box::pin(said.filter_map(async |said| match said {
+        Ok(wire::Response::Delta(response)) => Some(Ok(response)),
+        Ok(wire::Response::Sotw(_)) => None,
+        Err(status) => Some(Err(status)),
+    })))
+}
+
 /// Runs what serves a stream in a task of its own, until either side has enough.
-pub(super) fn open<F>(
-    plane: Arc<ControlPlane>,
-    peer: Option<SocketAddr>,
-    serve: impl FnOnce(mpsc::Sender<Said>) -> F,
-) -> impl Stream<Item = Said>
-where
-    F: Future<Output = Result<(), Status>> + Send + 'static,
-{
+fn open<F: Future<Output = Result<(), Status>> + Send + 'static>(
+    plane: &Arc<ControlPlane>,
+    stranger: Stranger,
+    requests: Requests,
+    serve: impl FnOnce(Arc<ControlPlane>, Stranger, Requests, mpsc::Sender<Said>) -> F,
+) -> Answers<wire::Response> {
+    let peer = stranger.from.address();
     let (sender, mut answers) = mpsc::channel(1);
-    let serving = serve(sender.clone());
+    let plane = Arc::clone(plane);
+    let serving = serve(Arc::clone(&plane), stranger, requests, sender.clone());
     tokio::spawn(async move {
         let mut draining = plane.draining.subscribe();
         let ended = tokio::select! {
@@ -66,27 +109,7 @@ where
             let _ = timeout(plane.limits.send, sender.send(Err(status))).await;
         }
     });
-    futures_util::stream::poll_fn(move |context| answers.poll_recv(context))
-}
-
-/// The responses of a stream that speaks of the state of the world.
-pub(super) fn sotw(said: impl Stream<Item = Said> + Send + 'static) -> Answers<DiscoveryResponse> {
-    Box::pin(said.filter_map(async |said| match said {
-        Ok(wire::Response::Sotw(response)) => Some(Ok(response)),
-        Ok(wire::Response::Delta(_)) => None,
-        Err(status) => Some(Err(status)),
-    }))
-}
-
-/// The responses of an incremental stream.
-pub(super) fn delta(
-    said: impl Stream<Item = Said> + Send + 'static,
-) -> Answers<DeltaDiscoveryResponse> {
-    Box::pin(said.filter_map(async |said| match said {
-        Ok(wire::Response::Delta(response)) => Some(Ok(response)),
-        Ok(wire::Response::Sotw(_)) => None,
-        Err(status) => Some(Err(status)),
-    }))
+    Box::pin(futures_util::stream::poll_fn(move |context| answers.poll_recv(context)))
 }
 
 /// The first request, which says who asks; none if the client has gone.
